@@ -1,0 +1,59 @@
+/*
+ * failpoint.h - named places where a test can make a step fail, wait, stop or die.
+ *
+ * FAILPOINT(name) is 0, or a negative errno that the step must treat as its own failure. With the core built without
+ * USWAP_FAILPOINTS it is the constant 0. Names are listed once, in FAILPOINT_NAMES; README lists what each one means.
+ */
+#ifndef USWAP_BASE_FAILPOINT_H
+#define USWAP_BASE_FAILPOINT_H
+
+#include "base/base.h"
+
+#define FAILPOINT_NAMES(X)                                                                                             \
+    X(fault_message, "fault.message")             /* a message was read, nothing decided                           */  \
+    X(fault_locked, "fault.locked")               /* the page lock is held                                         */  \
+    X(fault_park, "fault.park")                   /* a fault is parked for want of a frame                         */  \
+    X(page_in_claimed, "page_in.claimed")         /* the slot is READING, the read not yet submitted               */  \
+    X(page_in_read, "page_in.read")               /* the read has ended; error: as if the device had said so       */  \
+    X(page_in_one, "page_in.one")                 /* the single-page retry of a failed read                        */  \
+    X(page_in_hash, "page_in.hash")               /* flip: the contents read are damaged                           */  \
+    X(page_in_map, "page_in.map")                 /* before the frame enters the region                            */  \
+    X(page_out_isolated, "page_out.isolated")     /* the frames have left the region                               */  \
+    X(page_out_slot, "page_out.slot")             /* error: no slot to be had                                      */  \
+    X(page_out_published, "page_out.published")   /* page words and slot words are set, the write not submitted    */  \
+    X(page_out_written, "page_out.written")       /* the write has ended; error: as if the device had said so      */  \
+    X(page_out_one, "page_out.one")               /* the single-page retry of a failed write                       */  \
+    X(page_out_drop, "page_out.drop")             /* before frames are given back                                  */  \
+    X(uffd_move, "uffd.move")                     /* error: UFFDIO_MOVE fails                                      */  \
+    X(uffd_copy, "uffd.copy")                     /* error: UFFDIO_COPY fails                                      */  \
+    X(uffd_zeropage, "uffd.zeropage")             /* error: UFFDIO_ZEROPAGE fails                                  */  \
+    X(discard_locked, "discard.locked")           /* the page lock is held by a discard                            */  \
+    X(region_destroy, "region.destroy")           /* the region is closed to new faults                            */  \
+    X(area_fallocate, "area.fallocate")           /* error: the disk is full                                       */  \
+    X(reclaimer_late, "reclaimer.late")           /* the steering thread has a batch to evict                      */  \
+    X(fork_child, "fork.child")                   /* in the child, before its handlers are set                     */
+
+typedef enum {
+#define FAILPOINT_ID(id, name) FAILPOINT_##id,
+    FAILPOINT_NAMES(FAILPOINT_ID)
+#undef FAILPOINT_ID
+        FAILPOINT_COUNT
+} failpoint_id;
+
+#ifdef USWAP_FAILPOINTS
+extern _Atomic uint32_t failpoints_armed; /* how many are set; the only cost when none is */
+int failpoint_hit(failpoint_id id);
+/* data: where FLIP flips a bit. */
+int failpoint_hit_data(failpoint_id id, void *data, size_t bytes);
+#define FAILPOINT(id)                                                                                                  \
+    (unlikely(atomic_load_explicit(&failpoints_armed, memory_order_relaxed) != 0) ? failpoint_hit(FAILPOINT_##id) : 0)
+#define FAILPOINT_DATA(id, data, bytes)                                                                                \
+    (unlikely(atomic_load_explicit(&failpoints_armed, memory_order_relaxed) != 0)                                      \
+         ? failpoint_hit_data(FAILPOINT_##id, (data), (bytes))                                                         \
+         : 0)
+#else
+#define FAILPOINT(id) 0
+#define FAILPOINT_DATA(id, data, bytes) 0
+#endif
+
+#endif

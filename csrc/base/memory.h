@@ -1,0 +1,14 @@
+/*
+ * memory.h - the core's own memory: anonymous mappings, never malloc (README, Threads), never inherited by a fork.
+ */
+#ifndef USWAP_BASE_MEMORY_H
+#define USWAP_BASE_MEMORY_H
+
+#include "base/base.h"
+
+/* Zeroed, lazily touched address space without huge pages (metadata is counted by the 4 KiB page as it is touched).
+ * Return: NULL where the kernel refuses. */
+void *memory_map(size_t bytes);
+void memory_unmap(void *address, size_t bytes);
+
+#endif

@@ -1,0 +1,30 @@
+#include "base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void copy_text(char *to, size_t capacity, const char *from) {
+    size_t length = from ? strlen(from) : 0;
+    if (length >= capacity)
+        length = capacity - 1;
+    if (length > 0)
+        memcpy(to, from, length);
+    to[length] = '\0';
+}
+
+int error_set(uswap_error *err, uswap_status status, int os_errno, const char *operation, const char *path,
+              const char *detail, ...) {
+    if (err) {
+        va_list arguments;
+        memset(err, 0, sizeof *err);
+        err->status = status;
+        err->os_errno = os_errno;
+        copy_text(err->operation, sizeof err->operation, operation);
+        copy_text(err->path, sizeof err->path, path);
+        va_start(arguments, detail);
+        vsnprintf(err->detail, sizeof err->detail, detail, arguments);
+        va_end(arguments);
+    }
+    return status;
+}

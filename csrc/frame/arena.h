@@ -1,0 +1,42 @@
+/*
+ * arena.h - places: addresses at which frames lie while they are in no region.
+ *
+ * Owns: the address space of both arenas and which places are taken. Knows nothing of contents or counts.
+ * A frame outside the regions is named by its place, a 32-bit index over both arenas: fill places first, then catch places.
+ */
+#ifndef USWAP_FRAME_ARENA_H
+#define USWAP_FRAME_ARENA_H
+
+#include "base/base.h"
+#include "base/lock.h"
+
+typedef uint32_t frame_id; /* the place of a frame */
+#define FRAME_NONE UINT32_MAX
+
+typedef struct {
+    small_lock lock;
+    unsigned char *base;
+    frame_id first; /* id of its first place */
+    uint32_t places;
+    uint32_t cursor; /* a: where the next search starts (word of the bitmap) */
+    uint32_t taken;  /* a */
+    uint64_t *bitmap; /* a: 1 = taken */
+} arena;             /* a: under lock */
+
+/* Return: 0 or -errno. */
+int arena_init(arena *a, frame_id first, uint32_t places);
+void arena_fini(arena *a);
+
+/* Takes a run of 1 to want neighbouring places. Return: its length, 0 when the arena is full. */
+uint32_t arena_take(arena *a, uint32_t want, frame_id *first);
+void arena_give(arena *a, frame_id first, uint32_t count);
+
+static inline bool arena_has(const arena *a, frame_id frame) {
+    return frame >= a->first && frame - a->first < a->places;
+}
+
+static inline void *arena_address(const arena *a, frame_id frame) {
+    return a->base + ((size_t)(frame - a->first) << PAGE_SHIFT);
+}
+
+#endif

@@ -1,0 +1,202 @@
+#include "frame/frame_pool.h"
+
+#include "base/memory.h"
+#include "pool.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Free frames below which reclaim starts, as a share of the limit, and the bounds of that. At 2 GB/s of page-out 8 MiB are
+ * 4 ms of head start for the reclaimer. */
+#define LOW_SHARE 16
+#define LOW_FRAMES_MAX 4096
+
+int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle) {
+    *frames = (frame_pool){.budget = budget, .recycle = recycle};
+    int status = arena_init(&frames->fill, 0, places);
+    if (status == 0)
+        status = arena_init(&frames->catch, frames->fill.places, places);
+    if (status == 0 && recycle) {
+        frames->idle_capacity = frames->fill.places + frames->catch.places;
+        frames->idle = memory_map((size_t)frames->idle_capacity * sizeof *frames->idle);
+        status = frames->idle ? 0 : -ENOMEM;
+    }
+    return status;
+}
+
+void frame_pool_fini(frame_pool *frames) {
+    arena_fini(&frames->fill);
+    arena_fini(&frames->catch);
+    memory_unmap(frames->idle, (size_t)frames->idle_capacity * sizeof *frames->idle);
+    frames->idle = NULL;
+}
+
+void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks) {
+    uint64_t low = MIN_OF(limit_frames / LOW_SHARE, (uint64_t)LOW_FRAMES_MAX);
+    atomic_store(&frames->low_frames, watermarks ? low : 0);
+    atomic_store(&frames->high_frames, watermarks ? 2 * low : 0);
+    atomic_store(&frames->budget->limit_frames, limit_frames);
+}
+
+uint64_t frame_pool_free(const frame_pool *frames) {
+    const frame_budget *budget = frames->budget;
+    uint64_t limit = atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
+    uint64_t used = atomic_load_explicit(&budget->used_frames, memory_order_relaxed);
+    uint64_t idle = atomic_load_explicit(&budget->idle_frames, memory_order_relaxed);
+    return used + RESERVE_FRAMES < limit + idle ? limit + idle - used - RESERVE_FRAMES : 0;
+}
+
+static void note_peak(frame_budget *budget, uint64_t used) {
+    uint64_t peak = atomic_load_explicit(&budget->peak_frames, memory_order_relaxed);
+    while (used > peak && !atomic_compare_exchange_weak_explicit(&budget->peak_frames, &peak, used, memory_order_relaxed,
+                                                                 memory_order_relaxed)) {
+    }
+}
+
+/* Signals the reclaimers once free frames fall below the low watermark. */
+static void watch_low(uswap_pool *pool) {
+    if (frame_pool_free(&pool->frames) < atomic_load_explicit(&pool->frames.low_frames, memory_order_relaxed) &&
+        atomic_load_explicit(&pool->native.pressure.waiters, memory_order_relaxed) > 0) {
+        atomic_fetch_add_explicit(&pool->native.wakeups, 1, memory_order_relaxed);
+        event_signal(&pool->native.pressure);
+    }
+}
+
+static bool pop_idle(frame_pool *frames, frame_id *frame) {
+    bool found = false;
+    if (atomic_load_explicit(&frames->budget->idle_frames, memory_order_relaxed) == 0)
+        return false;
+    small_lock_acquire(&frames->idle_lock);
+    if (frames->idle_count > 0) {
+        *frame = frames->idle[--frames->idle_count];
+        atomic_fetch_sub_explicit(&frames->budget->idle_frames, 1, memory_order_relaxed);
+        found = true;
+    }
+    small_lock_release(&frames->idle_lock);
+    return found;
+}
+
+static void forget_frames(uswap_pool *pool, frame_id first, uint32_t count) {
+    /* A write that is still pinning the frame keeps it until it ends; what it writes is what it pinned (FACTS 62). */
+    int status = madvise(frame_address(pool, first), (size_t)count << PAGE_SHIFT, MADV_DONTNEED);
+    INVARIANT(I1, status == 0);
+}
+
+void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count) {
+    arena_give(arena_has(&pool->frames.fill, first) ? &pool->frames.fill : &pool->frames.catch, first, count);
+}
+
+/* Idle frames exist and are counted; fresh frames need their count. */
+static void retire_idle(uswap_pool *pool, uint64_t n) {
+    frame_id frame;
+    while (n-- > 0 && pop_idle(&pool->frames, &frame)) {
+        forget_frames(pool, frame, 1);
+        frame_give_places(pool, frame, 1);
+        atomic_fetch_sub_explicit(&pool->frames.budget->used_frames, 1, memory_order_relaxed);
+    }
+}
+
+static bool try_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
+    frame_budget *budget = pool->frames.budget;
+    uint64_t keep = purpose == FRAME_RESERVE ? 0 : RESERVE_FRAMES;
+    if (purpose == FRAME_AHEAD)
+        keep += atomic_load_explicit(&pool->frames.low_frames, memory_order_relaxed) / 2;
+    uint64_t used = atomic_load_explicit(&budget->used_frames, memory_order_relaxed);
+    do {
+        if (used + n + keep > atomic_load_explicit(&budget->limit_frames, memory_order_relaxed))
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&budget->used_frames, &used, used + n, memory_order_seq_cst,
+                                                    memory_order_relaxed));
+    note_peak(budget, used + n);
+    return true;
+}
+
+bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
+    bool charged = try_charge(pool, n, purpose);
+    if (!charged && pool->frames.recycle) {
+        retire_idle(pool, n);
+        charged = try_charge(pool, n, purpose);
+    }
+    watch_low(pool);
+    return charged;
+}
+
+void frame_charge_over(uswap_pool *pool, uint64_t n) {
+    frame_budget *budget = pool->frames.budget;
+    note_peak(budget, atomic_fetch_add(&budget->used_frames, n) + n);
+}
+
+/* Sequentially consistent against the fault thread's "set wants_frames, then try once more": one of the two sees the other. */
+static void tell_waiters(uswap_pool *pool) {
+    if (atomic_load(&pool->faults.wants_frames) && atomic_exchange(&pool->faults.wants_frames, 0)) {
+        uint64_t one = 1;
+        ssize_t ignored = write(pool->faults.wake_fd, &one, sizeof one);
+        (void)ignored;
+    }
+    if (atomic_load(&pool->frame_waiters) > 0)
+        event_signal(&pool->frames_freed);
+}
+
+void frame_uncharge(uswap_pool *pool, uint64_t n) {
+    uint64_t before = atomic_fetch_sub(&pool->frames.budget->used_frames, n);
+    INVARIANT(I1, before >= n);
+    tell_waiters(pool);
+}
+
+uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose, frame_id *first) {
+    if (pool->frames.recycle && pop_idle(&pool->frames, first))
+        return 1;
+    while (want > 0 && !frame_charge(pool, want, purpose))
+        want /= 2; /* fewer will do */
+    if (want == 0)
+        return 0;
+    uint32_t got = arena_take(&pool->frames.fill, want, first);
+    if (got < want)
+        frame_uncharge(pool, want - got);
+    return got;
+}
+
+uint32_t frame_take_catch(uswap_pool *pool, uint32_t want, frame_id *first) {
+    return arena_take(&pool->frames.catch, want, first);
+}
+
+static void make_idle(uswap_pool *pool, frame_id first, uint32_t count) {
+    frame_pool *frames = &pool->frames;
+    small_lock_acquire(&frames->idle_lock);
+    for (uint32_t i = count; i-- > 0;) /* so that they come out in the order of their places */
+        frames->idle[frames->idle_count++] = first + i;
+    atomic_fetch_add(&frames->budget->idle_frames, count);
+    small_lock_release(&frames->idle_lock);
+    tell_waiters(pool);
+}
+
+void frame_drop(uswap_pool *pool, frame_id first, uint32_t count) {
+    frame_budget *budget = pool->frames.budget;
+    bool over = atomic_load_explicit(&budget->used_frames, memory_order_relaxed) >
+                atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
+    if (pool->frames.recycle && !over) {
+        make_idle(pool, first, count);
+        return;
+    }
+    forget_frames(pool, first, count);
+    frame_give_places(pool, first, count);
+    frame_uncharge(pool, count);
+}
+
+void *frame_address(const uswap_pool *pool, frame_id frame) {
+    const arena *a = arena_has(&pool->frames.fill, frame) ? &pool->frames.fill : &pool->frames.catch;
+    return arena_address(a, frame);
+}
+
+void frame_charge_metadata(uswap_pool *pool, uint64_t pages) {
+    frame_budget *budget = pool->frames.budget;
+    uint64_t before = atomic_fetch_add(&budget->metadata_pages, pages);
+    uint64_t free_before = before < METADATA_FREE_PAGES ? METADATA_FREE_PAGES - before : 0;
+    uint64_t charged = pages > free_before ? pages - free_before : 0;
+    if (charged > 0) {
+        atomic_fetch_add(&budget->metadata_frames, charged);
+        frame_charge_over(pool, charged);
+        watch_low(pool);
+    }
+}

@@ -1,0 +1,73 @@
+/*
+ * frame_pool.h - the count that makes the limit hard, and the frames that lie outside regions.
+ *
+ * Owns: the frame budget (how many frames exist), both arenas, and the idle frames of recycle=True. A frame is counted
+ * before it exists and until it is gone (README, I1, I2).
+ * Lock-free but for the arenas' own locks; never blocks; may be called with a page locked.
+ */
+#ifndef USWAP_FRAME_FRAME_POOL_H
+#define USWAP_FRAME_FRAME_POOL_H
+
+#include "frame/arena.h"
+#include "shared/segment.h"
+
+/* Frames that only reclaim may use, and only for an instant: one for each thread in the core, with room to spare. Also what
+ * metadata may take before anybody notices. */
+#define RESERVE_FRAMES 64
+/* Least frames for faults: an instruction may need some 32 pages at once, 16 threads of them. */
+#define LEAST_FAULT_FRAMES 704
+/* Metadata that is not charged (uswap_api.h): code, stacks and rings take the rest of the fixed 16 MiB. */
+#define METADATA_FREE_PAGES 1024
+
+typedef enum {
+    FRAME_FAULT,  /* leaves the reserve alone */
+    FRAME_AHEAD,  /* speculative: only above the low watermark */
+    FRAME_RESERVE /* an instant's loan, given back by the caller before it returns */
+} frame_purpose;
+
+typedef struct uswap_pool uswap_pool;
+
+typedef struct {
+    frame_budget *budget; /* in the segment */
+    arena fill;           /* ordinary memory: reads and copies go here */
+    arena catch;          /* registered with the uffd: MOVE out of regions goes here */
+    bool recycle;
+    _Atomic uint64_t low_frames; /* watermarks of free frames */
+    _Atomic uint64_t high_frames;
+    _Atomic uint64_t over_limit_frames;
+    small_lock idle_lock;
+    frame_id *idle;       /* i: stack of populated frames (recycle) */
+    uint32_t idle_count;  /* i */
+    uint32_t idle_capacity;
+} frame_pool; /* i: under idle_lock */
+
+/* places: of each arena. Return: 0 or -errno. */
+int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle);
+void frame_pool_fini(frame_pool *frames);
+void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks);
+
+/* Counts n frames. Return: false and nothing counted if there are not that many. */
+bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose);
+/* Counts n frames whatever the limit says (I9, metadata). */
+void frame_charge_over(uswap_pool *pool, uint64_t n);
+/* n frames are gone. Wakes who waits for frames. */
+void frame_uncharge(uswap_pool *pool, uint64_t n);
+/* Frames a fault could have now. */
+uint64_t frame_pool_free(const frame_pool *frames);
+
+/* Takes up to want frames for contents to come, counted, in neighbouring fill places (or idle ones, one by one).
+ * Return: how many; 0: no frame or no place. *first is the first of the run. */
+uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose, frame_id *first);
+/* Neighbouring empty catch places for frames that are counted already. Return: how many. */
+uint32_t frame_take_catch(uswap_pool *pool, uint32_t want, frame_id *first);
+/* Places whose frame has left for a region (still counted there), or never came. */
+void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count);
+/* Frames in places are not needed any more: dropped and uncounted, or idle (recycle). */
+void frame_drop(uswap_pool *pool, frame_id first, uint32_t count);
+
+void *frame_address(const uswap_pool *pool, frame_id frame);
+
+/* A page of metadata is touched for the first time. */
+void frame_charge_metadata(uswap_pool *pool, uint64_t pages);
+
+#endif

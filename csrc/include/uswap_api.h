@@ -1,0 +1,304 @@
+/*
+ * uswap_api.h - every declaration the outside may use, and nothing else.
+ *
+ * Owns: the C API. Included by C, and read verbatim by cffi's cdef (src/uswap/_ffi_build.py), so the two cannot drift.
+ * Therefore: no preprocessor lines, no inline functions, only what pycparser reads.
+ *
+ * Contracts common to all functions:
+ *   => return 0 or a count on success, a negative uswap_status on failure; *err (may be NULL) then says what failed;
+ *   => out-parameters are untouched on failure;
+ *   => all are thread-safe unless they say otherwise; none calls back; none prints;
+ *   => in a forked child every function on a pool of the parent returns USWAP_E_FORKED and changes nothing.
+ * Sizes are in bytes where the name says _bytes, in pages of 4096 bytes where it says _pages.
+ */
+
+typedef struct uswap_pool uswap_pool;
+
+/* One place in Python (src/uswap/_errors.py) turns these into exceptions. */
+typedef enum {
+    USWAP_OK = 0,
+    USWAP_E_INVALID = -1,     /* a bad argument: detail says which and why                            ValueError      */
+    USWAP_E_NO_MEMORY = -2,   /* no swap space, metadata or address space for this                    MemoryError     */
+    USWAP_E_UNSUPPORTED = -3, /* the kernel or a container refuses what is needed                     UnsupportedError*/
+    USWAP_E_OS = -4,          /* a system call failed: operation, path, os_errno                      OSError         */
+    USWAP_E_IN_USE = -5,      /* the swap area is locked by another pool                              SwapAreaError   */
+    USWAP_E_NOT_OURS = -6,    /* the path holds somebody's data: refused, not overwritten             SwapAreaError   */
+    USWAP_E_SWAP_READ = -7,   /* a slot could not be read back, or its checksum is wrong              SwapError       */
+    USWAP_E_CLOSED = -8,      /* the pool or region is closed                                         ClosedError     */
+    USWAP_E_FORKED = -9,      /* called in a forked child on the parent's pool                        ForkError       */
+    USWAP_E_CORRUPT = -10,    /* uswap_pool_check: an invariant does not hold; detail names it        AssertionError  */
+    USWAP_E_BUSY = -11,       /* pinned, locked, or in use: detail says by what                       BlockingIOError */
+    USWAP_E_LIMIT = -12       /* the limit is below the minimum or below what is locked               LimitError      */
+} uswap_status;
+
+typedef struct {
+    int32_t status;      /* a uswap_status                                                              */
+    int32_t os_errno;    /* 0 where no system call failed                                               */
+    char operation[64];  /* "fallocate", "userfaultfd", ...                                             */
+    char path[512];      /* the file concerned, or ""                                                   */
+    uint64_t offset;     /* byte offset in the file or region                                           */
+    char detail[512];    /* one sentence: what is wrong, and what to do                                 */
+} uswap_error;
+
+typedef enum { USWAP_TRANSPORT_AUTO = 0, USWAP_TRANSPORT_MOVE = 1, USWAP_TRANSPORT_COPY = 2 } uswap_transport;
+typedef enum { USWAP_IO_AUTO = 0, USWAP_IO_URING = 1, USWAP_IO_SYNC = 2 } uswap_io_kind;
+
+typedef struct {
+    uint64_t limit_bytes;          /* hard limit; rounded down to whole pages                              */
+    uint32_t transport;            /* a uswap_transport                                                    */
+    uint32_t io_kind;              /* a uswap_io_kind                                                      */
+    uint32_t recycle;              /* 1: frames circulate (see csrc/README.md, Frames)                     */
+    uint32_t overcommit;           /* 1: regions do not reserve swap                                       */
+    uint32_t fault_around_pages;   /* fresh pages mapped per first touch; 1 = only the page touched        */
+    uint32_t read_ahead_pages;     /* largest read-ahead window; 0 = off                                   */
+    uint32_t reclaim_batch_pages;  /* pages a direct reclaim evicts at most; 1 gives exact FIFO            */
+    uint32_t background;           /* 0: no native reclaimer and no watermarks: only direct reclaim        */
+    uint32_t verify;               /* 1: check every slot's hash on the way in                             */
+} uswap_options;
+
+/* Defaults: the one table of them. */
+void uswap_options_init(uswap_options *options);
+
+/* ---- pool ------------------------------------------------------------------------------------------------------ */
+
+/* The least limit uswap_pool_create accepts, in bytes. */
+uint64_t uswap_minimum_limit_bytes(void);
+
+/* => starts the fault thread and the native reclaimer; the pool has no swap area yet. */
+int uswap_pool_create(const uswap_options *options, uswap_pool **pool, uswap_error *err);
+
+/* => stops the threads, closes the swap areas and frees everything. USWAP_E_BUSY while a region exists. Not thread-safe
+ * against other calls on the same pool. */
+int uswap_pool_destroy(uswap_pool *pool, uswap_error *err);
+
+/* => a live change. Downwards it evicts until the new limit holds, and returns only then. */
+int uswap_pool_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err);
+
+/* Bits of uswap_area_info.notes */
+typedef enum {
+    USWAP_AREA_NO_O_DIRECT = 1,   /* the file system refuses O_DIRECT: the page cache is used               */
+    USWAP_AREA_TMPFS = 2,         /* the file lies in memory: swapping there frees nothing                  */
+    USWAP_AREA_NO_FALLOCATE = 4,  /* space cannot be reserved: a full disk may show up late                 */
+    USWAP_AREA_BLOCK_DEVICE = 8,
+    USWAP_AREA_UNLINKED = 16      /* no name on the disk: gone with the process                             */
+} uswap_area_note;
+
+typedef struct {
+    uint32_t area;            /* index of the area in the pool                                              */
+    uint32_t notes;           /* uswap_area_note bits                                                       */
+    int32_t priority;
+    uint64_t size_bytes;      /* what it may grow to                                                        */
+    uint64_t allocated_bytes; /* what it takes on the disk now                                              */
+    uint64_t used_bytes;      /* slots in use                                                               */
+    char path[512];           /* directory for an unlinked file                                             */
+} uswap_area_info;
+
+/* path: a file or block device; or, with unlinked = 1, a directory for an O_TMPFILE. size_bytes 0: 90 % of the free disk
+ * (files), the whole device (block devices). */
+int uswap_pool_swapon(uswap_pool *pool, const char *path, int unlinked, uint64_t size_bytes, int32_t priority,
+                      uswap_area_info *info, uswap_error *err);
+/* => the number of areas written, at most capacity. */
+int uswap_pool_areas(uswap_pool *pool, uswap_area_info *infos, uint32_t capacity, uswap_error *err);
+
+typedef struct {
+    /* configuration */
+    uint64_t limit_bytes;
+    uint64_t capacity_frames;       /* frames that faults can use: the limit less the reserve and the metadata charge */
+    uint64_t transport;             /* the uswap_transport in use                                          */
+    uint64_t io_kind;               /* the uswap_io_kind in use                                            */
+    /* state */
+    uint64_t resident_bytes;        /* frames counted now: mapped, swap cache, in flight, metadata charge  */
+    uint64_t peak_resident_bytes;
+    uint64_t mapped_bytes;          /* frames mapped in regions                                            */
+    uint64_t cached_bytes;          /* frames in the swap cache, I/O in flight included                    */
+    uint64_t metadata_bytes;        /* metadata touched                                                    */
+    uint64_t metadata_charged_bytes;/* the part of it that is counted as frames                            */
+    uint64_t locked_bytes;          /* by uswap_region_lock                                                */
+    uint64_t pinned_bytes;          /* by uswap_region_pin                                                 */
+    uint64_t managed_bytes;         /* sum of the region sizes                                             */
+    uint64_t swap_total_bytes;      /* what the areas may grow to                                          */
+    uint64_t swap_allocated_bytes;  /* on disk now                                                         */
+    uint64_t swap_reserved_bytes;   /* promised to regions                                                 */
+    uint64_t swap_used_bytes;       /* slots in use                                                        */
+    uint64_t bad_slots;
+    uint64_t over_limit_frames;     /* frames over the limit now (see csrc/README.md, I9)                  */
+    uint64_t over_limit_events;
+    uint64_t poisoned_pages;
+    uint64_t regions;
+    /* counters since the pool was made */
+    uint64_t faults;                /* messages that needed a page: zero_fills + soft_faults + major_faults */
+    uint64_t zero_fills;            /* first touches                                                       */
+    uint64_t soft_faults;           /* served from the swap cache, no read                                 */
+    uint64_t major_faults;          /* waited for a read                                                   */
+    uint64_t duplicate_faults;      /* messages for a page that was there already                          */
+    uint64_t parked_faults;         /* had to wait for a frame                                             */
+    uint64_t write_waits;           /* faults that waited for a write to end                               */
+    uint64_t fault_around_pages;    /* fresh pages mapped beside the one touched                           */
+    uint64_t pages_in;              /* read from swap areas                                                */
+    uint64_t pages_out;             /* written to swap areas                                               */
+    uint64_t reads;                 /* read requests                                                       */
+    uint64_t writes;                /* write requests                                                      */
+    uint64_t read_ahead_pages;      /* of pages_in, those read before their fault                          */
+    uint64_t read_ahead_hits;       /* markers and cached pages that were then wanted                      */
+    uint64_t read_ahead_waste;      /* dropped from the swap cache unused                                  */
+    uint64_t evictions;             /* pages taken out of regions                                          */
+    uint64_t evictions_steered;     /* by the Python reclaimer                                             */
+    uint64_t evictions_native;      /* by the native reclaimer                                             */
+    uint64_t evictions_direct;      /* in the fault path                                                   */
+    uint64_t evictions_api;         /* by advise, evict, a lowered limit                                   */
+    uint64_t clean_drops;           /* evictions that needed no write: the slot had the same contents      */
+    uint64_t zero_drops;            /* evictions of pages full of zeroes: no slot, no write                */
+    uint64_t evict_busy;            /* victims the kernel had pinned                                       */
+    uint64_t copy_fallbacks;        /* pages that went by copy where move was refused                      */
+    uint64_t read_errors;
+    uint64_t write_errors;
+    uint64_t hash_errors;
+    uint64_t swap_full_events;      /* evictions refused for lack of a slot                                */
+    uint64_t stall_ns;              /* sum over faults of message read to wake                             */
+} uswap_stats;
+
+int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *err);
+
+/* => evicts up to pages of the oldest pages; returns how many left, 0 when none can. Waits for the writes. */
+int64_t uswap_pool_evict(uswap_pool *pool, uint64_t pages, uswap_error *err);
+
+/* The core's own consistency check (csrc/README.md, Invariants). Stops reclaim while it looks; faults go on. */
+int uswap_pool_check(uswap_pool *pool, uswap_error *err);
+
+/* ---- region ---------------------------------------------------------------------------------------------------- */
+
+/* address: a fresh private anonymous mapping of the caller's, page-aligned, not touched yet; it stays the caller's to
+ * unmap, after uswap_region_destroy. bytes: a multiple of 4096. => *region is an id for the calls below. */
+int uswap_region_create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint64_t *region,
+                        uswap_error *err);
+/* => frames and slots come back; the addresses are ordinary memory again (zeroes). */
+int uswap_region_destroy(uswap_pool *pool, uint64_t region, uswap_error *err);
+/* => no page of the region is moved by the runtime any more (faults are still served) until _resume or _destroy; for the
+ * moment in which the caller must find out whether it may unmap. */
+int uswap_region_quiesce(uswap_pool *pool, uint64_t region, uswap_error *err);
+int uswap_region_resume(uswap_pool *pool, uint64_t region, uswap_error *err);
+
+typedef struct {
+    uint64_t region;
+    uint64_t address;
+    uint64_t size_bytes;
+    uint64_t resident_bytes;   /* mapped                                                                   */
+    uint64_t swapped_bytes;    /* pages whose contents are in a slot or in the swap cache                  */
+    uint64_t locked_bytes;
+    uint64_t faults;
+    uint64_t poisoned_pages;
+    char name[64];
+} uswap_region_info;
+
+int uswap_region_get_info(uswap_pool *pool, uint64_t region, uswap_region_info *info, uswap_error *err);
+
+typedef enum {
+    USWAP_ADVICE_NORMAL = 0,
+    USWAP_ADVICE_RANDOM = 1,     /* no read-ahead                                                          */
+    USWAP_ADVICE_SEQUENTIAL = 2, /* widest read-ahead at once                                              */
+    USWAP_ADVICE_WILLNEED = 3,   /* starts reading now, as far as frames allow                             */
+    USWAP_ADVICE_DONTNEED = 4,   /* contents are thrown away: zeroes at the next touch                     */
+    USWAP_ADVICE_COLD = 5,       /* first to be evicted                                                    */
+    USWAP_ADVICE_PAGEOUT = 6     /* evicted now                                                            */
+} uswap_advice;
+
+/* start and length in bytes; DONTNEED covers only the pages wholly inside, the others all pages touched by the range. */
+int uswap_region_advise(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
+                        uint32_t advice, uswap_error *err);
+/* Not evicted until unlocked; locks do not nest. USWAP_E_LIMIT if the limit would leave too little unlocked. */
+int uswap_region_lock(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
+                      uswap_error *err);
+int uswap_region_unlock(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
+                        uswap_error *err);
+/* As lock, but nests (up to 100 deep). Also the contract around DMA and system calls (csrc/README.md, Transports). */
+int uswap_region_pin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
+                     uswap_error *err);
+int uswap_region_unpin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
+                       uswap_error *err);
+/* protection: PROT_READ | PROT_WRITE bits, or 0. */
+int uswap_region_protect(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
+                         uint32_t protection, uswap_error *err);
+/* Reads back and checks every swapped page of the range without mapping it. USWAP_E_SWAP_READ names the first bad one. */
+int uswap_region_verify(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
+                        uswap_error *err);
+/* One byte a page: a uswap_page_class. pages entries are written. */
+typedef enum {
+    USWAP_PAGE_ZERO = 0,     /* untouched or discarded                                                     */
+    USWAP_PAGE_RESIDENT = 1,
+    USWAP_PAGE_SWAPPED = 2,  /* in its slot only                                                           */
+    USWAP_PAGE_CACHED = 3,   /* out of the region, still or already in the swap cache                      */
+    USWAP_PAGE_POISONED = 4
+} uswap_page_class;
+int uswap_region_page_classes(uswap_pool *pool, uint64_t region, uint64_t first_page, uint64_t pages,
+                              uint8_t *classes, uswap_error *err);
+
+/* ---- reclaim, steered from outside ------------------------------------------------------------------------------ */
+
+typedef struct {
+    uint64_t free_frames;
+    uint64_t low_frames;      /* below: reclaim                                                            */
+    uint64_t high_frames;     /* up to: reclaim                                                            */
+    uint64_t wakeups;         /* times the low watermark was passed                                        */
+    uint64_t stopping;        /* 1: the pool wants this thread gone                                        */
+} uswap_pressure;
+
+/* Says that a steering thread exists; the native reclaimer then acts only when it is late. */
+int uswap_reclaimer_attach(uswap_pool *pool, uswap_error *err);
+/* => wakes a thread in uswap_reclaimer_wait with stopping = 1; the native reclaimer takes over at once. */
+int uswap_reclaimer_detach(uswap_pool *pool, uswap_error *err);
+/* Blocks until free frames fall below the low watermark, or the time is over. */
+int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pressure *pressure, uswap_error *err);
+/* => evicts up to pages in the caller's thread, writes started and the finished ones collected; returns how many. */
+int64_t uswap_reclaimer_evict(uswap_pool *pool, uint64_t pages, uswap_error *err);
+
+/* ---- failpoints and sync points (csrc/README.md lists the names) -------------------------------------------------- */
+
+typedef enum {
+    USWAP_FAIL_OFF = 0,
+    USWAP_FAIL_ERROR = 1,  /* the step fails with os_errno = argument                                      */
+    USWAP_FAIL_DELAY = 2,  /* the thread sleeps argument microseconds                                      */
+    USWAP_FAIL_STOP = 3,   /* sync point: the thread waits there until uswap_syncpoint_release             */
+    USWAP_FAIL_KILL = 4,   /* SIGKILL to the process                                                       */
+    USWAP_FAIL_FLIP = 5    /* a bit of the data at hand is flipped (where there is data)                   */
+} uswap_fail_action;
+
+/* 1 if the core was built with failpoints. */
+int uswap_failpoints_built(void);
+/* nth: fires at the nth hit from now (1 = next) and, if every = 1, at each hit after it. */
+int uswap_failpoint_set(const char *name, uint32_t action, int64_t argument, uint64_t nth, int every,
+                        uswap_error *err);
+/* => hits counted since the failpoint was last set. */
+int64_t uswap_failpoint_hits(const char *name, uswap_error *err);
+/* => 1 when a thread is held at the sync point, 0 when the time was over. */
+int uswap_syncpoint_wait(const char *name, uint64_t timeout_ns, uswap_error *err);
+int uswap_syncpoint_release(const char *name, uswap_error *err);
+void uswap_failpoints_reset(void);
+/* The i-th name, or NULL past the last. */
+const char *uswap_failpoint_name(uint32_t index);
+
+/* ---- what this machine can do (uswap doctor) ---------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t uffd_syscall_errno;  /* 0: userfaultfd(2) works for kernel faults too                           */
+    int32_t uffd_user_only_errno;/* 0: userfaultfd(2) works with UFFD_USER_MODE_ONLY                        */
+    int32_t uffd_device_errno;   /* 0: /dev/userfaultfd works                                               */
+    uint64_t uffd_features;      /* bits of struct uffdio_api.features                                      */
+    int32_t live_fault_errno;    /* 0: a missing page was served to a thread                                */
+    int32_t live_kernel_fault_errno; /* 0: the same inside a system call                                    */
+    int32_t live_wp_errno;       /* 0: a write to a write-protected page was reported, and went on          */
+    int32_t live_move_errno;     /* 0: a page went out and back by UFFDIO_MOVE with its contents            */
+    int32_t live_poison_errno;   /* 0: UFFDIO_POISON is there                                               */
+    int32_t uring_errno;         /* 0: io_uring works; ENOSYS also when built without liburing              */
+    int32_t uring_built;
+    uint64_t memlock_bytes;      /* RLIMIT_MEMLOCK; UINT64_MAX: no limit                                    */
+} uswap_probe;
+
+int uswap_probe_run(uswap_probe *probe, uswap_error *err);
+
+/* Opens and closes a swap area as uswap_pool_swapon would, and times reads there: the median latency of one 4 KiB O_DIRECT
+ * read in nanoseconds, over a file of 16 MiB written first. directory must exist. */
+int uswap_probe_disk(const char *directory, uint64_t *read_4k_ns, uint64_t *write_1m_ns, uint32_t *notes,
+                     uswap_error *err);
+
+/* "0.1.0 (liburing 2.3, failpoints, debug)" */
+const char *uswap_build_info(void);

@@ -1,0 +1,128 @@
+#include "io/io.h"
+
+#include "base/lock.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+int io_queue_init(io_queue *queue, uswap_io_kind kind) {
+    *queue = (io_queue){.backend = &io_backend_sync};
+    queue->requests = memory_map(sizeof(io_request) * IO_REQUESTS);
+    if (!queue->requests)
+        return -ENOMEM;
+    for (int i = IO_REQUESTS - 1; i >= 0; i--)
+        io_request_put(queue, &queue->requests[i]);
+    int status = 0;
+#ifdef USWAP_HAVE_URING
+    if (kind != USWAP_IO_SYNC) {
+        queue->backend = &io_backend_uring;
+        status = queue->backend->init(queue);
+        if (status == 0)
+            return 0;
+    }
+#else
+    if (kind == USWAP_IO_URING)
+        status = -ENOSYS;
+#endif
+    if (kind == USWAP_IO_URING) {
+        memory_unmap(queue->requests, sizeof(io_request) * IO_REQUESTS);
+        queue->requests = NULL;
+        return status;
+    }
+    queue->backend = &io_backend_sync;
+    return queue->backend->init(queue);
+}
+
+void io_queue_fini(io_queue *queue) {
+    if (!queue->requests)
+        return;
+    queue->backend->fini(queue);
+    memory_unmap(queue->requests, sizeof(io_request) * IO_REQUESTS);
+    queue->requests = NULL;
+}
+
+io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap_entry first) {
+    io_request *request = queue->free;
+    if (!request)
+        return NULL;
+    queue->free = request->next;
+    request->next = NULL;
+    request->direction = direction;
+    request->fd = fd;
+    request->first = first;
+    request->pages = 0;
+    request->pieces = 0;
+    return request;
+}
+
+bool io_request_add(io_request *request, void *page) {
+    if (request->pages == IO_REQUEST_PAGES_MAX)
+        return false;
+    if (request->pieces > 0) {
+        struct iovec *last = &request->piece[request->pieces - 1];
+        if ((char *)last->iov_base + last->iov_len == page) {
+            last->iov_len += PAGE_BYTES;
+            request->pages++;
+            return true;
+        }
+    }
+    if (request->pieces == IO_PIECES_MAX)
+        return false;
+    request->piece[request->pieces++] = (struct iovec){.iov_base = page, .iov_len = PAGE_BYTES};
+    request->pages++;
+    return true;
+}
+
+void io_request_put(io_queue *queue, io_request *request) {
+    request->next = queue->free;
+    queue->free = request;
+}
+
+void io_submit(io_queue *queue, io_request *request) {
+    request->submitted_ns = clock_now_ns();
+    queue->in_flight++;
+    queue->backend->submit(queue, request);
+}
+
+void io_flush(io_queue *queue) {
+    queue->backend->flush(queue);
+}
+
+void io_queue_done(io_queue *queue, io_request *request, int64_t result) {
+    request->result = result;
+    request->next = NULL;
+    if (queue->done)
+        queue->done_last->next = request;
+    else
+        queue->done = request;
+    queue->done_last = request;
+}
+
+io_request *io_collect(io_queue *queue, bool wait) {
+    if (!queue->done && queue->in_flight > 0) {
+        queue->backend->flush(queue);
+        queue->backend->collect(queue, wait);
+    }
+    io_request *request = queue->done;
+    if (request) {
+        queue->done = request->next;
+        queue->in_flight--;
+    }
+    return request;
+}
+
+int io_poll_fd(const io_queue *queue) {
+    return queue->backend->poll_fd(queue);
+}
+
+int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot) {
+    off_t offset = (off_t)(slot << PAGE_SHIFT);
+    ssize_t done;
+    do
+        done = direction == IO_READ ? pread(fd, page, PAGE_BYTES, offset) : pwrite(fd, page, PAGE_BYTES, offset);
+    while (done < 0 && errno == EINTR);
+    if (done < 0)
+        return -errno;
+    return done == (ssize_t)PAGE_BYTES ? 0 : -EIO;
+}

@@ -1,0 +1,94 @@
+/*
+ * io.h - page I/O on swap areas: requests, queues, and the two backends behind them.
+ *
+ * Owns: requests and their life (free -> filled -> submitted -> completed -> free). Knows nothing of pages or frames: a
+ * request is a run of slots of one area and the memory for them.
+ * A queue serves one thread at a time. No allocation after io_queue_init.
+ */
+#ifndef USWAP_IO_IO_H
+#define USWAP_IO_IO_H
+
+#include "base/base.h"
+#include "swap/swap_entry.h"
+
+#include <sys/uio.h>
+
+/* 1 MiB a request: FACTS and benchmarks/ show the disk at its best from 256 KiB to 1 MiB. */
+#define IO_REQUEST_PAGES_MAX 256
+/* Pieces of memory in one request; neighbouring pages make one piece. */
+#define IO_PIECES_MAX 64
+#define IO_REQUESTS 64
+
+typedef enum { IO_READ, IO_WRITE } io_direction;
+
+typedef struct io_request {
+    struct io_request *next;
+    io_direction direction;
+    int fd;
+    swap_entry first; /* pages slots from here */
+    uint32_t pages;
+    uint32_t pieces;
+    int64_t result; /* bytes, or -errno */
+    uint64_t submitted_ns;
+    struct iovec piece[IO_PIECES_MAX];
+} io_request;
+
+typedef struct io_queue io_queue;
+
+typedef struct {
+    const char *name;
+    uswap_io_kind kind;
+    int (*init)(io_queue *queue);
+    void (*fini)(io_queue *queue);
+    /* Hands the request to the device, or prepares to. Cannot fail: an error becomes the request's result. */
+    void (*submit)(io_queue *queue, io_request *request);
+    /* Makes sure that all submitted requests are on their way. */
+    void (*flush)(io_queue *queue);
+    /* Moves ended requests to queue->done; with wait, waits until there is one. */
+    void (*collect)(io_queue *queue, bool wait);
+    /* Readable when collect would find something; -1: nothing ever stays in flight. */
+    int (*poll_fd)(const io_queue *queue);
+} io_backend;
+
+struct io_queue {
+    const io_backend *backend;
+    io_request *requests;
+    io_request *free;
+    io_request *done;
+    io_request *done_last;
+    uint32_t in_flight;
+    void *backend_state;
+};
+
+extern const io_backend io_backend_sync;
+#ifdef USWAP_HAVE_URING
+extern const io_backend io_backend_uring;
+#endif
+
+/* Return: 0 or -errno. kind AUTO: io_uring if it works here, else sync. */
+int io_queue_init(io_queue *queue, uswap_io_kind kind);
+/* => nothing in flight. */
+void io_queue_fini(io_queue *queue);
+
+/* NULL: all are in flight; collect first. */
+io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap_entry first);
+/* Adds one page of memory for the next slot. Return: false when the request is full. */
+bool io_request_add(io_request *request, void *page);
+void io_request_put(io_queue *queue, io_request *request);
+void io_submit(io_queue *queue, io_request *request);
+void io_flush(io_queue *queue);
+/* The next ended request, in the order of completion, or NULL. With wait: NULL only if nothing is in flight. */
+io_request *io_collect(io_queue *queue, bool wait);
+int io_poll_fd(const io_queue *queue);
+
+/* One page, synchronously: the reference path, and the second try of a failed request. Return: 0 or -errno. */
+int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot);
+
+static inline uint64_t io_offset(swap_entry entry) {
+    return swap_entry_slot(entry) << PAGE_SHIFT;
+}
+
+/* For the backends: a request has ended. */
+void io_queue_done(io_queue *queue, io_request *request, int64_t result);
+
+#endif

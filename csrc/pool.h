@@ -1,0 +1,135 @@
+/*
+ * pool.h - everything a pool owns, and who works for it.
+ */
+#ifndef USWAP_POOL_H
+#define USWAP_POOL_H
+
+#include "base/stats.h"
+#include "frame/frame_pool.h"
+#include "io/io.h"
+#include "reclaim/ring.h"
+#include "region/region.h"
+#include "shared/segment.h"
+#include "swap/swap_area.h"
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#define API_CONTEXTS 4
+#define PARKED_MAX 8192
+#define POOLS_MAX 64
+
+/* Who evicts: for the counters. */
+typedef enum { ACTOR_STEERED, ACTOR_NATIVE, ACTOR_DIRECT, ACTOR_API } actor;
+
+/* Slots taken together by one context and not used up yet, in one area. */
+typedef struct {
+    swap_area *area;
+    uint64_t next;
+    uint32_t left;
+} slot_cluster;
+
+/* What a thread needs to fault in and to evict: I/O queue, open slot cluster, the write being gathered. Used by one thread
+ * at a time. */
+typedef struct context {
+    uswap_pool *pool;
+    actor who;
+    io_queue io;
+    slot_cluster cluster;
+    io_request *gathering; /* a write request that may still grow */
+    io_request *reading;   /* a read request that may still grow */
+    bool in_use;           /* c: under context_lock */
+} context;
+
+/* A fault that waits for a frame, or to be tried again. */
+typedef struct {
+    page_ref page;
+    uint64_t since_ns;
+} parked_fault;
+
+typedef struct {
+    page_ref page;
+    uint64_t pages;
+} prefetch_order;
+
+typedef struct {
+    pthread_t thread;
+    bool started;
+    int wake_fd; /* eventfd: stop, frames free, prefetch orders */
+    _Atomic uint32_t stop;
+    _Atomic uint32_t wants_frames; /* parked faults exist: frame_uncharge writes wake_fd */
+    uint32_t parked_first, parked_count;
+    parked_fault *parked; /* ring [PARKED_MAX], fault thread only */
+    small_lock orders_lock;
+    prefetch_order orders[64]; /* o */
+    uint32_t orders_count;     /* o: under orders_lock */
+} fault_thread;
+
+typedef struct {
+    pthread_t thread;
+    bool started;
+    _Atomic uint32_t stop;
+    _Atomic uint32_t attached;      /* a steering thread exists */
+    _Atomic uint32_t steering;      /* it is inside uswap_reclaimer_evict */
+    _Atomic uint32_t steered_seen;  /* wake-ups it has answered (count of pressure) */
+    event pressure;                 /* signalled below the low watermark */
+    _Atomic uint64_t wakeups;
+} reclaimer;
+
+struct uswap_pool {
+    pid_t owner_pid;
+    uswap_options options;
+    int uffd;
+    int self_mem_fd; /* /proc/self/mem, read-only: the copy transport's eyes; -1: refused */
+    bool use_move;
+    bool has_poison;
+    uint64_t hash_seed;
+    segment seg;
+    frame_pool frames;
+    swap_area areas[SWAP_AREAS_MAX];
+    _Atomic uint32_t area_count;
+    _Atomic uint64_t reserved_slots;
+    region_table regions;
+    reclaim_ring ring;
+    pool_counters counters;
+    fault_thread faults;
+    reclaimer native;
+    context fault_context;
+    context reclaim_context; /* shared by the native and the steering reclaimer */
+    small_lock reclaim_lock; /* held while reclaim_context is in use */
+    context api_contexts[API_CONTEXTS];
+    small_lock context_lock;
+    event context_free;
+    small_lock api_lock;
+    event frames_freed; /* API threads waiting for frames */
+    _Atomic uint32_t frame_waiters;
+    _Atomic uint64_t writes_in_flight;
+    _Atomic uint32_t reclaim_held; /* uswap_pool_check looks: nobody pops */
+    _Atomic uint32_t evictors;     /* threads inside page_out */
+};
+
+/* Entry of every API function: blocks signals and refuses forked children. */
+typedef struct {
+    unsigned char saved_mask[128]; /* a sigset_t */
+} api_guard;
+
+int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err);
+void api_leave(const api_guard *guard);
+
+/* One of the pool's I/O contexts; waits for one. */
+context *context_borrow(uswap_pool *pool);
+/* => nothing of it in flight. */
+void context_return(context *ctx);
+
+/* Marks pages of metadata [first, last] as touched; counts the new ones. */
+void metadata_touch(uswap_pool *pool, _Atomic uint8_t *flags, size_t first, size_t last);
+
+static inline swap_slot *slot_at(uswap_pool *pool, swap_entry entry) {
+    return &pool->areas[swap_entry_area(entry)].slots[swap_entry_slot(entry)];
+}
+
+static inline uint64_t options_read_ahead(const uswap_pool *pool) {
+    return pool->options.read_ahead_pages;
+}
+
+#endif

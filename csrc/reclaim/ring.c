@@ -1,0 +1,102 @@
+#include "reclaim/ring.h"
+
+#include "base/memory.h"
+#include "pool.h"
+
+#include <errno.h>
+
+#define COMPACT_BATCH 64
+
+int ring_init(reclaim_ring *ring, uint64_t capacity) {
+    *ring = (reclaim_ring){.capacity = capacity};
+    ring->entries = memory_map(capacity * sizeof *ring->entries);
+    return ring->entries ? 0 : -ENOMEM;
+}
+
+void ring_fini(reclaim_ring *ring) {
+    memory_unmap(ring->entries, ring->capacity * sizeof *ring->entries);
+    ring->entries = NULL;
+}
+
+uint64_t ring_length(reclaim_ring *ring) {
+    small_lock_acquire(&ring->lock);
+    uint64_t length = ring->tail - ring->head;
+    small_lock_release(&ring->lock);
+    return length;
+}
+
+uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count) {
+    uint32_t popped = 0;
+    small_lock_acquire(&ring->lock);
+    while (popped < count && ring->head != ring->tail)
+        entries[popped++] = ring->entries[ring->head++ % ring->capacity];
+    small_lock_release(&ring->lock);
+    return popped;
+}
+
+bool ring_try_push(reclaim_ring *ring, const ring_entry *entries, uint32_t count) {
+    small_lock_acquire(&ring->lock);
+    bool fits = ring->tail - ring->head + count <= ring->capacity;
+    for (uint32_t i = 0; fits && i < count; i++)
+        ring->entries[ring->tail++ % ring->capacity] = entries[i];
+    small_lock_release(&ring->lock);
+    return fits;
+}
+
+bool ring_try_push_front(reclaim_ring *ring, const ring_entry *entries, uint32_t count) {
+    small_lock_acquire(&ring->lock);
+    bool fits = ring->tail - ring->head + count <= ring->capacity;
+    if (fits && ring->head < count) { /* keep the counters above zero */
+        uint64_t turns = (count / ring->capacity + 1) * ring->capacity;
+        ring->head += turns;
+        ring->tail += turns;
+    }
+    for (uint32_t i = count; fits && i-- > 0;)
+        ring->entries[--ring->head % ring->capacity] = entries[i];
+    small_lock_release(&ring->lock);
+    return fits;
+}
+
+/* Whether the entry still says something: the page is out, or of a later stay, or held (unlock and unpin push it again). */
+static bool is_stale(uswap_pool *pool, const ring_entry *entry) {
+    region *r = region_get_by_ref(&pool->regions, entry->page);
+    if (!r)
+        return true;
+    uint64_t word = page_load(&r->object.words[page_ref_page(entry->page)]);
+    region_put(r);
+    bool cached = page_state_of(word) == PAGE_SWAPPED;
+    return !(page_state_of(word) == PAGE_RESIDENT || cached) || page_generation_of(word) != entry->generation ||
+           page_is_held(word);
+}
+
+/* One round over the ring, in batches, keeping the order; without ring.lock while pages are looked at. */
+static void compact(uswap_pool *pool) {
+    ring_entry batch[COMPACT_BATCH];
+    for (uint64_t left = ring_length(&pool->ring); left > 0;) {
+        uint32_t popped = ring_pop(&pool->ring, batch, (uint32_t)MIN_OF(left, (uint64_t)COMPACT_BATCH)), kept = 0;
+        if (popped == 0)
+            return;
+        for (uint32_t i = 0; i < popped; i++)
+            if (!is_stale(pool, &batch[i]))
+                batch[kept++] = batch[i];
+        while (kept > 0 && !ring_try_push(&pool->ring, batch, kept)) {
+            /* others filled the ring in between: they compact too, and each round frees room */
+            ring_entry oldest;
+            if (ring_pop(&pool->ring, &oldest, 1) == 1 && !is_stale(pool, &oldest))
+                ring_try_push_front(&pool->ring, &oldest, 1);
+        }
+        left -= popped;
+    }
+}
+
+void ring_push_page(uswap_pool *pool, page_ref page, unsigned generation) {
+    ring_entry entry = {.page = page, .generation = generation};
+    while (!ring_try_push(&pool->ring, &entry, 1))
+        compact(pool);
+}
+
+void ring_push_page_front(uswap_pool *pool, page_ref page, unsigned generation) {
+    ring_entry entry = {.page = page, .generation = generation};
+    while (!ring_try_push_front(&pool->ring, &entry, 1))
+        compact(pool);
+}

@@ -1,0 +1,43 @@
+/*
+ * ring.h - the pages that hold frames, oldest first.
+ *
+ * One push when a page gets a frame, one pop to evict: the cost does not depend on how much memory there is. An entry is a
+ * hint: whether the page is still there, unlocked and of that generation is decided under its page lock. Entries of pages
+ * that left by another way (discard, destroy) are simply stale; when they fill the ring it is compacted.
+ */
+#ifndef USWAP_RECLAIM_RING_H
+#define USWAP_RECLAIM_RING_H
+
+#include "base/base.h"
+#include "base/lock.h"
+#include "region/region.h"
+
+typedef struct {
+    page_ref page;
+    uint32_t generation; /* of the page word at its arrival */
+} ring_entry;
+
+typedef struct {
+    small_lock lock;
+    ring_entry *entries; /* r */
+    uint64_t capacity;
+    uint64_t head; /* r: oldest */
+    uint64_t tail; /* r: next free; tail - head <= capacity */
+} reclaim_ring; /* r: under lock */
+
+int ring_init(reclaim_ring *ring, uint64_t capacity);
+void ring_fini(reclaim_ring *ring);
+/* Return: how many were popped, oldest first. */
+uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count);
+/* Return: false if the ring is full. */
+bool ring_try_push(reclaim_ring *ring, const ring_entry *entries, uint32_t count);
+/* To the head: first to be evicted. */
+bool ring_try_push_front(reclaim_ring *ring, const ring_entry *entries, uint32_t count);
+uint64_t ring_length(reclaim_ring *ring);
+
+typedef struct uswap_pool uswap_pool;
+/* A page has arrived (or may be evicted again). Context: page locked or unlocked; takes ring.lock only, compacts if full. */
+void ring_push_page(uswap_pool *pool, page_ref page, unsigned generation);
+void ring_push_page_front(uswap_pool *pool, page_ref page, unsigned generation);
+
+#endif

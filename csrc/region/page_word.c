@@ -1,0 +1,61 @@
+#include "region/page_word.h"
+
+/* moves[from] = bits of the states that may follow (README, Page states). */
+static const uint8_t moves[] = {
+    [PAGE_ZERO] = 1U << PAGE_RESIDENT,
+    [PAGE_RESIDENT] = 1U << PAGE_SWAPPED | 1U << PAGE_ZERO | 1U << PAGE_RESIDENT, /* itself: the kept entry changes */
+    [PAGE_SWAPPED] = 1U << PAGE_RESIDENT | 1U << PAGE_ZERO | 1U << PAGE_POISONED,
+    [PAGE_POISONED] = 1U << PAGE_ZERO,
+};
+
+#define LOCK_SPINS 200
+
+void page_lock(page_word *page) {
+    for (int turn = 0; turn < LOCK_SPINS; turn++)
+        if (page_try_lock(page))
+            return;
+    for (;;) {
+        uint32_t ticket = parking_ticket((const void *)page);
+        uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
+        if (!(word & PAGE_LOCK)) {
+            if (page_try_lock(page))
+                return;
+            continue;
+        }
+        if (!(word & PAGE_WAITERS) &&
+            !atomic_compare_exchange_strong_explicit(page, &word, word | PAGE_WAITERS, memory_order_relaxed,
+                                                     memory_order_relaxed))
+            continue;
+        parking_wait((const void *)page, ticket, 0);
+    }
+}
+
+void page_unlock(page_word *page) {
+    uint64_t word = atomic_fetch_and_explicit(page, ~(PAGE_LOCK | PAGE_WAITERS), memory_order_release);
+    if (word & PAGE_WAITERS)
+        parking_wake((const void *)page);
+}
+
+/* WAITERS may be set by others at any time, so the other fields are exchanged around it. */
+static void replace_bits(page_word *page, uint64_t mask, uint64_t bits) {
+    uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
+    INVARIANT(I3, word & PAGE_LOCK);
+    while (!atomic_compare_exchange_weak_explicit(page, &word, (word & ~mask) | bits, memory_order_release,
+                                                  memory_order_relaxed)) {
+    }
+}
+
+void page_set_state(page_word *page, page_state state, swap_entry entry) {
+    uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
+    page_state from = page_state_of(word);
+    INVARIANT(I3, moves[from] & (1U << state));
+    uint64_t generation = word & PAGE_GENERATION_MASK;
+    if (state == PAGE_RESIDENT && from != PAGE_RESIDENT)
+        generation = (generation + (UINT64_C(1) << PAGE_GENERATION_SHIFT)) & PAGE_GENERATION_MASK;
+    replace_bits(page, PAGE_STATE_MASK | PAGE_GENERATION_MASK | (~UINT64_C(0) << PAGE_ENTRY_SHIFT),
+                 (uint64_t)state | generation | entry.value << PAGE_ENTRY_SHIFT);
+}
+
+void page_set_bits(page_word *page, uint64_t clear, uint64_t set) {
+    replace_bits(page, clear, set);
+}

@@ -1,0 +1,73 @@
+/*
+ * page_word.h - the state of one page: one atomic 64-bit word.
+ *
+ *   bits  0- 2 state      3 LOCK      4 WAITERS      5 MLOCKED      6-12 pins      13-23 generation      24-63 swap entry
+ *
+ * The word is the spec: README, Page states. All fields but WAITERS change only under LOCK. The generation counts arrivals,
+ * so that a ring entry of an earlier stay can be told from the present one.
+ */
+#ifndef USWAP_REGION_PAGE_WORD_H
+#define USWAP_REGION_PAGE_WORD_H
+
+#include "base/base.h"
+#include "base/lock.h"
+#include "swap/swap_entry.h"
+
+typedef enum { PAGE_ZERO = 0, PAGE_RESIDENT = 1, PAGE_SWAPPED = 2, PAGE_POISONED = 3 } page_state;
+
+typedef _Atomic uint64_t page_word;
+
+#define PAGE_STATE_MASK UINT64_C(7)
+#define PAGE_LOCK (UINT64_C(1) << 3)
+#define PAGE_WAITERS (UINT64_C(1) << 4)
+#define PAGE_MLOCKED (UINT64_C(1) << 5)
+#define PAGE_PIN_SHIFT 6
+#define PAGE_PIN_ONE (UINT64_C(1) << PAGE_PIN_SHIFT)
+#define PAGE_PIN_MASK (UINT64_C(127) << PAGE_PIN_SHIFT)
+#define PAGE_PINS_MAX 100
+#define PAGE_GENERATION_SHIFT 13
+#define PAGE_GENERATION_MASK (UINT64_C(2047) << PAGE_GENERATION_SHIFT)
+#define PAGE_ENTRY_SHIFT 24
+
+static inline uint64_t page_load(page_word *page) {
+    return atomic_load_explicit(page, memory_order_acquire);
+}
+
+static inline page_state page_state_of(uint64_t word) {
+    return (page_state)(word & PAGE_STATE_MASK);
+}
+
+static inline swap_entry page_entry_of(uint64_t word) {
+    return (swap_entry){word >> PAGE_ENTRY_SHIFT};
+}
+
+static inline unsigned page_generation_of(uint64_t word) {
+    return (unsigned)((word & PAGE_GENERATION_MASK) >> PAGE_GENERATION_SHIFT);
+}
+
+static inline unsigned page_pins_of(uint64_t word) {
+    return (unsigned)((word & PAGE_PIN_MASK) >> PAGE_PIN_SHIFT);
+}
+
+/* Locked by uswap_region_lock or _pin: not to be evicted. */
+static inline bool page_is_held(uint64_t word) {
+    return (word & (PAGE_MLOCKED | PAGE_PIN_MASK)) != 0;
+}
+
+static inline bool page_try_lock(page_word *page) {
+    uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
+    return !(word & PAGE_LOCK) && atomic_compare_exchange_strong_explicit(page, &word, word | PAGE_LOCK,
+                                                                          memory_order_acquire, memory_order_relaxed);
+}
+
+/* Waits for the lock in the parking lot. Context: no other page lock is held. */
+void page_lock(page_word *page);
+void page_unlock(page_word *page);
+
+/* The only writer of states and entries. Context: page locked. Checks the move against the table of README; an arrival
+ * (RESIDENT) starts a new generation. */
+void page_set_state(page_word *page, page_state state, swap_entry entry);
+/* Context: page locked. */
+void page_set_bits(page_word *page, uint64_t clear, uint64_t set);
+
+#endif

@@ -1,0 +1,96 @@
+/*
+ * region.h - regions, their memory objects, and the table that finds them by address or by id.
+ *
+ * Owns: the page words of a region, its read-ahead streams and its counts; the region table.
+ * A region found through the table is referenced until region_put: its page words stay valid, and destroy waits.
+ */
+#ifndef USWAP_REGION_REGION_H
+#define USWAP_REGION_REGION_H
+
+#include "base/base.h"
+#include "base/lock.h"
+#include "region/page_word.h"
+#include "swap/read_ahead.h"
+
+#define REGIONS_MAX 16384
+#define REGION_NAME_BYTES 64
+
+/* A page of a region in one word: what the reverse map and the reclaim ring hold.
+ * page 36 bits (256 TiB), generation of the region 12 bits, index in the table 16 bits. */
+typedef struct {
+    uint64_t value;
+} page_ref;
+
+/* The contents of a region, by page; a region maps one object. */
+typedef struct {
+    page_word *words;
+    size_t pages;
+    _Atomic uint8_t *touched; /* one byte a 4 KiB of words: metadata counted, and worth looking at */
+} memory_object;
+
+typedef enum { REGION_FREE = 0, REGION_LIVE = 1, REGION_DYING = 2 } region_state;
+
+typedef struct region {
+    _Atomic uint32_t state;      /* a region_state; t */
+    _Atomic uint32_t references; /* threads in the core that use it */
+    _Atomic uint32_t quiesced;   /* 1: nothing is moved out (uswap_region_quiesce) */
+    _Atomic uint32_t advice;     /* NORMAL, RANDOM or SEQUENTIAL */
+    uint32_t index;
+    uint32_t generation;
+    unsigned char *base;
+    memory_object object;
+    uint64_t reserved_slots;
+    _Atomic uint64_t mapped_pages;
+    _Atomic uint64_t swapped_pages;
+    _Atomic uint64_t locked_pages;
+    _Atomic uint64_t poisoned_pages;
+    _Atomic uint64_t faults;
+    read_ahead ahead; /* streams of swapped pages */
+    read_ahead fresh; /* streams of first touches */
+    char name[REGION_NAME_BYTES];
+} region; /* t: under table_lock */
+
+typedef struct {
+    small_lock lock;
+    region *regions;    /* [REGIONS_MAX], lazily touched */
+    uint32_t *by_address; /* t: indexes of live regions, sorted by base */
+    uint32_t live;      /* t */
+    uint32_t highest;   /* t: indexes at or above were never used */
+    uint64_t pages;     /* t: sum of sizes */
+} region_table;         /* t: under lock */
+
+int region_table_init(region_table *table);
+void region_table_fini(region_table *table);
+
+/* The region at this address, referenced; NULL if it is none of ours. */
+region *region_get_by_address(region_table *table, uintptr_t address);
+/* By page_ref or exported id; NULL if it is gone (index reused or dying). */
+region *region_get_by_ref(region_table *table, page_ref ref);
+region *region_get_by_id(region_table *table, uint64_t id);
+void region_put(region *r);
+
+/* Context: pool.api_lock. Return: 0, -EEXIST (overlaps), -ENFILE (table full), -ENOMEM. Not findable until _publish. */
+int region_table_add(region_table *table, unsigned char *base, size_t pages, const char *name, region **out);
+void region_table_publish(region_table *table, region *r);
+/* => not findable any more; returns when nobody else refers to it. Context: caller holds no reference, no lock. */
+void region_table_retire(region_table *table, region *r);
+/* => index free for reuse with a new generation. */
+void region_table_remove(region_table *table, region *r);
+
+static inline uint64_t region_id(const region *r) {
+    return (uint64_t)r->generation << 16 | r->index;
+}
+
+static inline page_ref page_ref_of(const region *r, size_t page) {
+    return (page_ref){(uint64_t)page << 28 | (uint64_t)(r->generation & 4095U) << 16 | r->index};
+}
+
+static inline size_t page_ref_page(page_ref ref) {
+    return (size_t)(ref.value >> 28);
+}
+
+static inline unsigned char *region_address(const region *r, size_t page) {
+    return r->base + (page << PAGE_SHIFT);
+}
+
+#endif

@@ -1,0 +1,91 @@
+#include "swap/read_ahead.h"
+
+/* The first window after two faults in a row, in strides. */
+#define WINDOW_FIRST 8U
+/* Two faults this far apart (pages) may be one stream; farther apart they are random. */
+#define STRIDE_MAX 64
+
+static int64_t distance(int64_t a, int64_t b) {
+    return a < b ? b - a : a - b;
+}
+
+/* The stream this fault continues: it hits between the last fault and the end of what was asked for (one stride beyond
+ * included), or it is the second fault that gives a young stream its stride. */
+static read_ahead_stream *find_stream(read_ahead *ahead, int64_t page) {
+    for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
+        read_ahead_stream *s = &ahead->stream[i];
+        if (s->used == 0 || s->stride == 0)
+            continue;
+        int64_t ahead_of_last = s->stride > 0 ? page - s->last : s->last - page;
+        int64_t asked = s->stride > 0 ? s->next - page : page - s->next;
+        if (ahead_of_last > 0 && asked >= 0 && (page - s->last) % s->stride == 0)
+            return s;
+    }
+    for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
+        read_ahead_stream *s = &ahead->stream[i];
+        if (s->used != 0 && s->stride == 0 && page != s->last && distance(page, s->last) <= STRIDE_MAX)
+            return s;
+    }
+    return NULL;
+}
+
+static read_ahead_stream *oldest_stream(read_ahead *ahead) {
+    read_ahead_stream *oldest = &ahead->stream[0];
+    for (int i = 1; i < READ_AHEAD_STREAMS; i++)
+        if (ahead->stream[i].used < oldest->used)
+            oldest = &ahead->stream[i];
+    return oldest;
+}
+
+static read_ahead_plan plan_of(read_ahead_stream *s, uint32_t count) {
+    read_ahead_plan plan = {.first = s->next, .stride = s->stride, .count = count};
+    s->next += s->stride * (int64_t)count;
+    return plan;
+}
+
+/* The stream goes on: ask for more if the reader has used half of what was asked for. */
+static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum) {
+    int64_t left = (s->next - page) / s->stride;
+    s->last = page;
+    if (left > (int64_t)s->window)
+        return (read_ahead_plan){0};
+    s->window = MIN_OF(s->window * 2, maximum);
+    if (left <= 1)
+        s->next = page + s->stride;
+    return plan_of(s, s->window);
+}
+
+static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t maximum, bool sequential) {
+    read_ahead_stream *s = oldest_stream(ahead);
+    *s = (read_ahead_stream){.last = page, .next = page + 1, .used = ahead->clock};
+    if (!sequential)
+        return (read_ahead_plan){0};
+    s->stride = 1;
+    s->window = maximum;
+    return plan_of(s, s->window);
+}
+
+read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t maximum, bool sequential) {
+    int64_t page = (int64_t)page_number;
+    read_ahead_plan plan = {0};
+    if (maximum == 0)
+        return plan;
+    small_lock_acquire(&ahead->lock);
+    ahead->clock++;
+    read_ahead_stream *s = find_stream(ahead, page);
+    if (!s) {
+        plan = start_stream(ahead, page, maximum, sequential);
+    } else if (s->stride == 0) {
+        s->stride = page - s->last;
+        s->last = page;
+        s->next = page + s->stride;
+        s->window = MIN_OF(WINDOW_FIRST, maximum);
+        plan = plan_of(s, s->window);
+    } else {
+        plan = advance(s, page, maximum);
+    }
+    if (s)
+        s->used = ahead->clock;
+    small_lock_release(&ahead->lock);
+    return plan;
+}

@@ -1,0 +1,42 @@
+/*
+ * read_ahead.h - which pages will be wanted next: streams found in the order of faults.
+ *
+ * Owns: a few streams a region. Pure arithmetic on page numbers: it starts no I/O and takes no page.
+ *
+ * A stream is a run of faults with one stride. Its window doubles each time the prediction comes true, up to the given
+ * maximum, and is forgotten when other streams need its place. The last page of a window's first part is the marker: it stays in
+ * the swap cache, so that touching it (a soft fault) asks for the next window before the reader reaches the end.
+ */
+#ifndef USWAP_SWAP_READ_AHEAD_H
+#define USWAP_SWAP_READ_AHEAD_H
+
+#include "base/base.h"
+#include "base/lock.h"
+
+#define READ_AHEAD_STREAMS 8
+
+typedef struct {
+    int64_t last;   /* page of the last fault of the stream */
+    int64_t next;   /* first page not asked for yet */
+    int64_t stride; /* pages; negative: backward; 0: only one fault seen so far */
+    uint32_t window;
+    uint32_t used; /* clock of the last hit, for replacement */
+} read_ahead_stream;
+
+typedef struct {
+    small_lock lock;
+    uint32_t clock;
+    read_ahead_stream stream[READ_AHEAD_STREAMS];
+} read_ahead;
+
+/* Pages first, first + stride, ... (count of them) are worth reading now. count 0: none. */
+typedef struct {
+    int64_t first;
+    int64_t stride;
+    uint32_t count;
+} read_ahead_plan;
+
+/* A fault on this page. maximum: largest window in pages (0: off); sequential: the program said so. */
+read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, uint32_t maximum, bool sequential);
+
+#endif

@@ -1,0 +1,223 @@
+#include "swap/swap_cache.h"
+
+#include "pool.h"
+
+#include <string.h>
+
+static _Atomic uint64_t *word_at(uswap_pool *pool, swap_entry entry) {
+    return &slot_at(pool, entry)->word;
+}
+
+static bool exchange(_Atomic uint64_t *at, uint64_t *word, uint64_t to) {
+    return atomic_compare_exchange_weak_explicit(at, word, to, memory_order_acq_rel, memory_order_acquire);
+}
+
+static uint64_t with_state(uint64_t word, cache_state state, frame_id frame) {
+    uint64_t kept = word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_PIN_MASK);
+    return kept | (uint64_t)state << SLOT_STATE_SHIFT | (uint64_t)frame << SLOT_FRAME_SHIFT;
+}
+
+/* Nothing cached: count and BAD remain. */
+static uint64_t without_frame(uint64_t word) {
+    return word & (SLOT_COUNT_MASK | SLOT_BAD);
+}
+
+uint64_t swap_cache_load(uswap_pool *pool, swap_entry entry) {
+    return atomic_load_explicit(word_at(pool, entry), memory_order_acquire);
+}
+
+page_ref swap_map_owner(uswap_pool *pool, swap_entry entry) {
+    return (page_ref){atomic_load_explicit(&slot_at(pool, entry)->owner, memory_order_acquire)};
+}
+
+page_hash swap_map_hash(uswap_pool *pool, swap_entry entry) {
+    page_hash hash;
+    memcpy(&hash, slot_at(pool, entry)->hash, sizeof hash);
+    return hash;
+}
+
+/* The word has become (count 0, NONE) by the caller's exchange: the slot goes back, unless the device refused it. */
+static void free_slot(uswap_pool *pool, swap_entry entry, uint64_t word) {
+    if (word & SLOT_BAD)
+        return;
+    slot_alloc_give(&pool->areas[swap_entry_area(entry)], swap_entry_slot(entry), 1);
+}
+
+static void settle(uswap_pool *pool, swap_entry entry, uint64_t word) {
+    if (slot_count_of(word) == 0 && slot_state_of(word) == CACHE_NONE)
+        free_slot(pool, entry, word);
+}
+
+void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash) {
+    swap_slot *slot = slot_at(pool, entry);
+    INVARIANT(I6, atomic_load(&slot->word) == 0);
+    atomic_store_explicit(&slot->owner, owner.value, memory_order_relaxed);
+    memcpy(slot->hash, &hash, sizeof hash);
+    atomic_store_explicit(&slot->word, with_state(1, CACHE_WRITING, frame), memory_order_release);
+    STAT_ADD(pool, cached_pages, 1);
+}
+
+bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    do {
+        if (slot_state_of(word) != CACHE_NONE || slot_count_of(word) == 0)
+            return false;
+    } while (!exchange(at, &word, with_state(word, CACHE_READING, frame) | flags));
+    STAT_ADD(pool, cached_pages, 1);
+    return true;
+}
+
+bool swap_cache_want(uswap_pool *pool, swap_entry entry) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    do {
+        if (slot_state_of(word) != CACHE_READING)
+            return false;
+    } while (!exchange(at, &word, word | SLOT_WANTED));
+    return true;
+}
+
+static bool take(uswap_pool *pool, swap_entry entry, cache_state from, uint64_t unless, frame_id *frame,
+                 uint64_t *flags) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    do {
+        if (slot_state_of(word) != from || (word & (SLOT_PIN_MASK | unless)))
+            return false;
+    } while (!exchange(at, &word, without_frame(word)));
+    *frame = slot_frame_of(word);
+    *flags = word;
+    STAT_SUB(pool, cached_pages, 1);
+    settle(pool, entry, without_frame(word));
+    return true;
+}
+
+bool swap_cache_take(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags) {
+    return take(pool, entry, from, 0, frame, flags);
+}
+
+bool swap_cache_take_unwanted(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags) {
+    return take(pool, entry, from, SLOT_WANTED, frame, flags);
+}
+
+bool swap_cache_pin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    do {
+        cache_state state = slot_state_of(word);
+        if ((state != CACHE_WRITING && state != CACHE_CLEAN) || (word & SLOT_PIN_MASK) == SLOT_PIN_MASK)
+            return false;
+    } while (!exchange(at, &word, word + SLOT_PIN_ONE));
+    *frame = slot_frame_of(word);
+    return true;
+}
+
+bool swap_cache_unpin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
+    bool last;
+    do {
+        INVARIANT(I7, word & SLOT_PIN_MASK);
+        to = word - SLOT_PIN_ONE;
+        /* The write ended while we copied: nobody else will drop the frame. */
+        last = !(to & SLOT_PIN_MASK) && slot_state_of(word) == CACHE_CLEAN;
+        if (last)
+            to = without_frame(word);
+    } while (!exchange(at, &word, to));
+    if (!last)
+        return false;
+    *frame = slot_frame_of(word);
+    STAT_SUB(pool, cached_pages, 1);
+    settle(pool, entry, to);
+    return true;
+}
+
+cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, bool map, frame_id *frame) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
+    cache_end end;
+    do {
+        INVARIANT(I7, slot_state_of(word) == CACHE_READING);
+        *frame = slot_frame_of(word);
+        if (slot_count_of(word) == 0) {
+            end = END_DROP;
+            to = without_frame(word);
+        } else if (map || (word & SLOT_WANTED)) {
+            return END_MAP;
+        } else {
+            end = END_KEEP;
+            to = with_state(word, CACHE_CLEAN, *frame);
+        }
+    } while (!exchange(at, &word, to));
+    if (end == END_DROP) {
+        STAT_SUB(pool, cached_pages, 1);
+        settle(pool, entry, to);
+    }
+    return end;
+}
+
+cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *frame) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
+    bool pinned;
+    do {
+        INVARIANT(I7, slot_state_of(word) == CACHE_WRITING);
+        *frame = slot_frame_of(word);
+        pinned = (word & SLOT_PIN_MASK) != 0;
+        to = pinned ? with_state(word, CACHE_CLEAN, *frame) : without_frame(word);
+    } while (!exchange(at, &word, to));
+    if (pinned)
+        return END_KEEP;
+    STAT_SUB(pool, cached_pages, 1);
+    settle(pool, entry, to);
+    return END_DROP;
+}
+
+bool swap_cache_fail_write(uswap_pool *pool, swap_entry entry, frame_id *frame) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
+    do {
+        *frame = slot_frame_of(word);
+        to = slot_count_of(word) == 0 ? SLOT_BAD : with_state(word, CACHE_DIRTY, *frame) | SLOT_BAD;
+    } while (!exchange(at, &word, to));
+    STAT_ADD(pool, bad_slots, 1);
+    if (slot_count_of(word) == 0)
+        STAT_SUB(pool, cached_pages, 1);
+    return slot_count_of(word) != 0;
+}
+
+void swap_map_put(uswap_pool *pool, swap_entry entry) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
+    bool drop;
+    do {
+        INVARIANT(I5, slot_count_of(word) > 0);
+        to = word - 1;
+        cache_state state = slot_state_of(word);
+        drop = slot_count_of(to) == 0 && (state == CACHE_CLEAN || state == CACHE_DIRTY) && !(word & SLOT_PIN_MASK);
+        if (drop)
+            to = without_frame(to);
+    } while (!exchange(at, &word, to));
+    if (drop) {
+        STAT_SUB(pool, cached_pages, 1);
+        frame_drop(pool, slot_frame_of(word), 1);
+    }
+    settle(pool, entry, to);
+}
+
+void swap_map_set_bad(uswap_pool *pool, swap_entry entry) {
+    if (!(atomic_fetch_or(word_at(pool, entry), SLOT_BAD) & SLOT_BAD))
+        STAT_ADD(pool, bad_slots, 1);
+}
+
+void swap_cache_count_read(uswap_pool *pool, uint64_t requests, uint64_t pages, uint64_t ahead_pages) {
+    STAT_ADD(pool, reads, requests);
+    STAT_ADD(pool, pages_in, pages);
+    STAT_ADD(pool, read_ahead_pages, ahead_pages);
+}
+
+void swap_cache_count_write(uswap_pool *pool, uint64_t requests, uint64_t pages) {
+    STAT_ADD(pool, writes, requests);
+    STAT_ADD(pool, pages_out, pages);
+}
