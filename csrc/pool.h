@@ -4,6 +4,7 @@
 #ifndef USWAP_POOL_H
 #define USWAP_POOL_H
 
+#include "base/gate.h"
 #include "base/stats.h"
 #include "frame/frame_pool.h"
 #include "io/io.h"
@@ -17,6 +18,7 @@
 
 #define API_CONTEXTS 4
 #define PARKED_MAX 8192
+#define PREFETCH_ORDERS 64
 #define POOLS_MAX 64
 
 /* Who evicts: for the counters. */
@@ -61,7 +63,7 @@ typedef struct {
     uint32_t parked_first, parked_count;
     parked_fault *parked; /* ring [PARKED_MAX], fault thread only */
     small_lock orders_lock;
-    prefetch_order orders[64]; /* o */
+    prefetch_order orders[PREFETCH_ORDERS]; /* o */
     uint32_t orders_count;     /* o: under orders_lock */
 } fault_thread;
 
@@ -69,10 +71,12 @@ typedef struct {
     pthread_t thread;
     bool started;
     _Atomic uint32_t stop;
-    _Atomic uint32_t attached;      /* a steering thread exists */
-    _Atomic uint32_t steering;      /* it is inside uswap_reclaimer_evict */
-    _Atomic uint32_t steered_seen;  /* wake-ups it has answered (count of pressure) */
-    event pressure;                 /* signalled below the low watermark */
+    _Atomic uint32_t attached;  /* a steering thread exists */
+    _Atomic uint32_t detaching; /* it is to go */
+    _Atomic uint32_t exhausted; /* the last eviction found nothing that could leave */
+    _Atomic uint32_t signalled; /* since somebody last went to sleep on pressure */
+    _Atomic uint64_t steered_ns; /* when the steering thread last began or ended an eviction */
+    event pressure;             /* signalled when free frames fall below the low watermark */
     _Atomic uint64_t wakeups;
 } reclaimer;
 
@@ -96,7 +100,7 @@ struct uswap_pool {
     reclaimer native;
     context fault_context;
     context reclaim_context; /* shared by the native and the steering reclaimer */
-    small_lock reclaim_lock; /* held while reclaim_context is in use */
+    small_lock reclaim_lock; /* held while reclaim_context is in use; a call may take as long as its writes */
     context api_contexts[API_CONTEXTS];
     small_lock context_lock;
     event context_free;
@@ -104,9 +108,16 @@ struct uswap_pool {
     event frames_freed; /* API threads waiting for frames */
     _Atomic uint32_t frame_waiters;
     _Atomic uint64_t writes_in_flight;
-    _Atomic uint32_t reclaim_held; /* uswap_pool_check looks: nobody pops */
-    _Atomic uint32_t evictors;     /* threads inside page_out */
+    _Atomic uint32_t evictors; /* threads inside page_out */
+    gate gate; /* everybody who changes pages, slots or frames is inside */
+    _Atomic uint32_t stripe; /* which of several areas of equal priority is next */
 };
+
+/* All pools of this process, for the handlers of forks and signals. (fork.c) */
+extern uswap_pool *_Atomic pool_list[POOLS_MAX];
+/* Return: 0, or -1 if there are too many. */
+int pool_list_add(uswap_pool *pool);
+void pool_list_remove(uswap_pool *pool);
 
 /* Entry of every API function: blocks signals and refuses forked children. */
 typedef struct {
@@ -116,20 +127,37 @@ typedef struct {
 int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err);
 void api_leave(const api_guard *guard);
 
+/* Slots for pages more (or fewer) that may have to be written: their place on the disk is made sure of now, not at the page-out
+ * (pool_areas.c). Return: 0 or a uswap_status. Context: api_lock held; may block. */
+int pool_reserve_slots(uswap_pool *pool, uint64_t pages, uswap_error *err);
+void pool_unreserve_slots(uswap_pool *pool, uint64_t pages);
+
+/* Return: 0 or -errno. (context.c) */
+int context_init(context *ctx, uswap_pool *pool, actor who);
+void context_fini(context *ctx);
 /* One of the pool's I/O contexts; waits for one. */
 context *context_borrow(uswap_pool *pool);
 /* => nothing of it in flight. */
 void context_return(context *ctx);
 
-/* Marks pages of metadata [first, last] as touched; counts the new ones. */
+/* Hands a request to the device, and counts it. */
+void context_send(context *ctx, io_request *request);
+/* The same for the requests that are still growing. */
+void context_submit(context *ctx);
+/* Ends one request that has ended; with wait, waits for one. Return: false if there was none. Context: no page locked. */
+bool context_complete(context *ctx, bool wait);
+/* => nothing of it in flight. Context: no page locked. */
+void context_drain(context *ctx);
+/* A request of the context, after ending others if all are in flight. Context: no page locked. */
+io_request *context_request(context *ctx, io_direction direction, int fd, swap_entry first);
+
+/* Pages of metadata [first, last] are about to be touched; counts the new ones. */
 void metadata_touch(uswap_pool *pool, _Atomic uint8_t *flags, size_t first, size_t last);
+/* A page of slots. */
+void metadata_touch_slot(uswap_pool *pool, swap_entry entry);
 
 static inline swap_slot *slot_at(uswap_pool *pool, swap_entry entry) {
     return &pool->areas[swap_entry_area(entry)].slots[swap_entry_slot(entry)];
-}
-
-static inline uint64_t options_read_ahead(const uswap_pool *pool) {
-    return pool->options.read_ahead_pages;
 }
 
 #endif

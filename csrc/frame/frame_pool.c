@@ -54,10 +54,11 @@ static void note_peak(frame_budget *budget, uint64_t used) {
     }
 }
 
-/* Signals the reclaimers once free frames fall below the low watermark. */
+/* Tells the reclaimers when free frames fall below the low watermark: once, until one of them goes to sleep again. */
 static void watch_low(uswap_pool *pool) {
     if (frame_pool_free(&pool->frames) < atomic_load_explicit(&pool->frames.low_frames, memory_order_relaxed) &&
-        atomic_load_explicit(&pool->native.pressure.waiters, memory_order_relaxed) > 0) {
+        !atomic_load_explicit(&pool->native.signalled, memory_order_relaxed) &&
+        !atomic_exchange(&pool->native.signalled, 1)) {
         atomic_fetch_add_explicit(&pool->native.wakeups, 1, memory_order_relaxed);
         event_signal(&pool->native.pressure);
     }
@@ -112,12 +113,30 @@ static bool try_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
     return true;
 }
 
+/* The few cases in which a refusal would be worse than a frame too many (I9): a loan of the reserve while metadata or locked
+ * pages have eaten it, and a fault for which nothing can be evicted. */
+static bool charge_anyway(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
+    if (purpose == FRAME_AHEAD)
+        return false;
+    if (purpose == FRAME_FAULT) {
+        uint32_t grant = atomic_load(&pool->frames.over_grant);
+        do {
+            if (grant < n)
+                return false;
+        } while (!atomic_compare_exchange_weak(&pool->frames.over_grant, &grant, grant - (uint32_t)n));
+    }
+    frame_charge_over(pool, n);
+    return true;
+}
+
 bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
     bool charged = try_charge(pool, n, purpose);
     if (!charged && pool->frames.recycle) {
         retire_idle(pool, n);
         charged = try_charge(pool, n, purpose);
     }
+    if (!charged)
+        charged = charge_anyway(pool, n, purpose);
     watch_low(pool);
     return charged;
 }
@@ -189,14 +208,28 @@ void *frame_address(const uswap_pool *pool, frame_id frame) {
     return arena_address(a, frame);
 }
 
+/* What of so many pages of metadata is beyond the free ones. */
+static uint64_t charged_of(uint64_t pages) {
+    return pages > METADATA_FREE_PAGES ? pages - METADATA_FREE_PAGES : 0;
+}
+
 void frame_charge_metadata(uswap_pool *pool, uint64_t pages) {
     frame_budget *budget = pool->frames.budget;
     uint64_t before = atomic_fetch_add(&budget->metadata_pages, pages);
-    uint64_t free_before = before < METADATA_FREE_PAGES ? METADATA_FREE_PAGES - before : 0;
-    uint64_t charged = pages > free_before ? pages - free_before : 0;
+    uint64_t charged = charged_of(before + pages) - charged_of(before);
     if (charged > 0) {
         atomic_fetch_add(&budget->metadata_frames, charged);
         frame_charge_over(pool, charged);
         watch_low(pool);
+    }
+}
+
+void frame_uncharge_metadata(uswap_pool *pool, uint64_t pages) {
+    frame_budget *budget = pool->frames.budget;
+    uint64_t before = atomic_fetch_sub(&budget->metadata_pages, pages);
+    uint64_t charged = charged_of(before) - charged_of(before - pages);
+    if (charged > 0) {
+        atomic_fetch_sub(&budget->metadata_frames, charged);
+        frame_uncharge(pool, charged);
     }
 }

@@ -22,7 +22,7 @@
 typedef enum {
     FRAME_FAULT,  /* leaves the reserve alone */
     FRAME_AHEAD,  /* speculative: only above the low watermark */
-    FRAME_RESERVE /* an instant's loan, given back by the caller before it returns */
+    FRAME_RESERVE /* an instant's loan, given back by the caller before it returns; never refused */
 } frame_purpose;
 
 typedef struct uswap_pool uswap_pool;
@@ -34,7 +34,7 @@ typedef struct {
     bool recycle;
     _Atomic uint64_t low_frames; /* watermarks of free frames */
     _Atomic uint64_t high_frames;
-    _Atomic uint64_t over_limit_frames;
+    _Atomic uint32_t over_grant; /* charges of FRAME_FAULT that may go over the limit (I9) */
     small_lock idle_lock;
     frame_id *idle;       /* i: stack of populated frames (recycle) */
     uint32_t idle_count;  /* i */
@@ -69,5 +69,7 @@ void *frame_address(const uswap_pool *pool, frame_id frame);
 
 /* A page of metadata is touched for the first time. */
 void frame_charge_metadata(uswap_pool *pool, uint64_t pages);
+/* Pages of metadata are gone. */
+void frame_uncharge_metadata(uswap_pool *pool, uint64_t pages);
 
 #endif

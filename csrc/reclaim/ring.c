@@ -18,6 +18,25 @@ void ring_fini(reclaim_ring *ring) {
     ring->entries = NULL;
 }
 
+int ring_grow(reclaim_ring *ring, uint64_t capacity) {
+    ring_entry *larger = memory_map(capacity * sizeof *larger);
+    if (!larger)
+        return -ENOMEM;
+    small_lock_acquire(&ring->lock);
+    uint64_t length = ring->tail - ring->head;
+    for (uint64_t i = 0; i < length; i++)
+        larger[i] = ring->entries[(ring->head + i) % ring->capacity];
+    ring_entry *old = ring->entries;
+    uint64_t old_capacity = ring->capacity;
+    ring->entries = larger;
+    ring->capacity = capacity;
+    ring->head = 0;
+    ring->tail = length;
+    small_lock_release(&ring->lock);
+    memory_unmap(old, old_capacity * sizeof *old);
+    return 0;
+}
+
 uint64_t ring_length(reclaim_ring *ring) {
     small_lock_acquire(&ring->lock);
     uint64_t length = ring->tail - ring->head;

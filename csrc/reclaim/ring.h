@@ -27,6 +27,8 @@ typedef struct {
 
 int ring_init(reclaim_ring *ring, uint64_t capacity);
 void ring_fini(reclaim_ring *ring);
+/* A larger ring with the same entries. Return: 0 or -ENOMEM. */
+int ring_grow(reclaim_ring *ring, uint64_t capacity);
 /* Return: how many were popped, oldest first. */
 uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count);
 /* Return: false if the ring is full. */

@@ -14,6 +14,8 @@
 
 #define REGIONS_MAX 16384
 #define REGION_NAME_BYTES 64
+/* Page words in a 4 KiB of metadata: what memory_object.touched counts by. */
+#define PAGE_WORDS_PER_CHUNK (PAGE_BYTES / sizeof(page_word))
 
 /* A page of a region in one word: what the reverse map and the reclaim ring hold.
  * page 36 bits (256 TiB), generation of the region 12 bits, index in the table 16 bits. */
@@ -34,6 +36,7 @@ typedef struct region {
     _Atomic uint32_t state;      /* a region_state; t */
     _Atomic uint32_t references; /* threads in the core that use it */
     _Atomic uint32_t quiesced;   /* 1: nothing is moved out (uswap_region_quiesce) */
+    _Atomic uint32_t movers;     /* threads that change mappings by the region's addresses */
     _Atomic uint32_t advice;     /* NORMAL, RANDOM or SEQUENTIAL */
     uint32_t index;
     uint32_t generation;
@@ -76,6 +79,13 @@ void region_table_publish(region_table *table, region *r);
 void region_table_retire(region_table *table, region *r);
 /* => index free for reuse with a new generation. */
 void region_table_remove(region_table *table, region *r);
+
+/* Brackets whatever changes mappings by address and not through the uffd (page-out, discard, mprotect): once the caller of
+ * uswap_region_quiesce has unmapped, those addresses may be somebody else's. Return: false if the region is quiesced. */
+bool region_move_begin(region *r);
+void region_move_end(region *r);
+/* => no mover is inside, none gets in. */
+void region_quiesce(region *r);
 
 static inline uint64_t region_id(const region *r) {
     return (uint64_t)r->generation << 16 | r->index;

@@ -13,7 +13,7 @@ static bool exchange(_Atomic uint64_t *at, uint64_t *word, uint64_t to) {
 }
 
 static uint64_t with_state(uint64_t word, cache_state state, frame_id frame) {
-    uint64_t kept = word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_PIN_MASK);
+    uint64_t kept = word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_MARKER | SLOT_PIN_MASK);
     return kept | (uint64_t)state << SLOT_STATE_SHIFT | (uint64_t)frame << SLOT_FRAME_SHIFT;
 }
 
@@ -68,22 +68,22 @@ bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, u
     return true;
 }
 
-bool swap_cache_want(uswap_pool *pool, swap_entry entry) {
+bool swap_cache_want(uswap_pool *pool, swap_entry entry, uint64_t *flags) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
     do {
         if (slot_state_of(word) != CACHE_READING)
             return false;
     } while (!exchange(at, &word, word | SLOT_WANTED));
+    *flags = word;
     return true;
 }
 
-static bool take(uswap_pool *pool, swap_entry entry, cache_state from, uint64_t unless, frame_id *frame,
-                 uint64_t *flags) {
+bool swap_cache_take(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
     do {
-        if (slot_state_of(word) != from || (word & (SLOT_PIN_MASK | unless)))
+        if (slot_state_of(word) != from || (word & SLOT_PIN_MASK))
             return false;
     } while (!exchange(at, &word, without_frame(word)));
     *frame = slot_frame_of(word);
@@ -91,14 +91,6 @@ static bool take(uswap_pool *pool, swap_entry entry, cache_state from, uint64_t 
     STAT_SUB(pool, cached_pages, 1);
     settle(pool, entry, without_frame(word));
     return true;
-}
-
-bool swap_cache_take(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags) {
-    return take(pool, entry, from, 0, frame, flags);
-}
-
-bool swap_cache_take_unwanted(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags) {
-    return take(pool, entry, from, SLOT_WANTED, frame, flags);
 }
 
 bool swap_cache_pin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
@@ -133,7 +125,7 @@ bool swap_cache_unpin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
     return true;
 }
 
-cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, bool map, frame_id *frame) {
+cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, read_wish wish, frame_id *frame) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
     cache_end end;
@@ -143,11 +135,11 @@ cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, bool map, fram
         if (slot_count_of(word) == 0) {
             end = END_DROP;
             to = without_frame(word);
-        } else if (map || (word & SLOT_WANTED)) {
+        } else if (wish == WISH_MAP || (wish == WISH_IF_WANTED && (word & SLOT_WANTED))) {
             return END_MAP;
         } else {
             end = END_KEEP;
-            to = with_state(word, CACHE_CLEAN, *frame);
+            to = with_state(word & ~SLOT_WANTED, CACHE_CLEAN, *frame);
         }
     } while (!exchange(at, &word, to));
     if (end == END_DROP) {

@@ -1,7 +1,7 @@
 /*
  * swap_cache.h - the slot word: swap map (use count) and swap cache (frame and state) of a slot in one atomic word.
  *
- *   bits 0-15 use count   16-18 state   19 WANTED   20 BAD   21 AHEAD   22-27 pins   32-63 frame
+ *   bits 0-15 use count   16-18 state   19 WANTED   20 BAD   21 AHEAD   22-27 pins   28 MARKER   32-63 frame
  *
  * The state table is in README, Swap cache states. All moves are single compare-and-swaps, made only here; page I/O is
  * counted only here.
@@ -14,6 +14,7 @@
 #include "swap/hash.h"
 #include "swap/swap_entry.h"
 
+/* NONE must be 0: a free slot is a word of 0 (or BAD). */
 typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING = 3, CACHE_DIRTY = 4 } cache_state;
 
 #define SLOT_COUNT_MASK UINT64_C(0xFFFF)
@@ -24,6 +25,7 @@ typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING
 #define SLOT_AHEAD (UINT64_C(1) << 21)
 #define SLOT_PIN_ONE (UINT64_C(1) << 22)
 #define SLOT_PIN_MASK (UINT64_C(63) << 22)
+#define SLOT_MARKER (UINT64_C(1) << 28)
 #define SLOT_FRAME_SHIFT 32
 
 static inline cache_state slot_state_of(uint64_t word) {
@@ -46,27 +48,30 @@ page_hash swap_map_hash(uswap_pool *pool, swap_entry entry);
 void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash);
 /* Page-in: NONE -> READING with the frame. Return: false if the state is not NONE any more. */
 bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags);
-/* READING: sets WANTED. Return: false if the state is not READING any more. */
-bool swap_cache_want(uswap_pool *pool, swap_entry entry);
+/* READING: sets WANTED; *flags: what was set before. Return: false if the state is not READING any more. */
+bool swap_cache_want(uswap_pool *pool, swap_entry entry, uint64_t *flags);
 /* from (CLEAN, DIRTY or READING) without pins -> NONE, the count stays: the caller owns the frame. *flags: what was set.
  * Return: false if it is not so any more. */
 bool swap_cache_take(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags);
-/* The same, but not if a fault wants the page. */
-bool swap_cache_take_unwanted(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags);
 /* WRITING (or CLEAN): the frame stays until unpin. Return: false if there is no such frame any more. */
 bool swap_cache_pin(uswap_pool *pool, swap_entry entry, frame_id *frame);
 /* Return: true if the caller took out the last reference and owns the frame now (to be dropped). */
 bool swap_cache_unpin(uswap_pool *pool, swap_entry entry, frame_id *frame);
 
 typedef enum {
-    END_DROP,  /* the caller owns the frame now: drop it */
-    END_KEEP,  /* the frame stays in the cache */
-    END_MAP    /* END_READ only: a fault waits: map it */
+    END_DROP, /* the caller owns the frame now: drop it */
+    END_KEEP, /* the frame stays in the cache */
+    END_MAP   /* end_read only: still READING; the caller maps the page under its lock and takes the frame, or ends it again */
 } cache_end;
 
-/* READING has ended well. END_DROP: nobody uses the slot any more (it is free now). END_KEEP: CLEAN now. END_MAP: still READING,
- * the caller maps it under the page lock. */
-cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, bool map, frame_id *frame);
+typedef enum {
+    WISH_KEEP,      /* leave it in the cache, whoever waits (he is woken and faults again) */
+    WISH_IF_WANTED, /* map if a fault waits */
+    WISH_MAP        /* map */
+} read_wish;
+
+/* READING has ended well. END_DROP: nobody uses the slot any more (it is free now). END_KEEP: CLEAN now. */
+cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, read_wish wish, frame_id *frame);
 /* WRITING has ended well. END_DROP or END_KEEP (pinned just now: the unpinner drops it). */
 cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *frame);
 /* WRITING has failed: BAD and DIRTY. Return: false if nobody uses the slot any more (the caller owns the frame). */

@@ -1,0 +1,35 @@
+#include "base/gate.h"
+
+#include "base/lock.h"
+
+void gate_enter(gate *g) {
+    for (;;) {
+        atomic_fetch_add(&g->inside, 1);
+        if (likely(!atomic_load(&g->closed)))
+            return;
+        gate_leave(g);
+        uint32_t ticket = parking_ticket((const void *)&g->closed);
+        if (atomic_load(&g->closed))
+            parking_wait((const void *)&g->closed, ticket, 0);
+    }
+}
+
+void gate_leave(gate *g) {
+    if (atomic_fetch_sub(&g->inside, 1) == 1 && unlikely(atomic_load(&g->closed)))
+        parking_wake((const void *)&g->inside);
+}
+
+void gate_close(gate *g) {
+    atomic_store(&g->closed, 1);
+    for (;;) {
+        uint32_t ticket = parking_ticket((const void *)&g->inside);
+        if (atomic_load(&g->inside) == 0)
+            return;
+        parking_wait((const void *)&g->inside, ticket, 0);
+    }
+}
+
+void gate_open(gate *g) {
+    atomic_store(&g->closed, 0);
+    parking_wake((const void *)&g->closed);
+}

@@ -1,0 +1,93 @@
+/*
+ * context.c - what a thread needs to move pages: an I/O queue, requests that still grow, an open cluster of slots.
+ */
+#include "pool.h"
+
+#include "reclaim/page_out.h"
+#include "swap/page_in.h"
+#include "swap/swap_cache.h"
+
+int context_init(context *ctx, uswap_pool *pool, actor who) {
+    *ctx = (context){.pool = pool, .who = who};
+    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind);
+}
+
+void context_fini(context *ctx) {
+    io_queue_fini(&ctx->io);
+}
+
+void context_send(context *ctx, io_request *request) {
+    if (request->direction == IO_READ) {
+        swap_cache_count_read(ctx->pool, 1, request->pages, 0);
+    } else {
+        swap_cache_count_write(ctx->pool, 1, request->pages);
+        atomic_fetch_add(&ctx->pool->writes_in_flight, 1);
+    }
+    io_submit(&ctx->io, request);
+}
+
+void context_submit(context *ctx) {
+    if (ctx->reading)
+        context_send(ctx, ctx->reading);
+    if (ctx->gathering)
+        context_send(ctx, ctx->gathering);
+    ctx->reading = NULL;
+    ctx->gathering = NULL;
+    io_flush(&ctx->io);
+}
+
+bool context_complete(context *ctx, bool wait) {
+    io_request *request = io_collect(&ctx->io, wait);
+    if (!request)
+        return false;
+    if (request->direction == IO_READ) {
+        page_in_complete(ctx, request);
+    } else {
+        page_out_complete(ctx, request);
+        atomic_fetch_sub(&ctx->pool->writes_in_flight, 1);
+    }
+    io_request_put(&ctx->io, request);
+    return true;
+}
+
+void context_drain(context *ctx) {
+    do
+        context_submit(ctx);
+    while (context_complete(ctx, true));
+}
+
+io_request *context_request(context *ctx, io_direction direction, int fd, swap_entry first) {
+    io_request *request;
+    while (!(request = io_request_get(&ctx->io, direction, fd, first)))
+        context_complete(ctx, true);
+    return request;
+}
+
+/* ---- lending the pool's contexts to API callers ---- */
+
+context *context_borrow(uswap_pool *pool) {
+    for (;;) {
+        uint32_t seen = event_count(&pool->context_free);
+        small_lock_acquire(&pool->context_lock);
+        for (int i = 0; i < API_CONTEXTS; i++) {
+            context *ctx = &pool->api_contexts[i];
+            if (!ctx->in_use) {
+                ctx->in_use = true;
+                small_lock_release(&pool->context_lock);
+                return ctx;
+            }
+        }
+        small_lock_release(&pool->context_lock);
+        event_wait(&pool->context_free, seen, 0);
+    }
+}
+
+void context_return(context *ctx) {
+    uswap_pool *pool = ctx->pool;
+    context_drain(ctx);
+    page_out_return_slots(ctx);
+    small_lock_acquire(&pool->context_lock);
+    ctx->in_use = false;
+    small_lock_release(&pool->context_lock);
+    event_signal(&pool->context_free);
+}

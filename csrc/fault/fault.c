@@ -1,0 +1,238 @@
+#include "fault/fault.h"
+
+#include "base/failpoint.h"
+#include "fault/poison.h"
+#include "fault/uffd.h"
+#include "frame/transport.h"
+#include "swap/page_in.h"
+#include "swap/swap_cache.h"
+
+#include <errno.h>
+
+#define FAULT_AROUND_MAX 64
+
+typedef struct {
+    context *ctx;
+    uswap_pool *pool;
+    region *r;
+    size_t page;
+    page_word *word;
+    unsigned char *address;
+    bool read_ahead; /* the page belongs to a stream: look ahead when it is unlocked */
+} fault;
+
+static fault_result result_of(int status) {
+    return status == -EAGAIN ? FAULT_AGAIN : FAULT_GONE;
+}
+
+static void count(fault *f, _Atomic uint64_t *kind) {
+    atomic_fetch_add_explicit(kind, 1, memory_order_relaxed);
+    STAT_ADD(f->pool, faults, 1);
+    atomic_fetch_add_explicit(&f->r->faults, 1, memory_order_relaxed);
+}
+
+/* ---- RESIDENT ---- */
+
+/* A late message, or a page the program has discarded behind our back. The kernel knows: zeroes go in only if nothing is
+ * mapped. The frame is counted already. */
+static fault_result serve_resident(fault *f) {
+    size_t done;
+    int status = transport_zero(f->pool, f->address, 1, &done);
+    if (status == 0) {
+        count(f, &f->pool->counters.zero_fills);
+        return FAULT_DONE;
+    }
+    if (status != -EEXIST)
+        return result_of(status);
+    STAT_ADD(f->pool, duplicate_faults, 1);
+    if (!f->pool->use_move) /* a store may be waiting for a write-protection that has been taken off */
+        uffd_write_protect(f->pool->uffd, f->address, 1, false, true);
+    return FAULT_DONE;
+}
+
+/* ---- ZERO ---- */
+
+/* Fresh pages beside this one that its stream of first touches will want: locked, in *count, this page included.
+ * Return: the first of them by address. */
+static size_t lock_around(fault *f, size_t *pages) {
+    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, f->pool->options.fault_around_pages - 1, false);
+    size_t first = f->page;
+    *pages = 1;
+    if (plan.count == 0 || (plan.stride != 1 && plan.stride != -1))
+        return first;
+    uint32_t want = MIN_OF(plan.count, (uint32_t)FAULT_AROUND_MAX);
+    for (uint32_t i = 0; i < want; i++) {
+        int64_t page = plan.stride > 0 ? (int64_t)(first + *pages) : (int64_t)first - 1;
+        if (page < 0 || (uint64_t)page >= f->r->object.pages)
+            break;
+        page_word *word = &f->r->object.words[page];
+        size_t chunk = (size_t)page / PAGE_WORDS_PER_CHUNK;
+        metadata_touch(f->pool, f->r->object.touched, chunk, chunk);
+        if (page_state_of(page_load(word)) != PAGE_ZERO || !page_try_lock(word))
+            break;
+        if (page_state_of(page_load(word)) != PAGE_ZERO) {
+            page_unlock(word);
+            break;
+        }
+        first = MIN_OF(first, (size_t)page);
+        ++*pages;
+    }
+    return first;
+}
+
+static void page_arrived_fresh(fault *f, size_t page) {
+    page_word *word = &f->r->object.words[page];
+    page_set_state(word, PAGE_RESIDENT, SWAP_ENTRY_NONE);
+    atomic_fetch_add_explicit(&f->r->mapped_pages, 1, memory_order_relaxed);
+    STAT_ADD(f->pool, mapped_pages, 1);
+    ring_push_page(f->pool, page_ref_of(f->r, page), page_generation_of(page_load(word)));
+}
+
+static fault_result serve_zero(fault *f) {
+    size_t pages, done = 0;
+    if (!frame_charge(f->pool, 1, FRAME_FAULT))
+        return FAULT_NO_FRAME;
+    size_t first = lock_around(f, &pages);
+    size_t locked_first = first, locked = pages;
+    if (pages > 1 && !frame_charge(f->pool, pages - 1, FRAME_AHEAD)) {
+        first = f->page;
+        pages = 1;
+    }
+    size_t alone = 0;
+    int status = transport_zero(f->pool, region_address(f->r, first), pages, &done);
+    if (pages > 1 && f->page - first >= done) /* the run ended before the page that matters */
+        status = transport_zero(f->pool, f->address, 1, &alone);
+    if (alone)
+        page_arrived_fresh(f, f->page);
+    frame_uncharge(f->pool, pages - done - alone);
+    for (size_t i = 0; i < done; i++)
+        page_arrived_fresh(f, first + i);
+    for (size_t page = locked_first; page < locked_first + locked; page++)
+        if (page != f->page)
+            page_unlock(&f->r->object.words[page]);
+    if (status != 0)
+        return status == -EEXIST ? FAULT_DONE : result_of(status);
+    count(f, &f->pool->counters.zero_fills);
+    STAT_ADD(f->pool, fault_around_pages, done > 1 ? done - 1 : 0);
+    return FAULT_DONE;
+}
+
+/* ---- SWAPPED ---- */
+
+static void count_soft(fault *f, uint64_t flags) {
+    count(f, &f->pool->counters.soft_faults);
+    if (flags & SLOT_AHEAD) {
+        STAT_ADD(f->pool, read_ahead_hits, 1);
+        f->read_ahead = true;
+    }
+}
+
+/* CLEAN or DIRTY: the frame itself goes in. */
+static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state state) {
+    uint32_t done;
+    frame_id frame;
+    uint64_t flags;
+    int status = transport_in(f->pool, f->address, slot_frame_of(swap_cache_load(f->pool, entry)), 1, &done);
+    if (status != 0)
+        return status == -EEXIST ? FAULT_DONE : result_of(status);
+    /* The page lock has kept everybody away from the frame. */
+    bool taken = swap_cache_take(f->pool, entry, state, &frame, &flags);
+    INVARIANT(I8, taken);
+    page_in_arrived(f->pool, f->r, f->page, entry, state == CACHE_CLEAN);
+    count_soft(f, flags);
+    return FAULT_DONE;
+}
+
+/* WRITING: the frame is busy with its write, so a copy goes in. Return: FAULT_AGAIN also if the write has ended just now. */
+static fault_result serve_from_write(fault *f, swap_entry entry) {
+    frame_id frame;
+    if (!frame_charge(f->pool, 1, FRAME_FAULT))
+        return FAULT_NO_FRAME;
+    if (!swap_cache_pin(f->pool, entry, &frame)) {
+        frame_uncharge(f->pool, 1);
+        return FAULT_AGAIN;
+    }
+    int status = transport_copy_in(f->pool, f->address, frame);
+    if (status == 0) {
+        page_in_arrived(f->pool, f->r, f->page, entry, true);
+        count_soft(f, 0);
+    } else {
+        frame_uncharge(f->pool, 1);
+    }
+    if (swap_cache_unpin(f->pool, entry, &frame))
+        frame_drop(f->pool, frame, 1);
+    return status == 0 || status == -EEXIST ? FAULT_DONE : result_of(status);
+}
+
+static fault_result serve_from_read(fault *f, swap_entry entry) {
+    uint64_t flags;
+    if (!swap_cache_want(f->pool, entry, &flags))
+        return FAULT_AGAIN;
+    if (flags & SLOT_WANTED) {
+        STAT_ADD(f->pool, duplicate_faults, 1);
+        return FAULT_DONE;
+    }
+    count(f, &f->pool->counters.major_faults);
+    STAT_ADD(f->pool, read_ahead_hits, 1); /* only reads ahead are not wanted from the start */
+    f->read_ahead = true;
+    return FAULT_DONE;
+}
+
+static fault_result serve_from_slot(fault *f, swap_entry entry) {
+    int status = page_in_start(f->ctx, entry);
+    if (status != 0)
+        return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
+    count(f, &f->pool->counters.major_faults);
+    f->read_ahead = true;
+    return FAULT_DONE;
+}
+
+static fault_result serve_swapped(fault *f, swap_entry entry) {
+    switch (slot_state_of(swap_cache_load(f->pool, entry))) {
+    case CACHE_NONE:
+        return serve_from_slot(f, entry);
+    case CACHE_READING:
+        return serve_from_read(f, entry);
+    case CACHE_CLEAN:
+        return serve_from_cache(f, entry, CACHE_CLEAN);
+    case CACHE_DIRTY:
+        return serve_from_cache(f, entry, CACHE_DIRTY);
+    case CACHE_WRITING:
+        return serve_from_write(f, entry);
+    }
+    return FAULT_GONE;
+}
+
+static fault_result serve(fault *f) {
+    uint64_t word = page_load(f->word);
+    switch (page_state_of(word)) {
+    case PAGE_RESIDENT:
+        return serve_resident(f);
+    case PAGE_ZERO:
+        return serve_zero(f);
+    case PAGE_SWAPPED:
+        return serve_swapped(f, page_entry_of(word));
+    case PAGE_POISONED:
+        poison_map(f->pool, f->address);
+        return FAULT_DONE;
+    }
+    return FAULT_GONE;
+}
+
+fault_result fault_serve(context *ctx, region *r, size_t page) {
+    fault f = {.ctx = ctx,
+               .pool = ctx->pool,
+               .r = r,
+               .page = page,
+               .word = &r->object.words[page],
+               .address = region_address(r, page)};
+    size_t chunk = page / PAGE_WORDS_PER_CHUNK;
+    metadata_touch(f.pool, r->object.touched, chunk, chunk);
+    page_lock(f.word);
+    FAILPOINT(fault_locked);
+    fault_result result = serve(&f);
+    page_unlock(f.word);
+    if (f.read_ahead)
+        page_in_ahead(ctx, r, page);
+    return result;
+}

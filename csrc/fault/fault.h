@@ -1,0 +1,21 @@
+/*
+ * fault.h - the answer to one fault, by the page's state (README, "A fault meets").
+ *
+ * Owns: the decision. Called by the fault thread for messages, and by API callers that want a page in (region_hold.c).
+ */
+#ifndef USWAP_FAULT_FAULT_H
+#define USWAP_FAULT_FAULT_H
+
+#include "pool.h"
+
+typedef enum {
+    FAULT_DONE,     /* served, or a read that will serve it is on its way */
+    FAULT_NO_FRAME, /* to be tried again when there are frames */
+    FAULT_AGAIN,    /* to be tried again soon: the kernel or the I/O queue was busy */
+    FAULT_GONE      /* there is no memory at that address any more */
+} fault_result;
+
+/* Context: in the gate, no page locked. Reads it starts may still be growing: context_submit. */
+fault_result fault_serve(context *ctx, region *r, size_t page);
+
+#endif

@@ -1,0 +1,105 @@
+#define _GNU_SOURCE
+#include "fault/poison.h"
+
+#include "fault/uffd.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* What was there before us, by signal. */
+static struct sigaction earlier[NSIG];
+
+void poison_map(uswap_pool *pool, unsigned char *address) {
+    poison_arm(SIGBUS);
+    if (pool->has_poison) {
+        uffd_poison(pool->uffd, address, 1, true);
+    } else { /* before 6.6: a SIGSEGV instead of a SIGBUS */
+        poison_arm(SIGSEGV);
+        mprotect(address, PAGE_BYTES, PROT_NONE);
+    }
+    uffd_wake(pool->uffd, address, PAGE_BYTES);
+}
+
+/* One line, put together without stdio: this runs in a signal handler. */
+typedef struct {
+    size_t length;
+    char text[320];
+} line;
+
+static void put_text(line *l, const char *text) {
+    size_t length = strlen(text);
+    if (length > sizeof l->text - l->length)
+        length = sizeof l->text - l->length;
+    memcpy(l->text + l->length, text, length);
+    l->length += length;
+}
+
+static void put_hex(line *l, uint64_t value) {
+    char digits[19] = "0x";
+    int at = 2;
+    for (int shift = 60; shift >= 0; shift -= 4)
+        if (value >> shift != 0 || shift == 0)
+            digits[at++] = "0123456789abcdef"[value >> shift & 15];
+    digits[at] = '\0';
+    put_text(l, digits);
+}
+
+static void say_where(line *l, const region *r, uintptr_t address) {
+    put_text(l, "region '");
+    put_text(l, r->name);
+    put_text(l, "' at offset ");
+    put_hex(l, address - (uintptr_t)r->base);
+}
+
+/* Whether the address lies in a region of a pool and what there is to say of it. */
+static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
+    bool child = pool->owner_pid != getpid(); /* the locks of a forked copy may never be released: look without */
+    for (uint32_t i = 0; i < pool->regions.highest; i++) {
+        region *r = &pool->regions.regions[i];
+        if (atomic_load(&r->state) != REGION_LIVE || address - (uintptr_t)r->base >= r->object.pages << PAGE_SHIFT)
+            continue;
+        if (child) {
+            put_text(l, "uswap: this process was forked and touched its parent's memory: ");
+            say_where(l, r, address);
+            put_text(l, "; regions are not inherited by a fork: use spawn or forkserver, or make a pool in the child\n");
+            return true;
+        }
+        size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;
+        if (page_state_of(page_load(&r->object.words[page])) != PAGE_POISONED)
+            return false;
+        put_text(l, "uswap: lost page: ");
+        say_where(l, r, address);
+        put_text(l, ": its slot could not be read back, or its checksum is wrong (region.verify() finds such pages)\n");
+        return true;
+    }
+    return false;
+}
+
+static void on_signal(int number, siginfo_t *info, void *machine_state) {
+    (void)machine_state;
+    line l = {0};
+    bool found = false;
+    for (int i = 0; info->si_code > 0 && i < POOLS_MAX && !found; i++) {
+        uswap_pool *pool = atomic_load(&pool_list[i]);
+        found = pool && explain(&l, pool, (uintptr_t)info->si_addr);
+    }
+    if (found) {
+        ssize_t ignored = write(STDERR_FILENO, l.text, l.length);
+        (void)ignored;
+    }
+    /* The instruction is run again and meets whoever was there before us: a handler, or the end of the process. */
+    sigaction(number, &earlier[number], NULL);
+    if (info->si_code <= 0) /* sent by a process: it will not come again by itself */
+        raise(number);
+}
+
+void poison_arm(int number) {
+    struct sigaction present, ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+    sigemptyset(&ours.sa_mask);
+    if (sigaction(number, NULL, &present) != 0 || present.sa_sigaction == on_signal)
+        return;
+    earlier[number] = present;
+    sigaction(number, &ours, NULL);
+}

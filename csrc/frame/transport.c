@@ -1,0 +1,193 @@
+#define _GNU_SOURCE
+#include "frame/transport.h"
+
+#include "base/failpoint.h"
+#include "fault/uffd.h"
+#include "pool.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* A frame that has just been read into may be pinned for a moment longer by the completion of the read (FACTS 64: 15 retries
+ * at most were seen). */
+#define PINNED_RETRIES 100
+/* Frames lent by the reserve to one copy. */
+#define COPY_PAGES_MAX 4
+
+static int move(uswap_pool *pool, void *to, const void *from, size_t pages, size_t *done) {
+    *done = 0;
+    int failure = FAILPOINT(uffd_move);
+    return failure ? failure : uffd_move(pool->uffd, to, from, pages, true, done);
+}
+
+static int copy(uswap_pool *pool, void *to, const void *from, size_t pages, size_t *done) {
+    *done = 0;
+    int failure = FAILPOINT(uffd_copy);
+    return failure ? failure : uffd_copy(pool->uffd, to, from, pages, true, done);
+}
+
+/* ---- out ---- */
+
+/* Whether a page is mapped there; for the case that it could not be read. */
+static bool is_mapped(unsigned char *address) {
+    unsigned char there = 1;
+    return mincore(address, PAGE_BYTES, &there) != 0 || (there & 1);
+}
+
+static out_outcome give_up(uswap_pool *pool, unsigned char *address, frame_id frame, out_result result) {
+    uffd_write_protect(pool->uffd, address, 1, false, true);
+    if (frame != FRAME_NONE)
+        frame_drop(pool, frame, 1);
+    return (out_outcome){.result = result, .frame = FRAME_NONE};
+}
+
+/* Write-protect, copy, discard. A store in between faults and waits for the page lock (FACTS, P2). */
+static out_outcome copy_out(uswap_pool *pool, unsigned char *address) {
+    frame_id frame = FRAME_NONE;
+    if (uffd_write_protect(pool->uffd, address, 1, true, false) != 0)
+        return give_up(pool, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
+    if (pool->self_mem_fd < 0 || frame_take_fill(pool, 1, FRAME_RESERVE, &frame) != 1)
+        return give_up(pool, address, FRAME_NONE, OUT_BUSY);
+    /* Not by a load: a missing page would fault, here, on ourselves (I12). */
+    if (pread(pool->self_mem_fd, frame_address(pool, frame), PAGE_BYTES, (off_t)(uintptr_t)address) !=
+        (ssize_t)PAGE_BYTES)
+        return give_up(pool, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
+    if (madvise(address, PAGE_BYTES, MADV_DONTNEED) != 0) /* mlocked by the program */
+        return give_up(pool, address, frame, OUT_BUSY);
+    frame_uncharge(pool, 1); /* the region's; the copy was counted when it was taken */
+    return (out_outcome){.result = OUT_TAKEN, .frame = frame};
+}
+
+static out_outcome copy_out_fallback(uswap_pool *pool, unsigned char *address) {
+    out_outcome outcome = copy_out(pool, address);
+    if (outcome.result == OUT_TAKEN)
+        STAT_ADD(pool, copy_fallbacks, 1);
+    return outcome;
+}
+
+/* Moves a prefix of the run out. Return: pages decided, at least 1. */
+static size_t move_out(uswap_pool *pool, unsigned char *address, size_t pages, out_outcome *outcome) {
+    frame_id first;
+    uint32_t places = frame_take_catch(pool, (uint32_t)pages, &first);
+    if (places == 0) {
+        outcome[0] = (out_outcome){.result = OUT_BUSY, .frame = FRAME_NONE};
+        return 1;
+    }
+    size_t done, want = places;
+    int status;
+    for (int turn = 0;; turn++) {
+        status = move(pool, frame_address(pool, first), address, want, &done);
+        if (done > 0 || turn == PINNED_RETRIES)
+            break;
+        if (status == -EINVAL && want > 1) /* the run may cross a boundary of protection: page by page then */
+            want = 1;
+        else if (status != -EAGAIN)
+            break;
+    }
+    for (uint32_t i = 0; i < done; i++)
+        outcome[i] = (out_outcome){.result = OUT_TAKEN, .frame = first + i};
+    if (done < places)
+        frame_give_places(pool, first + (uint32_t)done, places - (uint32_t)done);
+    if (done > 0)
+        return done;
+    INVARIANT(I8, status != -EEXIST); /* a free catch place is empty */
+    if (status == -EINVAL)
+        outcome[0] = copy_out_fallback(pool, address);
+    else
+        outcome[0] = (out_outcome){.result = status == -ENOENT ? OUT_ABSENT : OUT_BUSY, .frame = FRAME_NONE};
+    return 1;
+}
+
+void transport_out(uswap_pool *pool, unsigned char *address, size_t pages, out_outcome *outcome) {
+    for (size_t decided = 0; decided < pages;) {
+        unsigned char *at = address + (decided << PAGE_SHIFT);
+        if (pool->use_move) {
+            decided += move_out(pool, at, pages - decided, outcome + decided);
+        } else {
+            outcome[decided] = copy_out(pool, at);
+            decided++;
+        }
+    }
+}
+
+/* ---- in ---- */
+
+static int copy_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
+    uint32_t want = MIN_OF(count, (uint32_t)COPY_PAGES_MAX);
+    *done = 0;
+    frame_charge(pool, want, FRAME_RESERVE);
+    size_t copied;
+    int status = copy(pool, address, frame_address(pool, first), want, &copied);
+    if (copied == 0 && want > 1 && (status == -EINVAL || status == -ENOENT)) { /* the run may cross a boundary */
+        frame_uncharge(pool, want - 1);
+        want = 1;
+        status = copy(pool, address, frame_address(pool, first), want, &copied);
+    }
+    frame_uncharge(pool, want - copied);
+    if (copied > 0)
+        frame_drop(pool, first, (uint32_t)copied);
+    *done = (uint32_t)copied;
+    return copied > 0 ? 0 : (status == -ENOMEM ? -EAGAIN : status);
+}
+
+static int move_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
+    size_t moved = 0;
+    int status = 0;
+    for (int turn = 0; turn <= PINNED_RETRIES; turn++) {
+        status = move(pool, address, frame_address(pool, first), count, &moved);
+        if (moved > 0 || (status != -EBUSY && status != -EAGAIN))
+            break;
+    }
+    *done = (uint32_t)moved;
+    if (moved > 0) {
+        frame_give_places(pool, first, (uint32_t)moved);
+        return 0;
+    }
+    return status == -EEXIST ? status : copy_in(pool, address, first, count, done);
+}
+
+int transport_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
+    int status = 0;
+    for (*done = 0; status == 0 && *done < count;) {
+        uint32_t step = 0;
+        unsigned char *at = address + ((size_t)*done << PAGE_SHIFT);
+        status = (pool->use_move ? move_in : copy_in)(pool, at, first + *done, count - *done, &step);
+        *done += step;
+    }
+    if (status == -EEXIST) /* EEXIST does not wake (FACTS 43) */
+        uffd_wake(pool->uffd, address + ((size_t)*done << PAGE_SHIFT), PAGE_BYTES);
+    return status;
+}
+
+int transport_back(uswap_pool *pool, unsigned char *address, frame_id frame) {
+    uint32_t done;
+    int status;
+    while ((status = transport_in(pool, address, frame, 1, &done)) == -EAGAIN)
+        sched_yield(); /* the kernel is at the page (migration), or out of memory for an instant */
+    return status;
+}
+
+int transport_copy_in(uswap_pool *pool, unsigned char *address, frame_id frame) {
+    size_t done;
+    int status = copy(pool, address, frame_address(pool, frame), 1, &done);
+    if (status == -EEXIST)
+        uffd_wake(pool->uffd, address, PAGE_BYTES);
+    return status == -ENOMEM ? -EAGAIN : status;
+}
+
+int transport_zero(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done) {
+    *done = 0;
+    int failure = FAILPOINT(uffd_zeropage);
+    if (failure)
+        return failure;
+    int status = uffd_zeropage(pool->uffd, address, pages, true, done);
+    if (*done == 0 && pages > 1 && (status == -EINVAL || status == -ENOENT))
+        status = uffd_zeropage(pool->uffd, address, 1, true, done);
+    if (status == -EEXIST && *done == 0)
+        uffd_wake(pool->uffd, address, PAGE_BYTES);
+    if (*done > 0)
+        return 0;
+    return status == -ENOMEM ? -EAGAIN : status;
+}

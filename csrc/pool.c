@@ -1,0 +1,370 @@
+#define _GNU_SOURCE
+#include "pool.h"
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "fault/fault_thread.h"
+#include "fault/uffd.h"
+#include "reclaim/page_out.h"
+#include "reclaim/reclaimer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is compacted. */
+#define RING_ENTRIES_PER_FRAME 2
+#define RING_ENTRIES_LEAST 4096
+/* How long a lowered limit waits for pages that the kernel or a reader has in its hands. */
+#define SET_LIMIT_TRIES 2000
+#define SET_LIMIT_PAUSE_NS UINT64_C(1000000)
+
+/* ---- entry and exit of API functions ---- */
+
+_Static_assert(sizeof(sigset_t) <= sizeof((api_guard *)0)->saved_mask, "a signal mask fits");
+
+int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err) {
+    if (!pool)
+        return error_set(err, USWAP_E_CLOSED, 0, "pool", NULL, "the pool is closed");
+    if (pool->owner_pid != getpid())
+        return error_set(err, USWAP_E_FORKED, 0, "pool", NULL,
+                         "this pool belongs to process %d, of which this one (%d) is a fork: make a pool in the child, or start "
+                         "it by spawn or forkserver",
+                         (int)pool->owner_pid, (int)getpid());
+    signals_block(guard->saved_mask);
+    return 0;
+}
+
+void api_leave(const api_guard *guard) {
+    signals_restore(guard->saved_mask);
+}
+
+void metadata_touch(uswap_pool *pool, _Atomic uint8_t *flags, size_t first, size_t last) {
+    uint64_t fresh = 0;
+    for (size_t i = first; i <= last; i++)
+        if (!atomic_load_explicit(&flags[i], memory_order_relaxed) && !atomic_exchange(&flags[i], 1))
+            fresh++;
+    if (fresh > 0)
+        frame_charge_metadata(pool, fresh);
+}
+
+void metadata_touch_slot(uswap_pool *pool, swap_entry entry) {
+    size_t chunk = swap_entry_slot(entry) * sizeof(swap_slot) / PAGE_BYTES;
+    metadata_touch(pool, pool->areas[swap_entry_area(entry)].slots_touched, chunk, chunk);
+}
+
+/* ---- create ---- */
+
+/* The one table of defaults. Windows and batches: benchmarks/bench_patterns.py. */
+EXPORT void uswap_options_init(uswap_options *options) {
+    *options = (uswap_options){
+        .limit_bytes = 0,
+        .transport = USWAP_TRANSPORT_AUTO,
+        .io_kind = USWAP_IO_AUTO,
+        .recycle = 0,
+        .overcommit = 0,
+        .fault_around_pages = 32,
+        .read_ahead_pages = 512,
+        .reclaim_batch_pages = 64,
+        .background = 1,
+        .verify = 1,
+    };
+}
+
+EXPORT uint64_t uswap_minimum_limit_bytes(void) {
+    return (uint64_t)(RESERVE_FRAMES + LEAST_FAULT_FRAMES) << PAGE_SHIFT;
+}
+
+static int check_options(const uswap_options *options, uswap_error *err) {
+    if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "pool", NULL, "this machine has pages of %ld bytes; uswap needs 4096",
+                         sysconf(_SC_PAGESIZE));
+    if (options->limit_bytes < uswap_minimum_limit_bytes())
+        return error_set(err, USWAP_E_LIMIT, 0, "pool", NULL,
+                         "a limit of %llu bytes is below the minimum of %llu: threads could not make progress with less",
+                         (unsigned long long)options->limit_bytes, (unsigned long long)uswap_minimum_limit_bytes());
+    if (options->transport > USWAP_TRANSPORT_COPY || options->io_kind > USWAP_IO_SYNC)
+        return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "no such transport or I/O backend");
+    if (options->fault_around_pages < 1 || options->reclaim_batch_pages < 1 || options->reclaim_batch_pages > 65536 ||
+        options->read_ahead_pages > 65536 || options->fault_around_pages > 65536)
+        return error_set(err, USWAP_E_INVALID, 0, "pool", NULL,
+                         "fault_around_pages and reclaim_batch_pages are 1 to 65536, read_ahead_pages is 0 to 65536");
+    return 0;
+}
+
+static int refuse_uffd(uswap_error *err, int os_errno) {
+    const char *cause = os_errno == ENOSYS ? "this kernel has no userfaultfd, or a seccomp filter hides it"
+                                           : "userfaultfd is not permitted to this user (or a seccomp filter refuses it)";
+    return error_set(err, USWAP_E_UNSUPPORTED, os_errno, "userfaultfd", NULL,
+                     "%s: %s. Allow it with 'sudo sysctl -w vm.unprivileged_userfaultfd=1' or, from kernel 6.1 on, 'sudo setfacl "
+                     "-m u:%u:rw /dev/userfaultfd'; in a container pass '--device /dev/userfaultfd' or a seccomp profile that "
+                     "allows userfaultfd. 'uswap doctor' says more",
+                     cause, strerror(os_errno), (unsigned)getuid());
+}
+
+static int open_uffd(uswap_pool *pool, uswap_error *err) {
+    uint64_t offered = 0;
+    int status = uffd_query_features(&offered);
+    if (status == 0)
+        status = pool->uffd = uffd_open(UFFD_ALL_FAULTS);
+    if (status < 0)
+        return refuse_uffd(err, -status);
+    bool can_move = offered & UFFD_FEATURE_MOVE, can_copy = offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    uint64_t wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON;
+    status = uffd_handshake(pool->uffd, offered & wanted);
+    if (status != 0)
+        return refuse_uffd(err, -status);
+    if ((pool->options.transport == USWAP_TRANSPORT_MOVE && !can_move) || !can_copy)
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "userfaultfd", NULL,
+                         "this kernel lacks %s: use %s",
+                         can_copy ? "UFFDIO_MOVE (6.8)" : "write-protection by userfaultfd (5.7)",
+                         can_copy ? "transport=\"auto\"" : "a newer kernel");
+    pool->use_move = can_move && pool->options.transport != USWAP_TRANSPORT_COPY;
+    pool->has_poison = offered & UFFD_FEATURE_POISON;
+    pool->self_mem_fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    if (pool->self_mem_fd < 0 && !pool->use_move)
+        return error_set(err, USWAP_E_UNSUPPORTED, errno, "open", "/proc/self/mem",
+                         "the copy transport reads pages through /proc/self/mem, which cannot be opened: %s", strerror(errno));
+    return 0;
+}
+
+static uint32_t machine_pages(void) {
+    long pages = sysconf(_SC_PHYS_PAGES);
+    return pages > 0 ? (uint32_t)MIN_OF(pages, (long)UINT32_MAX / 4) : UINT32_C(1) << 22;
+}
+
+static uint64_t ring_capacity(uint64_t limit_frames) {
+    return MAX_OF(limit_frames * RING_ENTRIES_PER_FRAME, (uint64_t)RING_ENTRIES_LEAST);
+}
+
+static uint64_t ring_pages(uint64_t capacity) {
+    return bytes_to_pages(capacity * sizeof(ring_entry));
+}
+
+static int make_memory(uswap_pool *pool) {
+    uint64_t limit_frames = pool->options.limit_bytes >> PAGE_SHIFT;
+    int status = segment_create(&pool->seg);
+    if (status != 0)
+        return status;
+    segment_header *head = segment_head(&pool->seg);
+    pool->hash_seed = head->hash_seed[0];
+    /* As many places as the machine has pages: a limit raised later needs no new arena. Only address space until used. */
+    uint32_t places = MAX_OF(machine_pages(), (uint32_t)MIN_OF(2 * limit_frames, (uint64_t)UINT32_MAX / 4));
+    status = frame_pool_init(&pool->frames, &head->budget, places, pool->options.recycle);
+    if (status == 0)
+        status = region_table_init(&pool->regions);
+    if (status == 0)
+        status = ring_init(&pool->ring, ring_capacity(limit_frames));
+    if (status == 0)
+        status = uffd_register(pool->uffd, pool->frames.catch.base, (size_t)pool->frames.catch.places << PAGE_SHIFT,
+                               UFFD_MISSING);
+    frame_pool_set_limit(&pool->frames, limit_frames, pool->options.background);
+    return status;
+}
+
+static int make_contexts(uswap_pool *pool) {
+    int status = context_init(&pool->fault_context, pool, ACTOR_DIRECT);
+    if (status == 0)
+        status = context_init(&pool->reclaim_context, pool, ACTOR_NATIVE);
+    for (int i = 0; i < API_CONTEXTS && status == 0; i++)
+        status = context_init(&pool->api_contexts[i], pool, ACTOR_API);
+    return status;
+}
+
+static void release(uswap_pool *pool) {
+    pool_list_remove(pool);
+    for (int i = 0; i < API_CONTEXTS; i++)
+        context_fini(&pool->api_contexts[i]);
+    context_fini(&pool->reclaim_context);
+    context_fini(&pool->fault_context);
+    for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++)
+        swap_area_close(&pool->areas[i]);
+    if (pool->frames.catch.base)
+        uffd_unregister(pool->uffd, pool->frames.catch.base, (size_t)pool->frames.catch.places << PAGE_SHIFT);
+    if (pool->uffd >= 0)
+        close(pool->uffd);
+    if (pool->self_mem_fd >= 0)
+        close(pool->self_mem_fd);
+    if (pool->ring.entries)
+        ring_fini(&pool->ring);
+    region_table_fini(&pool->regions);
+    frame_pool_fini(&pool->frames);
+    segment_destroy(&pool->seg);
+    memory_unmap(pool, sizeof *pool);
+}
+
+static int os_failure(uswap_error *err, const char *operation, int status) {
+    return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, NULL,
+                     "cannot make the pool: %s: %s", operation, strerror(-status));
+}
+
+static int start(uswap_pool *pool, uswap_error *err) {
+    int status = open_uffd(pool, err);
+    if (status != 0)
+        return status;
+    status = make_memory(pool);
+    if (status != 0)
+        return os_failure(err, "mmap", status);
+    status = make_contexts(pool);
+    if (status != 0)
+        return pool->options.io_kind == USWAP_IO_URING
+                   ? error_set(err, USWAP_E_UNSUPPORTED, -status, "io_uring_setup", NULL,
+                               "io_uring cannot be used here (%s): use io=\"auto\"", strerror(-status))
+                   : os_failure(err, "io_queue_init", status);
+    if (pool_list_add(pool) != 0)
+        return error_set(err, USWAP_E_NO_MEMORY, 0, "pool", NULL, "a process may have at most %d pools", POOLS_MAX);
+    frame_charge_metadata(pool, ring_pages(pool->ring.capacity));
+    status = fault_thread_start(pool);
+    if (status == 0)
+        status = reclaimer_start(pool);
+    return status == 0 ? 0 : os_failure(err, "pthread_create", status);
+}
+
+EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, uswap_error *err) {
+    int status = check_options(options, err);
+    if (status != 0)
+        return status;
+    uswap_pool *pool = memory_map(sizeof *pool);
+    if (!pool)
+        return os_failure(err, "mmap", -ENOMEM);
+    madvise(pool, sizeof *pool, MADV_DOFORK); /* a forked child must see whose it is (fork.c) */
+    pool->owner_pid = getpid();
+    pool->options = *options;
+    pool->uffd = pool->self_mem_fd = pool->faults.wake_fd = -1;
+    api_guard guard;
+    signals_block(guard.saved_mask); /* the threads inherit the mask */
+    status = start(pool, err);
+    if (status != 0) {
+        reclaimer_stop(pool);
+        fault_thread_stop(pool);
+        release(pool);
+    } else {
+        *out = pool;
+    }
+    api_leave(&guard);
+    return status;
+}
+
+EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    uint32_t live = pool->regions.live;
+    if (live > 0) {
+        status = error_set(err, USWAP_E_BUSY, 0, "pool", NULL, "%u regions of the pool are still in use", live);
+    } else {
+        reclaimer_stop(pool);
+        fault_thread_stop(pool);
+        context_drain(&pool->reclaim_context);
+        release(pool);
+    }
+    api_leave(&guard);
+    return status;
+}
+
+/* ---- the limit ---- */
+
+static uint64_t frames_over(uswap_pool *pool) {
+    frame_budget *budget = pool->frames.budget;
+    uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames);
+    return used > limit ? used - limit : 0;
+}
+
+/* Return: whether the limit holds now. */
+static bool evict_to_limit(uswap_pool *pool) {
+    context *ctx = context_borrow(pool);
+    for (int tries = 0; frames_over(pool) > 0 && tries < SET_LIMIT_TRIES; tries++) {
+        gate_enter(&pool->gate);
+        uint64_t freed = page_out_oldest(ctx, frames_over(pool));
+        context_drain(ctx);
+        gate_leave(&pool->gate);
+        if (freed == 0 && frames_over(pool) > 0) {
+            uint32_t seen = event_count(&pool->frames_freed);
+            atomic_fetch_add(&pool->frame_waiters, 1);
+            event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
+            atomic_fetch_sub(&pool->frame_waiters, 1);
+        }
+    }
+    context_return(ctx);
+    return frames_over(pool) == 0;
+}
+
+static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
+    uint64_t before = atomic_load(&pool->frames.budget->limit_frames), after = limit_bytes >> PAGE_SHIFT;
+    uint64_t held = STAT_GET(pool, locked_pages) + STAT_GET(pool, pinned_pages);
+    if (limit_bytes < uswap_minimum_limit_bytes() || after < held + LEAST_FAULT_FRAMES)
+        return error_set(err, USWAP_E_LIMIT, 0, "limit", NULL,
+                         "a limit of %llu bytes is too low: the minimum is %llu, and %llu bytes are locked or pinned",
+                         (unsigned long long)limit_bytes, (unsigned long long)uswap_minimum_limit_bytes(),
+                         (unsigned long long)(held << PAGE_SHIFT));
+    uint64_t capacity = ring_capacity(after);
+    if (capacity > pool->ring.capacity) {
+        uint64_t more = ring_pages(capacity) - ring_pages(pool->ring.capacity);
+        if (after > pool->frames.fill.places || ring_grow(&pool->ring, capacity) != 0)
+            return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "limit", NULL,
+                             "no address space for a limit of %llu bytes: make a new pool",
+                             (unsigned long long)limit_bytes);
+        frame_charge_metadata(pool, more);
+    }
+    frame_pool_set_limit(&pool->frames, after, pool->options.background);
+    pool->options.limit_bytes = limit_bytes;
+    if (frames_over(pool) > 0 && !evict_to_limit(pool)) {
+        frame_pool_set_limit(&pool->frames, before, pool->options.background);
+        pool->options.limit_bytes = before << PAGE_SHIFT;
+        return error_set(err, USWAP_E_BUSY, 0, "limit", NULL,
+                         "the limit stays as it was: pages are pinned by the kernel (direct I/O in flight), or swap is full");
+    }
+    event_signal(&pool->native.pressure);
+    return 0;
+}
+
+EXPORT int uswap_pool_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    small_lock_acquire(&pool->api_lock);
+    status = change_limit(pool, limit_bytes, err);
+    small_lock_release(&pool->api_lock);
+    uint64_t one = 1;
+    ssize_t ignored = write(pool->faults.wake_fd, &one, sizeof one); /* parked faults may go on */
+    (void)ignored;
+    api_leave(&guard);
+    return status;
+}
+
+EXPORT int64_t uswap_pool_evict(uswap_pool *pool, uint64_t pages, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    context *ctx = context_borrow(pool);
+    gate_enter(&pool->gate);
+    uint64_t freed = page_out_oldest(ctx, pages);
+    context_drain(ctx);
+    gate_leave(&pool->gate);
+    context_return(ctx);
+    api_leave(&guard);
+    return (int64_t)freed;
+}
+
+EXPORT const char *uswap_build_info(void) {
+    return "0.1.0"
+#ifdef USWAP_HAVE_URING
+           ", io_uring"
+#else
+           ", no io_uring"
+#endif
+#ifdef USWAP_FAILPOINTS
+           ", failpoints"
+#endif
+#ifdef USWAP_DEBUG
+           ", debug"
+#endif
+        ;
+}

@@ -1,0 +1,234 @@
+/*
+ * pool_check.c - uswap_pool_check: the invariants of README over every page, slot, place and ring entry, with the gate closed.
+ */
+#define _GNU_SOURCE
+#include "base/memory.h"
+#include "base/status.h"
+#include "pool.h"
+#include "swap/swap_cache.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+typedef struct {
+    uswap_pool *pool;
+    uswap_error *err;
+    bool failed;
+    uint64_t resident, with_entry, uses, cached, held_locked, held_pinned, swapped;
+    uint64_t *frames_seen; /* a bit a place */
+    uint8_t *in_ring;      /* a bit a page of the region at hand */
+} check;
+
+__attribute__((format(printf, 3, 4))) static void fail(check *c, const char *invariant, const char *format, ...) {
+    if (c->failed)
+        return; /* the first one says most */
+    char text[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    error_set(c->err, USWAP_E_CORRUPT, 0, "check", NULL, "%s does not hold: %s", invariant, text);
+    c->failed = true;
+}
+
+typedef unsigned long long ull;
+
+/* ---- pages ---- */
+
+static void check_entry(check *c, const region *r, size_t page, uint64_t word) {
+    uswap_pool *pool = c->pool;
+    swap_entry entry = page_entry_of(word);
+    if (swap_entry_area(entry) >= atomic_load(&pool->area_count) ||
+        swap_entry_slot(entry) >= pool->areas[swap_entry_area(entry)].total_slots) {
+        fail(c, "I4", "page %llu of '%s' has the entry %llx of no area", (ull)page, r->name, (ull)entry.value);
+        return;
+    }
+    uint64_t slot = swap_cache_load(pool, entry);
+    c->with_entry++;
+    if (slot_count_of(slot) == 0)
+        fail(c, "I4", "page %llu of '%s' uses slot %llx, whose count is 0", (ull)page, r->name, (ull)entry.value);
+    if (swap_map_owner(pool, entry).value != page_ref_of(r, page).value)
+        fail(c, "I4", "slot %llx of page %llu of '%s' names another owner", (ull)entry.value, (ull)page, r->name);
+    if ((slot & SLOT_BAD) && slot_state_of(slot) == CACHE_NONE)
+        fail(c, "I11", "page %llu of '%s' has its contents in a bad slot only", (ull)page, r->name);
+}
+
+static void check_mapped(check *c, const region *r, size_t page) {
+    unsigned char there = 0;
+    if (mincore(region_address(r, page), PAGE_BYTES, &there) == 0 && (there & 1))
+        fail(c, "I3", "page %llu of '%s' is out, but something is mapped there", (ull)page, r->name);
+}
+
+static void check_page(check *c, const region *r, size_t page) {
+    uint64_t word = page_load(&r->object.words[page]);
+    page_state state = page_state_of(word);
+    if (word & PAGE_LOCK)
+        fail(c, "lock", "page %llu of '%s' is locked by nobody", (ull)page, r->name);
+    c->held_locked += (word & PAGE_MLOCKED) != 0;
+    c->held_pinned += page_pins_of(word) != 0;
+    c->resident += state == PAGE_RESIDENT;
+    c->swapped += state == PAGE_SWAPPED;
+    if (state == PAGE_SWAPPED && swap_entry_is_none(page_entry_of(word)))
+        fail(c, "I4", "page %llu of '%s' is swapped to nowhere", (ull)page, r->name);
+    if (!swap_entry_is_none(page_entry_of(word)))
+        check_entry(c, r, page, word);
+    if (state != PAGE_RESIDENT && !atomic_load(&r->quiesced))
+        check_mapped(c, r, page);
+    if (state == PAGE_RESIDENT && !page_is_held(word) && !(c->in_ring[page / 8] >> (page % 8) & 1))
+        fail(c, "I10", "page %llu of '%s' is resident, but the reclaim ring has forgotten it", (ull)page, r->name);
+}
+
+/* Which pages of the region have a ring entry of their present stay. */
+static void mark_ring(check *c, const region *r) {
+    const reclaim_ring *ring = &c->pool->ring;
+    for (uint64_t i = ring->head; i != ring->tail; i++) {
+        ring_entry entry = ring->entries[i % ring->capacity];
+        size_t page = page_ref_page(entry.page);
+        if (page < r->object.pages && entry.page.value == page_ref_of(r, page).value &&
+            entry.generation == page_generation_of(page_load(&r->object.words[page])))
+            c->in_ring[page / 8] |= (uint8_t)(1U << (page % 8));
+    }
+}
+
+static void check_region(check *c, const region *r) {
+    size_t bytes = r->object.pages / 8 + 1;
+    uint64_t resident = c->resident, swapped = c->swapped;
+    c->in_ring = memory_map(bytes);
+    if (!c->in_ring) {
+        fail(c, "check", "there is no memory for the check itself");
+        return;
+    }
+    mark_ring(c, r);
+    for (size_t page = 0; page < r->object.pages && !c->failed; page++) {
+        if (page % PAGE_WORDS_PER_CHUNK == 0 && !atomic_load(&r->object.touched[page / PAGE_WORDS_PER_CHUNK])) {
+            page += PAGE_WORDS_PER_CHUNK - 1;
+            continue;
+        }
+        check_page(c, r, page);
+    }
+    memory_unmap(c->in_ring, bytes);
+    if (c->resident - resident != atomic_load(&r->mapped_pages) || c->swapped - swapped != atomic_load(&r->swapped_pages))
+        fail(c, "I1", "region '%s' counts %llu pages in and %llu out; there are %llu and %llu", r->name,
+             (ull)atomic_load(&r->mapped_pages), (ull)atomic_load(&r->swapped_pages), (ull)(c->resident - resident),
+             (ull)(c->swapped - swapped));
+}
+
+/* ---- slots ---- */
+
+static void check_frame(check *c, swap_entry entry, frame_id frame) {
+    const frame_pool *frames = &c->pool->frames;
+    uint64_t bit = UINT64_C(1) << (frame % 64);
+    if (!arena_has(&frames->fill, frame) && !arena_has(&frames->catch, frame)) {
+        fail(c, "I7", "slot %llx has the frame %u of no arena", (ull)entry.value, (unsigned)frame);
+        return;
+    }
+    const arena *a = arena_has(&frames->fill, frame) ? &frames->fill : &frames->catch;
+    uint32_t place = frame - a->first;
+    if (!(a->bitmap[place / 64] >> (place % 64) & 1))
+        fail(c, "I7", "slot %llx has a frame in a free place", (ull)entry.value);
+    if (c->frames_seen[frame / 64] & bit)
+        fail(c, "I7", "slot %llx has a frame that another slot has too", (ull)entry.value);
+    c->frames_seen[frame / 64] |= bit;
+}
+
+/* Return: slots in use. */
+static uint64_t check_slots(check *c, const swap_area *area) {
+    uint64_t used = 0;
+    const size_t per_page = PAGE_BYTES / sizeof(swap_slot);
+    for (uint64_t slot = 0; slot < area->total_slots && !c->failed; slot++) {
+        if (slot % per_page == 0 && !atomic_load(&area->slots_touched[slot / per_page])) {
+            slot += per_page - 1;
+            continue;
+        }
+        uint64_t word = atomic_load(&area->slots[slot].word);
+        swap_entry entry = swap_entry_make(area->index, slot);
+        if (word == 0)
+            continue;
+        used++;
+        c->uses += slot_count_of(word);
+        if (!slot_alloc_is_taken(area, slot))
+            fail(c, "I6", "slot %llx is in use and free", (ull)entry.value);
+        if (slot_state_of(word) != CACHE_NONE) {
+            c->cached++;
+            check_frame(c, entry, slot_frame_of(word));
+        } else if (slot_count_of(word) == 0 && !(word & SLOT_BAD)) {
+            fail(c, "I6", "slot %llx is lost: not used and not free", (ull)entry.value);
+        }
+    }
+    return used;
+}
+
+static uint64_t open_slots(const uswap_pool *pool, const swap_area *area) {
+    const context *contexts[API_CONTEXTS + 2] = {&pool->fault_context, &pool->reclaim_context};
+    for (int i = 0; i < API_CONTEXTS; i++)
+        contexts[2 + i] = &pool->api_contexts[i];
+    uint64_t open = 0;
+    for (int i = 0; i < API_CONTEXTS + 2; i++)
+        if (contexts[i]->cluster.area == area)
+            open += contexts[i]->cluster.left;
+    return open;
+}
+
+static void check_area(check *c, const swap_area *area) {
+    uint64_t used = check_slots(c, area), open = open_slots(c->pool, area), taken = atomic_load(&area->used_slots);
+    if (!c->failed && used + open != taken)
+        fail(c, "I6", "area %u: %llu slots are taken, but %llu are in use and %llu in open clusters", area->index, (ull)taken,
+             (ull)used, (ull)open);
+}
+
+/* ---- sums ---- */
+
+static void check_sums(check *c) {
+    uswap_pool *pool = c->pool;
+    const frame_budget *budget = pool->frames.budget;
+    uint64_t idle = atomic_load(&budget->idle_frames), metadata = atomic_load(&budget->metadata_frames);
+    uint64_t used = atomic_load(&budget->used_frames), limit = atomic_load(&budget->limit_frames);
+    if (used != c->resident + c->cached + idle + metadata)
+        fail(c, "I1", "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu for metadata", (ull)used,
+             (ull)c->resident, (ull)c->cached, (ull)idle, (ull)metadata);
+    if (used > limit && atomic_load(&budget->over_limit_events) == 0)
+        fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
+    if (c->uses != c->with_entry)
+        fail(c, "I5", "the use counts sum up to %llu; %llu pages have an entry", (ull)c->uses, (ull)c->with_entry);
+    if (pool->frames.fill.taken + (uint64_t)pool->frames.catch.taken != c->cached + idle)
+        fail(c, "I8", "%llu places are taken for %llu cached and %llu idle frames",
+             (ull)pool->frames.fill.taken + pool->frames.catch.taken, (ull)c->cached, (ull)idle);
+    if (c->resident != STAT_GET(pool, mapped_pages) || c->cached != STAT_GET(pool, cached_pages) ||
+        c->held_locked != STAT_GET(pool, locked_pages) || c->held_pinned != STAT_GET(pool, pinned_pages))
+        fail(c, "I1", "stats count %llu mapped, %llu cached, %llu locked, %llu pinned; there are %llu, %llu, %llu, %llu",
+             (ull)STAT_GET(pool, mapped_pages), (ull)STAT_GET(pool, cached_pages), (ull)STAT_GET(pool, locked_pages),
+             (ull)STAT_GET(pool, pinned_pages), (ull)c->resident, (ull)c->cached, (ull)c->held_locked, (ull)c->held_pinned);
+}
+
+static void check_all(check *c) {
+    uswap_pool *pool = c->pool;
+    for (uint32_t i = 0; i < pool->regions.highest && !c->failed; i++)
+        if (atomic_load(&pool->regions.regions[i].state) == REGION_LIVE)
+            check_region(c, &pool->regions.regions[i]);
+    for (uint32_t i = 0; i < atomic_load(&pool->area_count) && !c->failed; i++)
+        check_area(c, &pool->areas[i]);
+    if (!c->failed)
+        check_sums(c);
+}
+
+EXPORT int uswap_pool_check(uswap_pool *pool, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    check c = {.pool = pool, .err = err};
+    size_t bytes = ((size_t)pool->frames.fill.places + pool->frames.catch.places) / 8 + 8;
+    c.frames_seen = memory_map(bytes);
+    small_lock_acquire(&pool->api_lock); /* no region comes or goes; one checker at a time */
+    gate_close(&pool->gate);
+    if (c.frames_seen)
+        check_all(&c);
+    else
+        fail(&c, "check", "there is no memory for the check itself");
+    gate_open(&pool->gate);
+    small_lock_release(&pool->api_lock);
+    memory_unmap(c.frames_seen, bytes);
+    api_leave(&guard);
+    return c.failed ? USWAP_E_CORRUPT : 0;
+}

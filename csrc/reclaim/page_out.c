@@ -1,0 +1,428 @@
+#include "reclaim/page_out.h"
+
+#include "base/failpoint.h"
+#include "frame/transport.h"
+#include "swap/page_in.h"
+#include "swap/swap_cache.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Pages isolated together. More would hold more page locks at once and gain little: MOVE costs 0.035 us a page from 64 on. */
+#define BATCH_PAGES 64
+
+typedef struct {
+    region *r;
+    size_t page;
+    uint64_t word; /* when it was locked */
+    out_outcome out;
+    swap_entry entry; /* the slot being written, if any */
+} victim;
+
+typedef struct {
+    context *ctx;
+    uint32_t count;
+    uint64_t freed; /* frames free now or when the writes end */
+    victim victims[BATCH_PAGES];
+} batch;
+
+/* ---- slots for what must be written ---- */
+
+void page_out_return_slots(context *ctx) {
+    slot_cluster *cluster = &ctx->cluster;
+    if (cluster->left > 0)
+        slot_alloc_give(cluster->area, cluster->next, cluster->left);
+    cluster->left = 0;
+}
+
+/* Opens a cluster in the area of the highest priority that has one; areas of equal priority take turns. */
+static bool open_cluster(context *ctx) {
+    uswap_pool *pool = ctx->pool;
+    uint32_t areas = atomic_load(&pool->area_count), turn = atomic_fetch_add(&pool->stripe, 1);
+    uint64_t tried = 0;
+    for (uint32_t round = 0; round < areas; round++) {
+        swap_area *best = NULL;
+        for (uint32_t i = 0; i < areas; i++) {
+            swap_area *area = &pool->areas[(turn + i) % areas];
+            if (!(tried >> area->index & 1) && (!best || area->priority > best->priority))
+                best = area;
+        }
+        tried |= UINT64_C(1) << best->index;
+        uint64_t first;
+        uint32_t count = slot_alloc_run(best, CLUSTER_SLOTS, &first);
+        if (count > 0) {
+            ctx->cluster = (slot_cluster){.area = best, .next = first, .left = count};
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A slot for one page. Return: SWAP_ENTRY_NONE when all areas are full. */
+static swap_entry take_slot(context *ctx) {
+    slot_cluster *cluster = &ctx->cluster;
+    if (FAILPOINT(page_out_slot) || (cluster->left == 0 && !open_cluster(ctx)))
+        return SWAP_ENTRY_NONE;
+    swap_entry entry = swap_entry_make(cluster->area->index, cluster->next);
+    cluster->next++;
+    cluster->left--;
+    metadata_touch_slot(ctx->pool, entry);
+    return entry;
+}
+
+/* ---- choosing ---- */
+
+/* A page in the swap cache whose turn has come: its frame is dropped. Context: page locked. */
+static bool drop_cached(uswap_pool *pool, swap_entry entry) {
+    frame_id frame;
+    uint64_t flags;
+    if (!swap_cache_take(pool, entry, CACHE_CLEAN, &frame, &flags))
+        return false;
+    if (flags & SLOT_AHEAD)
+        STAT_ADD(pool, read_ahead_waste, 1);
+    frame_drop(pool, frame, 1);
+    return true;
+}
+
+typedef enum { CHOICE_VICTIM, CHOICE_STALE, CHOICE_BUSY, CHOICE_DROPPED } choice;
+
+/* On CHOICE_VICTIM the page is locked, and the region entered for moving and referenced. */
+static choice choose(batch *b, page_ref ref, int64_t generation) {
+    uswap_pool *pool = b->ctx->pool;
+    region *r = region_get_by_ref(&pool->regions, ref);
+    if (!r)
+        return CHOICE_STALE;
+    size_t page = page_ref_page(ref);
+    page_word *at = &r->object.words[page];
+    choice made = CHOICE_BUSY;
+    if (!region_move_begin(r)) {
+        region_put(r);
+        return CHOICE_BUSY;
+    }
+    if (page_try_lock(at)) {
+        uint64_t word = page_load(at);
+        bool current = generation < 0 || page_generation_of(word) == (unsigned)generation;
+        if (current && page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
+            b->victims[b->count++] = (victim){.r = r, .page = page, .word = word};
+            return CHOICE_VICTIM;
+        }
+        made = CHOICE_STALE;
+        if (current && page_state_of(word) == PAGE_SWAPPED && drop_cached(pool, page_entry_of(word)))
+            made = CHOICE_DROPPED;
+        page_unlock(at);
+    }
+    region_move_end(r);
+    region_put(r);
+    return made;
+}
+
+/* Pops until the batch is full, want is reached or the ring's first *left entries have been seen. */
+static void choose_oldest(batch *b, uint64_t want, uint64_t *left) {
+    uswap_pool *pool = b->ctx->pool;
+    ring_entry entries[BATCH_PAGES];
+    want = MIN_OF(want, (uint64_t)BATCH_PAGES);
+    while (b->count + b->freed < want && *left > 0) {
+        uint64_t missing = want - b->count - b->freed;
+        uint32_t popped = ring_pop(&pool->ring, entries, (uint32_t)MIN_OF(missing, *left));
+        if (popped == 0)
+            *left = 0;
+        else
+            *left -= popped;
+        for (uint32_t i = 0; i < popped; i++) {
+            choice made = choose(b, entries[i].page, (int64_t)entries[i].generation);
+            if (made == CHOICE_BUSY)
+                ring_push_page(pool, entries[i].page, entries[i].generation);
+            b->freed += made == CHOICE_DROPPED;
+        }
+    }
+}
+
+static bool comes_before(const victim *a, const victim *b) {
+    return a->r != b->r ? a->r->base < b->r->base : a->page < b->page;
+}
+
+/* By address, so that neighbours leave in one MOVE and lie side by side in the swap area. Mostly sorted already. */
+static void sort_batch(batch *b) {
+    for (uint32_t i = 1; i < b->count; i++) {
+        victim moved = b->victims[i];
+        uint32_t at = i;
+        for (; at > 0 && comes_before(&moved, &b->victims[at - 1]); at--)
+            b->victims[at] = b->victims[at - 1];
+        b->victims[at] = moved;
+    }
+}
+
+/* ---- isolating ---- */
+
+static void isolate(batch *b) {
+    out_outcome outcome[BATCH_PAGES];
+    for (uint32_t i = 0; i < b->count;) {
+        uint32_t run = 1;
+        victim *first = &b->victims[i];
+        while (i + run < b->count && first[run].r == first->r && first[run].page == first->page + run)
+            run++;
+        transport_out(b->ctx->pool, region_address(first->r, first->page), run, outcome);
+        for (uint32_t n = 0; n < run; n++)
+            first[n].out = outcome[n];
+        i += run;
+    }
+    FAILPOINT(page_out_isolated);
+}
+
+/* ---- publishing: the new state of each page, while it is locked ---- */
+
+static void count_eviction(context *ctx, region *r) {
+    uswap_pool *pool = ctx->pool;
+    atomic_fetch_sub_explicit(&r->mapped_pages, 1, memory_order_relaxed);
+    STAT_SUB(pool, mapped_pages, 1);
+    STAT_ADD(pool, evictions, 1);
+    switch (ctx->who) {
+    case ACTOR_STEERED:
+        STAT_ADD(pool, evictions_steered, 1);
+        break;
+    case ACTOR_NATIVE:
+        STAT_ADD(pool, evictions_native, 1);
+        break;
+    case ACTOR_DIRECT:
+        STAT_ADD(pool, evictions_direct, 1);
+        break;
+    case ACTOR_API:
+        STAT_ADD(pool, evictions_api, 1);
+        break;
+    }
+}
+
+/* The page goes to state; the slot it kept, if it is another one, loses a user. */
+static void leave(batch *b, victim *v, page_state state, swap_entry entry) {
+    swap_entry kept = page_entry_of(v->word);
+    page_set_state(&v->r->object.words[v->page], state, entry);
+    if (!swap_entry_is_none(kept) && !swap_entry_equal(kept, entry))
+        swap_map_put(b->ctx->pool, kept);
+    if (state == PAGE_SWAPPED)
+        atomic_fetch_add_explicit(&v->r->swapped_pages, 1, memory_order_relaxed);
+    count_eviction(b->ctx, v->r);
+    b->freed++;
+}
+
+static void stay(batch *b, victim *v) {
+    ring_push_page(b->ctx->pool, page_ref_of(v->r, v->page), page_generation_of(v->word));
+}
+
+/* Contents that are in a slot already need no write. The slot's last write may still be in flight: it has these contents too. */
+static bool is_clean(uswap_pool *pool, const victim *v, page_hash hash) {
+    swap_entry kept = page_entry_of(v->word);
+    if (swap_entry_is_none(kept) || (swap_cache_load(pool, kept) & SLOT_BAD))
+        return false;
+    page_hash stored = swap_map_hash(pool, kept);
+    return stored.low == hash.low && stored.high == hash.high;
+}
+
+/* No slot to be had: the frame goes back where it came from (I9). */
+static void put_back(batch *b, victim *v) {
+    uswap_pool *pool = b->ctx->pool;
+    STAT_ADD(pool, swap_full_events, 1);
+    if (transport_back(pool, region_address(v->r, v->page), v->out.frame) == 0) {
+        v->out.frame = FRAME_NONE;
+        stay(b, v);
+    } else { /* the program has unmapped the region: nobody can want the contents */
+        leave(b, v, PAGE_ZERO, SWAP_ENTRY_NONE);
+    }
+}
+
+static void publish_taken(batch *b, victim *v) {
+    uswap_pool *pool = b->ctx->pool;
+    const void *memory = frame_address(pool, v->out.frame);
+    if (page_is_zero(memory)) {
+        leave(b, v, PAGE_ZERO, SWAP_ENTRY_NONE);
+        STAT_ADD(pool, zero_drops, 1);
+        return;
+    }
+    page_hash hash = page_hash_of(memory, pool->hash_seed);
+    if (is_clean(pool, v, hash)) {
+        leave(b, v, PAGE_SWAPPED, page_entry_of(v->word));
+        STAT_ADD(pool, clean_drops, 1);
+        return;
+    }
+    swap_entry entry = take_slot(b->ctx);
+    if (swap_entry_is_none(entry)) {
+        put_back(b, v);
+        return;
+    }
+    v->entry = entry;
+    swap_cache_add_writing(pool, entry, v->out.frame, page_ref_of(v->r, v->page), hash);
+    leave(b, v, PAGE_SWAPPED, entry);
+}
+
+static void publish(batch *b) {
+    uswap_pool *pool = b->ctx->pool;
+    for (uint32_t i = 0; i < b->count; i++) {
+        victim *v = &b->victims[i];
+        if (v->out.result == OUT_TAKEN) {
+            publish_taken(b, v);
+        } else if (v->out.result == OUT_ABSENT) {
+            leave(b, v, PAGE_ZERO, SWAP_ENTRY_NONE);
+            frame_uncharge(pool, 1);
+        } else {
+            STAT_ADD(pool, evict_busy, 1);
+            stay(b, v);
+        }
+        page_unlock(&v->r->object.words[v->page]);
+        region_move_end(v->r);
+        region_put(v->r);
+    }
+    FAILPOINT(page_out_published);
+}
+
+/* ---- writing and dropping, without locks ---- */
+
+/* Drops frames, neighbours together: a system call for a run instead of one for each. */
+typedef struct {
+    frame_id first;
+    uint32_t count;
+} drop_run;
+
+static void drop_add(uswap_pool *pool, drop_run *run, frame_id frame) {
+    if (run->count > 0 && run->first + run->count == frame) {
+        run->count++;
+        return;
+    }
+    if (run->count > 0)
+        frame_drop(pool, run->first, run->count);
+    *run = (drop_run){.first = frame, .count = 1};
+}
+
+static void drop_end(uswap_pool *pool, drop_run *run) {
+    FAILPOINT(page_out_drop);
+    if (run->count > 0)
+        frame_drop(pool, run->first, run->count);
+    run->count = 0;
+}
+
+static void write_add(context *ctx, swap_entry entry, frame_id frame) {
+    void *memory = frame_address(ctx->pool, frame);
+    io_request *request = ctx->gathering;
+    if (request && swap_entry_equal(entry, swap_entry_after(request->first, request->pages)) &&
+        io_request_add(request, memory))
+        return;
+    ctx->gathering = NULL;
+    if (request) {
+        context_send(ctx, request);
+        io_flush(&ctx->io);
+    }
+    ctx->gathering = context_request(ctx, IO_WRITE, ctx->pool->areas[swap_entry_area(entry)].fd, entry);
+    io_request_add(ctx->gathering, memory);
+}
+
+static void write_and_drop(batch *b) {
+    uswap_pool *pool = b->ctx->pool;
+    drop_run run = {0};
+    for (uint32_t i = 0; i < b->count; i++) {
+        victim *v = &b->victims[i];
+        if (v->out.result != OUT_TAKEN || v->out.frame == FRAME_NONE)
+            continue;
+        if (swap_entry_is_none(v->entry))
+            drop_add(pool, &run, v->out.frame);
+        else
+            write_add(b->ctx, v->entry, v->out.frame);
+    }
+    drop_end(pool, &run);
+}
+
+static void evict_batch(batch *b) {
+    if (b->count > 0) {
+        sort_batch(b);
+        isolate(b);
+        publish(b);
+        write_and_drop(b);
+    }
+    b->count = 0;
+}
+
+uint64_t page_out_oldest(context *ctx, uint64_t want) {
+    uswap_pool *pool = ctx->pool;
+    uint64_t freed = 0, left = ring_length(&pool->ring);
+    batch b = {.ctx = ctx};
+    atomic_fetch_add(&pool->evictors, 1);
+    while (freed < want && left > 0) {
+        choose_oldest(&b, want - freed, &left);
+        evict_batch(&b);
+        freed += b.freed;
+        b.freed = 0;
+        while (context_complete(ctx, false)) {
+        }
+    }
+    atomic_fetch_sub(&pool->evictors, 1);
+    return freed;
+}
+
+uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count) {
+    batch b = {.ctx = ctx};
+    atomic_fetch_add(&ctx->pool->evictors, 1);
+    for (size_t page = first; page < first + count;) {
+        for (; page < first + count && b.count < BATCH_PAGES; page++)
+            b.freed += choose(&b, page_ref_of(r, page), -1) == CHOICE_DROPPED;
+        evict_batch(&b);
+        while (context_complete(ctx, false)) {
+        }
+    }
+    atomic_fetch_sub(&ctx->pool->evictors, 1);
+    return b.freed;
+}
+
+/* ---- the end of a write ---- */
+
+/* The device has refused the slot: the frame goes back to its page, which looks for another slot at its next eviction. */
+static void take_back(uswap_pool *pool, swap_entry entry) {
+    page_ref owner = swap_map_owner(pool, entry);
+    region *r = region_get_by_ref(&pool->regions, owner);
+    if (!r)
+        return; /* the region is being destroyed, and puts its slots */
+    size_t page = page_ref_page(owner);
+    page_word *at = &r->object.words[page];
+    frame_id frame;
+    uint64_t flags;
+    page_lock(at);
+    uint64_t word = page_load(at);
+    bool ours = swap_entry_equal(page_entry_of(word), entry);
+    if (ours && page_state_of(word) == PAGE_SWAPPED && slot_state_of(swap_cache_load(pool, entry)) == CACHE_DIRTY) {
+        int status = transport_back(pool, region_address(r, page), slot_frame_of(swap_cache_load(pool, entry)));
+        if (status == 0 && swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
+            page_in_arrived(pool, r, page, entry, false);
+        }
+    } else if (ours && page_state_of(word) == PAGE_RESIDENT && swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
+        /* A fault copied the contents back while they were written: only the slot is lost. */
+        page_set_state(at, PAGE_RESIDENT, SWAP_ENTRY_NONE);
+        swap_map_put(pool, entry);
+        frame_drop(pool, frame, 1);
+    }
+    page_unlock(at);
+    region_put(r);
+}
+
+static int write_again(uswap_pool *pool, const io_request *request, swap_entry entry) {
+    int status = FAILPOINT(page_out_one);
+    const void *memory = frame_address(pool, slot_frame_of(swap_cache_load(pool, entry)));
+    return status ? status : io_page_sync(IO_WRITE, request->fd, (void *)(uintptr_t)memory, swap_entry_slot(entry));
+}
+
+void page_out_complete(context *ctx, io_request *request) {
+    uswap_pool *pool = ctx->pool;
+    int failure = FAILPOINT(page_out_written);
+    bool whole = failure == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
+    drop_run run = {0};
+    for (uint32_t i = 0; i < request->pages; i++) {
+        swap_entry entry = swap_entry_after(request->first, i);
+        frame_id frame;
+        if (whole || write_again(pool, request, entry) == 0) {
+            if (swap_cache_end_write(pool, entry, &frame) == END_DROP)
+                drop_add(pool, &run, frame);
+            continue;
+        }
+        STAT_ADD(pool, write_errors, 1);
+        if (swap_cache_fail_write(pool, entry, &frame))
+            take_back(pool, entry);
+        else
+            drop_add(pool, &run, frame);
+    }
+    drop_end(pool, &run);
+}

@@ -1,0 +1,25 @@
+/*
+ * page_out.h - the mechanics of eviction: out of the region, into the swap cache, onto the disk.
+ *
+ * Owns: the steps of README, "An eviction", for a batch of pages, and the end of each write. Who evicts, when and how much is
+ * decided elsewhere (reclaimer.c, fault_thread.c, region_advice.c).
+ */
+#ifndef USWAP_RECLAIM_PAGE_OUT_H
+#define USWAP_RECLAIM_PAGE_OUT_H
+
+#include "pool.h"
+
+/* Evicts about want of the oldest pages, at most one round of the ring. Return: how many frames were freed or will be when their
+ * writes end. Context: in the gate, no page locked. Requests may still be growing (context_submit, context_drain). */
+uint64_t page_out_oldest(context *ctx, uint64_t want);
+
+/* Evicts pages [first, first + count) of a region, those that are there. Returns and context as above. */
+uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count);
+
+/* A write has ended. Context: no page locked. */
+void page_out_complete(context *ctx, io_request *request);
+
+/* The rest of the context's open cluster goes back. */
+void page_out_return_slots(context *ctx);
+
+#endif

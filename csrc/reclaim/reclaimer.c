@@ -1,0 +1,191 @@
+#define _GNU_SOURCE
+#include "reclaim/reclaimer.h"
+
+#include "base/failpoint.h"
+#include "base/status.h"
+#include "reclaim/page_out.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/prctl.h>
+
+/* How late a steering thread may be before the native one acts. CPython hands its lock over after 5 ms. */
+#define LATE_NS UINT64_C(5000000)
+/* Pages evicted between two looks at the watermarks. */
+#define STEP_PAGES 1024
+/* When nothing could be evicted, look again after this: pins and DMA end without telling. */
+#define EXHAUSTED_NS UINT64_C(10000000)
+#define STACK_BYTES ((size_t)256 << 10)
+
+static uint64_t free_frames(uswap_pool *pool) {
+    return frame_pool_free(&pool->frames);
+}
+
+static uint64_t low_frames(uswap_pool *pool) {
+    return atomic_load_explicit(&pool->frames.low_frames, memory_order_relaxed);
+}
+
+static uint64_t high_frames(uswap_pool *pool) {
+    return atomic_load_explicit(&pool->frames.high_frames, memory_order_relaxed);
+}
+
+/* Evicts up to pages and waits for the writes, as long as frames are wanted. Return: frames that came free.
+ * Context: reclaim_lock held, in the gate. */
+static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
+    context *ctx = &pool->reclaim_context;
+    ctx->who = who;
+    uint64_t freed = page_out_oldest(ctx, pages);
+    context_drain(ctx);
+    atomic_store(&pool->native.exhausted, freed == 0);
+    return freed;
+}
+
+/* ---- the native thread ---- */
+
+/* Below the low watermark; whoever steers had his chance. Return: false if there was nothing to evict. */
+static bool refill(uswap_pool *pool) {
+    bool found = true;
+    small_lock_acquire(&pool->reclaim_lock);
+    while (found && free_frames(pool) < high_frames(pool) && !atomic_load(&pool->native.stop)) {
+        gate_enter(&pool->gate);
+        found = evict(pool, ACTOR_NATIVE, MIN_OF(high_frames(pool) - free_frames(pool), (uint64_t)STEP_PAGES)) > 0;
+        gate_leave(&pool->gate);
+    }
+    small_lock_release(&pool->reclaim_lock);
+    return found;
+}
+
+/* Gives the steering thread its time. Return: true if it has done nothing for that long and frames are still short. */
+static bool is_late(uswap_pool *pool) {
+    reclaimer *self = &pool->native;
+    uint64_t begin = clock_now_ns();
+    while (atomic_load(&self->attached) && !atomic_load(&self->stop)) {
+        if (free_frames(pool) >= low_frames(pool))
+            return false;
+        uint64_t now = clock_now_ns(), since = MAX_OF(begin, atomic_load(&self->steered_ns));
+        if (now >= since + LATE_NS) {
+            if (small_lock_try(&pool->reclaim_lock)) {
+                small_lock_release(&pool->reclaim_lock);
+                return true;
+            }
+            since = now; /* it is at work, and the disk is slow */
+        }
+        event_wait(&self->pressure, event_count(&self->pressure), since + LATE_NS - now);
+    }
+    return free_frames(pool) < low_frames(pool);
+}
+
+/* Sleeps until free frames fall below the low watermark, something else is to be done, or the time is over (0: no limit). */
+static void await_pressure(uswap_pool *pool, uint32_t seen, uint64_t timeout_ns) {
+    atomic_store(&pool->native.signalled, 0);
+    if (free_frames(pool) >= low_frames(pool)) /* looked at after signalled was cleared: watch_low cannot be missed */
+        event_wait(&pool->native.pressure, seen, timeout_ns);
+}
+
+static void *run(void *argument) {
+    uswap_pool *pool = argument;
+    reclaimer *self = &pool->native;
+    prctl(PR_SET_NAME, "uswap-reclaim");
+    while (!atomic_load(&self->stop)) {
+        uint32_t seen = event_count(&self->pressure);
+        if (free_frames(pool) >= low_frames(pool))
+            await_pressure(pool, seen, 0);
+        else if (is_late(pool) && !refill(pool))
+            event_wait(&self->pressure, event_count(&self->pressure), EXHAUSTED_NS);
+    }
+    return NULL;
+}
+
+int reclaimer_start(uswap_pool *pool) {
+    if (!pool->options.background)
+        return 0;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, MAX_OF(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
+    int status = pthread_create(&pool->native.thread, &attributes, run, pool);
+    pthread_attr_destroy(&attributes);
+    pool->native.started = status == 0;
+    return -status;
+}
+
+void reclaimer_stop(uswap_pool *pool) {
+    atomic_store(&pool->native.stop, 1);
+    event_signal(&pool->native.pressure);
+    if (pool->native.started)
+        pthread_join(pool->native.thread, NULL);
+}
+
+/* ---- steering from outside ---- */
+
+EXPORT int uswap_reclaimer_attach(uswap_pool *pool, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    uint32_t nobody = 0;
+    atomic_store(&pool->native.detaching, 0);
+    if (!atomic_compare_exchange_strong(&pool->native.attached, &nobody, 1))
+        status = error_set(err, USWAP_E_BUSY, 0, "reclaimer", NULL, "another thread steers this pool's reclaim already");
+    api_leave(&guard);
+    return status;
+}
+
+EXPORT int uswap_reclaimer_detach(uswap_pool *pool, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    atomic_store(&pool->native.detaching, 1);
+    atomic_store(&pool->native.attached, 0);
+    event_signal(&pool->native.pressure);
+    api_leave(&guard);
+    return 0;
+}
+
+EXPORT int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pressure *pressure, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    reclaimer *native = &pool->native;
+    uint64_t deadline = clock_now_ns() + timeout_ns, now;
+    while ((now = clock_now_ns()) < deadline) {
+        uint32_t seen = event_count(&native->pressure);
+        if (atomic_load(&native->detaching) || atomic_load(&native->stop))
+            break;
+        /* Where the last eviction found nothing, the next one waits for a sign, or for the time to be over. */
+        bool exhausted = reclaimer_is_exhausted(pool);
+        if (free_frames(pool) < low_frames(pool) && !exhausted)
+            break;
+        if (exhausted) {
+            event_wait(&native->pressure, seen, MIN_OF(deadline - now, EXHAUSTED_NS));
+            atomic_store(&native->exhausted, 0);
+        } else {
+            await_pressure(pool, seen, deadline - now);
+        }
+    }
+    *pressure = (uswap_pressure){.free_frames = free_frames(pool),
+                                 .low_frames = low_frames(pool),
+                                 .high_frames = high_frames(pool),
+                                 .wakeups = atomic_load(&native->wakeups),
+                                 .stopping = atomic_load(&native->detaching) || atomic_load(&native->stop)};
+    api_leave(&guard);
+    return 0;
+}
+
+EXPORT int64_t uswap_reclaimer_evict(uswap_pool *pool, uint64_t pages, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    small_lock_acquire(&pool->reclaim_lock);
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    FAILPOINT(reclaimer_late);
+    gate_enter(&pool->gate);
+    uint64_t freed = evict(pool, ACTOR_STEERED, pages);
+    gate_leave(&pool->gate);
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    small_lock_release(&pool->reclaim_lock);
+    api_leave(&guard);
+    return (int64_t)freed;
+}

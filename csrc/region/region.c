@@ -1,0 +1,213 @@
+#include "region/region.h"
+
+#include "base/memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define REF_GENERATION_MASK UINT32_C(4095)
+
+int region_table_init(region_table *table) {
+    *table = (region_table){0};
+    table->regions = memory_map(REGIONS_MAX * sizeof *table->regions);
+    table->by_address = memory_map(REGIONS_MAX * sizeof *table->by_address);
+    if (!table->regions || !table->by_address) {
+        region_table_fini(table);
+        return -ENOMEM;
+    }
+    /* A forked child must find out what it must not touch (fork.c). */
+    madvise(table->regions, REGIONS_MAX * sizeof *table->regions, MADV_DOFORK);
+    return 0;
+}
+
+void region_table_fini(region_table *table) {
+    memory_unmap(table->regions, REGIONS_MAX * sizeof *table->regions);
+    memory_unmap(table->by_address, REGIONS_MAX * sizeof *table->by_address);
+    table->regions = NULL;
+    table->by_address = NULL;
+}
+
+/* Number of live regions with base <= address. Context: table->lock. */
+static uint32_t count_up_to(const region_table *table, uintptr_t address) {
+    uint32_t low = 0, high = table->live;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if ((uintptr_t)table->regions[table->by_address[middle]].base <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool covers(const region *r, uintptr_t address) {
+    return address - (uintptr_t)r->base < r->object.pages << PAGE_SHIFT;
+}
+
+region *region_get_by_address(region_table *table, uintptr_t address) {
+    region *found = NULL;
+    small_lock_acquire(&table->lock);
+    uint32_t position = count_up_to(table, address);
+    if (position > 0) {
+        region *r = &table->regions[table->by_address[position - 1]];
+        if (covers(r, address)) {
+            atomic_fetch_add(&r->references, 1);
+            found = r;
+        }
+    }
+    small_lock_release(&table->lock);
+    return found;
+}
+
+/* Without the lock: first the reference, then the look. retire sets DYING first and then looks at the references, so one of
+ * the two sees the other; a passing reference to an index that is not live does no harm. */
+static region *reference(region_table *table, uint32_t index, uint32_t generation, uint32_t mask) {
+    if (index >= REGIONS_MAX)
+        return NULL;
+    region *r = &table->regions[index];
+    atomic_fetch_add(&r->references, 1);
+    if (atomic_load(&r->state) == REGION_LIVE && (r->generation & mask) == generation)
+        return r;
+    region_put(r);
+    return NULL;
+}
+
+region *region_get_by_ref(region_table *table, page_ref ref) {
+    return reference(table, (uint32_t)(ref.value & 0xFFFF), (uint32_t)(ref.value >> 16) & REF_GENERATION_MASK,
+                     REF_GENERATION_MASK);
+}
+
+region *region_get_by_id(region_table *table, uint64_t id) {
+    return id >> 48 ? NULL : reference(table, (uint32_t)(id & 0xFFFF), (uint32_t)(id >> 16), UINT32_MAX);
+}
+
+void region_put(region *r) {
+    if (atomic_fetch_sub(&r->references, 1) == 1 && atomic_load(&r->state) == REGION_DYING)
+        parking_wake((const void *)&r->references);
+}
+
+static bool overlaps(const region_table *table, const unsigned char *base, size_t bytes) {
+    uint32_t position = count_up_to(table, (uintptr_t)base + bytes - 1);
+    if (position == 0)
+        return false;
+    const region *r = &table->regions[table->by_address[position - 1]];
+    return (uintptr_t)r->base + (r->object.pages << PAGE_SHIFT) > (uintptr_t)base;
+}
+
+static region *find_free(region_table *table) {
+    for (uint32_t i = 0; i < table->highest; i++)
+        if (atomic_load(&table->regions[i].state) == REGION_FREE)
+            return &table->regions[i];
+    return table->highest < REGIONS_MAX ? &table->regions[table->highest++] : NULL;
+}
+
+static size_t touched_bytes(size_t pages) {
+    return pages / PAGE_WORDS_PER_CHUNK + 1;
+}
+
+static void object_fini(memory_object *object) {
+    memory_unmap((void *)object->words, object->pages * sizeof(page_word));
+    memory_unmap((void *)object->touched, touched_bytes(object->pages));
+    *object = (memory_object){0};
+}
+
+static int object_init(memory_object *object, size_t pages) {
+    object->pages = pages;
+    object->words = memory_map(pages * sizeof(page_word));
+    object->touched = memory_map(touched_bytes(pages));
+    if (object->words && object->touched)
+        return 0;
+    object_fini(object);
+    return -ENOMEM;
+}
+
+int region_table_add(region_table *table, unsigned char *base, size_t pages, const char *name, region **out) {
+    small_lock_acquire(&table->lock);
+    bool taken = overlaps(table, base, pages << PAGE_SHIFT);
+    region *r = taken ? NULL : find_free(table);
+    small_lock_release(&table->lock);
+    if (!r)
+        return taken ? -EEXIST : -ENFILE;
+    /* api_lock keeps others from this index until it is published; references may pass by (reference()), so that field stays. */
+    int status = object_init(&r->object, pages);
+    if (status != 0)
+        return status;
+    r->index = (uint32_t)(r - table->regions);
+    r->generation++;
+    r->base = base;
+    r->reserved_slots = 0;
+    atomic_store(&r->quiesced, 0);
+    atomic_store(&r->advice, USWAP_ADVICE_NORMAL);
+    atomic_store(&r->mapped_pages, 0);
+    atomic_store(&r->swapped_pages, 0);
+    atomic_store(&r->locked_pages, 0);
+    atomic_store(&r->poisoned_pages, 0);
+    atomic_store(&r->faults, 0);
+    memset(&r->ahead, 0, sizeof r->ahead);
+    memset(&r->fresh, 0, sizeof r->fresh);
+    snprintf(r->name, sizeof r->name, "%s", name);
+    *out = r;
+    return 0;
+}
+
+void region_table_publish(region_table *table, region *r) {
+    small_lock_acquire(&table->lock);
+    uint32_t position = count_up_to(table, (uintptr_t)r->base);
+    memmove(&table->by_address[position + 1], &table->by_address[position],
+            (table->live - position) * sizeof *table->by_address);
+    table->by_address[position] = r->index;
+    table->live++;
+    table->pages += r->object.pages;
+    atomic_store(&r->state, REGION_LIVE);
+    small_lock_release(&table->lock);
+}
+
+void region_table_retire(region_table *table, region *r) {
+    small_lock_acquire(&table->lock);
+    uint32_t position = count_up_to(table, (uintptr_t)r->base) - 1;
+    INVARIANT(I3, table->by_address[position] == r->index);
+    table->live--;
+    table->pages -= r->object.pages;
+    memmove(&table->by_address[position], &table->by_address[position + 1],
+            (table->live - position) * sizeof *table->by_address);
+    atomic_store(&r->state, REGION_DYING);
+    small_lock_release(&table->lock);
+    for (;;) {
+        uint32_t ticket = parking_ticket((const void *)&r->references);
+        if (atomic_load(&r->references) == 0)
+            return;
+        parking_wait((const void *)&r->references, ticket, 0);
+    }
+}
+
+void region_table_remove(region_table *table, region *r) {
+    (void)table;
+    object_fini(&r->object);
+    r->base = NULL;
+    atomic_store(&r->state, REGION_FREE);
+}
+
+bool region_move_begin(region *r) {
+    atomic_fetch_add(&r->movers, 1);
+    if (!atomic_load(&r->quiesced))
+        return true;
+    region_move_end(r);
+    return false;
+}
+
+void region_move_end(region *r) {
+    if (atomic_fetch_sub(&r->movers, 1) == 1 && atomic_load(&r->quiesced))
+        parking_wake((const void *)&r->movers);
+}
+
+void region_quiesce(region *r) {
+    atomic_store(&r->quiesced, 1);
+    for (;;) {
+        uint32_t ticket = parking_ticket((const void *)&r->movers);
+        if (atomic_load(&r->movers) == 0)
+            return;
+        parking_wait((const void *)&r->movers, ticket, 0);
+    }
+}

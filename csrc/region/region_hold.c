@@ -1,0 +1,197 @@
+/*
+ * region_hold.c - pages that stay: uswap_region_lock and _pin, and bringing a page in without touching it.
+ *
+ * A held page is RESIDENT and never chosen for eviction. It is marked first and fetched then, so that it cannot leave in between.
+ */
+#include "base/status.h"
+#include "fault/fault.h"
+#include "reclaim/page_out.h"
+#include "region/region_range.h"
+#include "swap/swap_cache.h"
+
+#include <errno.h>
+
+/* Frames that locks and pins must leave to faults. */
+#define HOLD_LEAVES_FRAMES 256
+/* A retry of what only the kernel can end. */
+#define PAUSE_NS UINT64_C(1000000)
+
+typedef enum { HOLD_LOCK, HOLD_PIN } hold_kind;
+
+/* Sleeps until the page's state may have changed from seen. */
+static void page_wait(page_word *at, uint64_t seen) {
+    uint32_t ticket = parking_ticket((const void *)at);
+    uint64_t word = atomic_fetch_or(at, PAGE_WAITERS); /* the next page_unlock wakes us */
+    if (page_state_of(word) == page_state_of(seen) && swap_entry_equal(page_entry_of(word), page_entry_of(seen)))
+        parking_wait((const void *)at, ticket, PAUSE_NS);
+}
+
+static void wait_for_frames(uswap_pool *pool, uint32_t seen) {
+    atomic_fetch_add(&pool->frame_waiters, 1);
+    event_wait(&pool->frames_freed, seen, PAUSE_NS);
+    atomic_fetch_sub(&pool->frame_waiters, 1);
+}
+
+/* Brings one page in. Return: 0; -EIO: its contents are lost; -EFAULT: the program has unmapped it. Context: outside the gate. */
+static int fetch(context *ctx, region *r, size_t page) {
+    uswap_pool *pool = ctx->pool;
+    page_word *at = &r->object.words[page];
+    for (;;) {
+        uint32_t seen = event_count(&pool->frames_freed);
+        uint64_t word = page_load(at);
+        if (page_state_of(word) == PAGE_RESIDENT)
+            return 0;
+        if (page_state_of(word) == PAGE_POISONED)
+            return -EIO;
+        gate_enter(&pool->gate);
+        fault_result result = fault_serve(ctx, r, page);
+        if (result == FAULT_NO_FRAME)
+            page_out_oldest(ctx, pool->options.reclaim_batch_pages);
+        context_drain(ctx);
+        gate_leave(&pool->gate);
+        if (result == FAULT_GONE)
+            return -EFAULT;
+        if (result == FAULT_NO_FRAME && frame_pool_free(&pool->frames) == 0)
+            wait_for_frames(pool, seen);
+        else if (result != FAULT_NO_FRAME)
+            page_wait(at, word); /* another context's read brings it */
+    }
+}
+
+/* Whether the page was not held in this way before; -EMFILE: too many pins. */
+static int mark(uswap_pool *pool, region *r, size_t page, hold_kind kind) {
+    page_word *at = &r->object.words[page];
+    size_t chunk = page / PAGE_WORDS_PER_CHUNK;
+    int status = 0;
+    metadata_touch(pool, r->object.touched, chunk, chunk);
+    page_lock(at);
+    uint64_t word = page_load(at);
+    if (kind == HOLD_LOCK && !(word & PAGE_MLOCKED)) {
+        page_set_bits(at, 0, PAGE_MLOCKED);
+        atomic_fetch_add(&r->locked_pages, 1);
+        STAT_ADD(pool, locked_pages, 1);
+    } else if (kind == HOLD_PIN && page_pins_of(word) < PAGE_PINS_MAX) {
+        page_set_bits(at, PAGE_PIN_MASK, (word & PAGE_PIN_MASK) + PAGE_PIN_ONE);
+        if (page_pins_of(word) == 0)
+            STAT_ADD(pool, pinned_pages, 1);
+    } else if (kind == HOLD_PIN) {
+        status = -EMFILE;
+    }
+    page_unlock(at);
+    return status;
+}
+
+/* Context: page may be in any state. Pages that were not held are left alone. */
+static void unmark(uswap_pool *pool, region *r, size_t page, hold_kind kind) {
+    page_word *at = &r->object.words[page];
+    page_lock(at);
+    uint64_t word = page_load(at);
+    if (kind == HOLD_LOCK && (word & PAGE_MLOCKED)) {
+        page_set_bits(at, PAGE_MLOCKED, 0);
+        atomic_fetch_sub(&r->locked_pages, 1);
+        STAT_SUB(pool, locked_pages, 1);
+    } else if (kind == HOLD_PIN && page_pins_of(word) > 0) {
+        page_set_bits(at, PAGE_PIN_MASK, (word & PAGE_PIN_MASK) - PAGE_PIN_ONE);
+        if (page_pins_of(word) == 1)
+            STAT_SUB(pool, pinned_pages, 1);
+    }
+    uint64_t now = page_load(at);
+    if (page_is_held(word) && !page_is_held(now) && page_state_of(now) == PAGE_RESIDENT)
+        ring_push_page(pool, page_ref_of(r, page), page_generation_of(now)); /* I10 */
+    page_unlock(at);
+}
+
+static void unmark_range(region_range *range, size_t count, hold_kind kind) {
+    gate_enter(&range->pool->gate);
+    for (size_t page = range->first; page < range->first + count; page++)
+        unmark(range->pool, range->r, page, kind);
+    gate_leave(&range->pool->gate);
+}
+
+static int check_room(region_range *range, uswap_error *err) {
+    uswap_pool *pool = range->pool;
+    const frame_budget *budget = pool->frames.budget;
+    uint64_t held = STAT_GET(pool, locked_pages) + STAT_GET(pool, pinned_pages) + range->count;
+    uint64_t keep = RESERVE_FRAMES + HOLD_LEAVES_FRAMES + atomic_load(&budget->metadata_frames);
+    if (held + keep <= atomic_load(&budget->limit_frames))
+        return 0;
+    return error_set(err, USWAP_E_LIMIT, 0, "lock", NULL,
+                     "locking %llu bytes would leave too little of the limit of %llu bytes (%llu are locked or pinned "
+                     "already): raise the limit or lock less",
+                     (unsigned long long)(range->count << PAGE_SHIFT),
+                     (unsigned long long)(atomic_load(&budget->limit_frames) << PAGE_SHIFT),
+                     (unsigned long long)((held - range->count) << PAGE_SHIFT));
+}
+
+static int hold_error(region_range *range, size_t page, int status, uswap_error *err) {
+    unsigned long long offset = (unsigned long long)page << PAGE_SHIFT;
+    int result;
+    if (status == -EIO)
+        result = error_set(err, USWAP_E_SWAP_READ, EIO, "read", NULL,
+                           "region '%s', offset %llu: the page's slot could not be read back, or its checksum is wrong; its "
+                           "contents are lost",
+                           range->r->name, offset);
+    else if (status == -EMFILE)
+        result = error_set(err, USWAP_E_INVALID, 0, "pin", NULL, "a page can be pinned at most %d times", PAGE_PINS_MAX);
+    else
+        result = error_set(err, USWAP_E_OS, -status, "pin", NULL, "region '%s', offset %llu is not mapped any more",
+                           range->r->name, offset);
+    if (err)
+        err->offset = offset;
+    return result;
+}
+
+static int hold(region_range *range, hold_kind kind, uswap_error *err) {
+    int status = check_room(range, err);
+    if (status != 0)
+        return status;
+    context *ctx = context_borrow(range->pool);
+    size_t done = 0;
+    for (; done < range->count && status == 0; done++) {
+        size_t page = range->first + done;
+        gate_enter(&range->pool->gate);
+        status = mark(range->pool, range->r, page, kind);
+        gate_leave(&range->pool->gate);
+        if (status != 0)
+            break;
+        status = fetch(ctx, range->r, page);
+    }
+    context_return(ctx);
+    if (status != 0) {
+        size_t failed = status == -EMFILE ? done : done - 1;
+        unmark_range(range, done, kind);
+        return hold_error(range, range->first + failed, status, err);
+    }
+    return 0;
+}
+
+static int hold_range(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, hold_kind kind, bool on,
+                      uswap_error *err) {
+    region_range range;
+    int status = region_range_begin(&range, pool, id, start_bytes, length_bytes, RANGE_TOUCHED, err);
+    if (status != 0)
+        return status;
+    if (on)
+        status = hold(&range, kind, err);
+    else
+        unmark_range(&range, range.count, kind);
+    region_range_end(&range);
+    return status;
+}
+
+EXPORT int uswap_region_lock(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err) {
+    return hold_range(pool, id, start_bytes, length_bytes, HOLD_LOCK, true, err);
+}
+
+EXPORT int uswap_region_unlock(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,
+                               uswap_error *err) {
+    return hold_range(pool, id, start_bytes, length_bytes, HOLD_LOCK, false, err);
+}
+
+EXPORT int uswap_region_pin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err) {
+    return hold_range(pool, id, start_bytes, length_bytes, HOLD_PIN, true, err);
+}
+
+EXPORT int uswap_region_unpin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err) {
+    return hold_range(pool, id, start_bytes, length_bytes, HOLD_PIN, false, err);
+}

@@ -1,0 +1,103 @@
+/*
+ * region_verify.c - looking at pages without touching them: their class, and whether their slots hold what they should.
+ */
+#include "base/memory.h"
+#include "base/status.h"
+#include "io/io.h"
+#include "region/region_range.h"
+#include "swap/swap_cache.h"
+
+#include <errno.h>
+
+typedef enum { VERDICT_GOOD, VERDICT_BAD, VERDICT_CHANGED } verdict;
+
+/* Reads the slot of a swapped page into *memory and compares. The page may come in, change and leave meanwhile, and the slot be
+ * reused: then the page word is another one, and there is nothing to say. */
+static verdict verify_slot(uswap_pool *pool, page_word *at, uint64_t word, void *memory) {
+    swap_entry entry = page_entry_of(word);
+    page_hash expected = swap_map_hash(pool, entry);
+    int status = io_page_sync(IO_READ, pool->areas[swap_entry_area(entry)].fd, memory, swap_entry_slot(entry));
+    page_hash found = page_hash_of(memory, pool->hash_seed);
+    uint64_t same = PAGE_STATE_MASK | PAGE_GENERATION_MASK | ~UINT64_C(0) << PAGE_ENTRY_SHIFT;
+    if ((page_load(at) & same) != (word & same) || slot_state_of(swap_cache_load(pool, entry)) != CACHE_NONE)
+        return VERDICT_CHANGED;
+    return status == 0 && expected.low == found.low && expected.high == found.high ? VERDICT_GOOD : VERDICT_BAD;
+}
+
+static verdict verify_page(uswap_pool *pool, region *r, size_t page, void *memory) {
+    page_word *at = &r->object.words[page];
+    verdict found;
+    do {
+        uint64_t word = page_load(at);
+        if (page_state_of(word) == PAGE_POISONED)
+            return VERDICT_BAD;
+        /* In memory, or on its way: whoever reads it compares the hash. */
+        if (page_state_of(word) != PAGE_SWAPPED ||
+            slot_state_of(swap_cache_load(pool, page_entry_of(word))) != CACHE_NONE)
+            return VERDICT_GOOD;
+        found = verify_slot(pool, at, word, memory);
+    } while (found == VERDICT_CHANGED);
+    return found;
+}
+
+static int verify(region_range *range, void *memory, uswap_error *err) {
+    for (size_t page = range->first, end = page + range->count; page < end;) {
+        bool touched;
+        size_t left = region_range_chunk(range, page, &touched);
+        for (size_t i = 0; touched && i < left; i++) {
+            if (verify_page(range->pool, range->r, page + i, memory) == VERDICT_GOOD)
+                continue;
+            error_set(err, USWAP_E_SWAP_READ, EIO, "verify", NULL,
+                      "region '%s', offset %llu: the page's slot cannot be read back, or its checksum is wrong; its contents are "
+                      "lost",
+                      range->r->name, (unsigned long long)(page + i) << PAGE_SHIFT);
+            if (err)
+                err->offset = (uint64_t)(page + i) << PAGE_SHIFT;
+            return USWAP_E_SWAP_READ;
+        }
+        page += left;
+    }
+    return 0;
+}
+
+EXPORT int uswap_region_verify(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,
+                               uswap_error *err) {
+    region_range range;
+    int status = region_range_begin(&range, pool, id, start_bytes, length_bytes, RANGE_TOUCHED, err);
+    if (status != 0)
+        return status;
+    void *memory = memory_map(PAGE_BYTES);
+    status = memory ? verify(&range, memory, err) : error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "mmap", NULL, "out of memory");
+    memory_unmap(memory, PAGE_BYTES);
+    region_range_end(&range);
+    return status;
+}
+
+static uswap_page_class class_of(uswap_pool *pool, uint64_t word) {
+    switch (page_state_of(word)) {
+    case PAGE_ZERO:
+        return USWAP_PAGE_ZERO;
+    case PAGE_RESIDENT:
+        return USWAP_PAGE_RESIDENT;
+    case PAGE_POISONED:
+        return USWAP_PAGE_POISONED;
+    case PAGE_SWAPPED:
+        break;
+    }
+    return slot_state_of(swap_cache_load(pool, page_entry_of(word))) == CACHE_NONE ? USWAP_PAGE_SWAPPED : USWAP_PAGE_CACHED;
+}
+
+EXPORT int uswap_region_page_classes(uswap_pool *pool, uint64_t id, uint64_t first_page, uint64_t pages, uint8_t *classes,
+                                     uswap_error *err) {
+    region_range range;
+    if (first_page >> 52 || pages >> 52)
+        return error_set(err, USWAP_E_INVALID, 0, "page_classes", NULL, "no region has that many pages");
+    int status = region_range_begin(&range, pool, id, first_page << PAGE_SHIFT, pages << PAGE_SHIFT, RANGE_TOUCHED, err);
+    if (status != 0)
+        return status;
+    /* The caller's buffer may be managed memory: no lock is held here, and a fault on it is served like any other. */
+    for (size_t i = 0; i < range.count; i++)
+        classes[i] = (uint8_t)class_of(pool, page_load(&range.r->object.words[range.first + i]));
+    region_range_end(&range);
+    return 0;
+}

@@ -1,0 +1,316 @@
+#include "swap/page_in.h"
+
+#include "base/failpoint.h"
+#include "fault/poison.h"
+#include "fault/uffd.h"
+#include "frame/transport.h"
+#include "swap/read_ahead.h"
+#include "swap/swap_cache.h"
+
+#include <errno.h>
+
+/* Read-ahead may fill at most this part of the frames with one window. */
+#define WINDOW_SHARE 16
+/* Beyond this part of the slots in use, a page-in gives its slot back (three quarters): the next page-outs need it more. */
+#define KEEP_SLOTS_NUMERATOR 3
+#define KEEP_SLOTS_DENOMINATOR 4
+
+/* ---- starting ---- */
+
+/* Adds a slot to the growing read if it lies next to it, else to a new one. Return: false: all requests are in flight. */
+static bool read_add(context *ctx, swap_entry entry, frame_id frame) {
+    void *memory = frame_address(ctx->pool, frame);
+    io_request *request = ctx->reading;
+    if (request && swap_entry_equal(entry, swap_entry_after(request->first, request->pages)) &&
+        io_request_add(request, memory))
+        return true;
+    io_request *fresh = io_request_get(&ctx->io, IO_READ, ctx->pool->areas[swap_entry_area(entry)].fd, entry);
+    if (!fresh)
+        return false;
+    if (request)
+        context_send(ctx, request);
+    ctx->reading = fresh;
+    return io_request_add(fresh, memory);
+}
+
+int page_in_start(context *ctx, swap_entry entry) {
+    uswap_pool *pool = ctx->pool;
+    frame_id frame;
+    if (frame_take_fill(pool, 1, FRAME_FAULT, &frame) != 1)
+        return -ENOMEM;
+    if (!read_add(ctx, entry, frame)) {
+        frame_drop(pool, frame, 1);
+        return -EAGAIN;
+    }
+    /* The page lock excludes every other reader of this slot. */
+    bool claimed = swap_cache_claim_read(pool, entry, frame, SLOT_WANTED);
+    INVARIANT(I7, claimed);
+    FAILPOINT(page_in_claimed);
+    return 0;
+}
+
+/* Frames for a window: a run of places, taken together so that they can be moved in together. */
+typedef struct {
+    frame_id next;
+    uint32_t left;
+} frame_run;
+
+static bool next_frame(context *ctx, frame_run *run, uint32_t want, frame_id *frame) {
+    if (run->left == 0)
+        run->left = frame_take_fill(ctx->pool, want, FRAME_AHEAD, &run->next);
+    if (run->left == 0)
+        return false;
+    *frame = run->next++;
+    run->left--;
+    return true;
+}
+
+/* Claims one page for reading if it is out and idle. Return: false when frames or requests have run out. */
+static bool read_ahead_page(context *ctx, region *r, size_t page, frame_run *run, uint32_t want, uint64_t flags) {
+    uswap_pool *pool = ctx->pool;
+    page_word *word = &r->object.words[page];
+    frame_id frame;
+    if (page_state_of(page_load(word)) != PAGE_SWAPPED || !page_try_lock(word))
+        return true;
+    bool go_on = true;
+    uint64_t now = page_load(word);
+    swap_entry entry = page_entry_of(now);
+    if (page_state_of(now) == PAGE_SWAPPED && slot_state_of(swap_cache_load(pool, entry)) == CACHE_NONE) {
+        go_on = next_frame(ctx, run, want, &frame);
+        if (go_on && !read_add(ctx, entry, frame)) {
+            run->next--;
+            run->left++;
+            go_on = false;
+        } else if (go_on) {
+            bool claimed = swap_cache_claim_read(pool, entry, frame, flags);
+            INVARIANT(I7, claimed);
+            swap_cache_count_read(pool, 0, 0, 1);
+        }
+    }
+    page_unlock(word);
+    return go_on;
+}
+
+uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker) {
+    frame_run run = {0};
+    uint32_t looked = 0;
+    for (; looked < count; looked++) {
+        /* In ascending order of addresses, and so mostly of slots: then neighbours share a request. */
+        uint32_t step = stride > 0 ? looked : count - 1 - looked;
+        int64_t page = first + stride * (int64_t)step;
+        if (page < 0 || (uint64_t)page >= r->object.pages)
+            continue;
+        uint64_t flags = SLOT_AHEAD | (marker && step == 0 ? SLOT_MARKER : 0);
+        if (!read_ahead_page(ctx, r, (size_t)page, &run, count - looked, flags))
+            break;
+    }
+    if (run.left > 0)
+        frame_drop(ctx->pool, run.next, run.left);
+    return looked;
+}
+
+void page_in_ahead(context *ctx, region *r, size_t page) {
+    uswap_pool *pool = ctx->pool;
+    uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
+    uint64_t limit = atomic_load_explicit(&pool->frames.budget->limit_frames, memory_order_relaxed);
+    uint32_t maximum = (uint32_t)MIN_OF((uint64_t)pool->options.read_ahead_pages, limit / WINDOW_SHARE);
+    if (advice == USWAP_ADVICE_RANDOM)
+        return;
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, advice == USWAP_ADVICE_SEQUENTIAL);
+    if (plan.count > 0)
+        page_in_window(ctx, r, plan.first, plan.stride, plan.count, true);
+}
+
+/* ---- ending ---- */
+
+static void poison(context *ctx, page_ref owner, swap_entry entry) {
+    uswap_pool *pool = ctx->pool;
+    frame_id frame;
+    uint64_t flags;
+    region *r = region_get_by_ref(&pool->regions, owner);
+    size_t page = page_ref_page(owner);
+    if (r) {
+        page_word *word = &r->object.words[page];
+        page_lock(word);
+        uint64_t now = page_load(word);
+        if (page_state_of(now) == PAGE_SWAPPED && swap_entry_equal(page_entry_of(now), entry)) {
+            bool taken = swap_cache_take(pool, entry, CACHE_READING, &frame, &flags);
+            INVARIANT(I8, taken);
+            frame_drop(pool, frame, 1);
+            page_set_state(word, PAGE_POISONED, SWAP_ENTRY_NONE);
+            atomic_fetch_add(&r->poisoned_pages, 1);
+            atomic_fetch_sub(&r->swapped_pages, 1);
+            STAT_ADD(pool, poisoned_pages, 1);
+            poison_map(pool, region_address(r, page));
+            swap_map_put(pool, entry);
+            page_unlock(word);
+            region_put(r);
+            return;
+        }
+        page_unlock(word);
+        region_put(r);
+    }
+    if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
+        frame_drop(pool, frame, 1);
+}
+
+/* Whether the memory has what the slot should have. */
+static bool is_right(uswap_pool *pool, swap_entry entry, void *memory) {
+    FAILPOINT_DATA(page_in_hash, memory, PAGE_BYTES);
+    if (!pool->options.verify)
+        return true;
+    page_hash expected = swap_map_hash(pool, entry), found = page_hash_of(memory, pool->hash_seed);
+    return expected.low == found.low && expected.high == found.high;
+}
+
+/* The second try of a page whose request failed or whose contents are wrong. */
+static bool read_again(uswap_pool *pool, io_request *request, swap_entry entry, void *memory) {
+    int status = FAILPOINT(page_in_one);
+    if (status == 0)
+        status = io_page_sync(IO_READ, request->fd, memory, swap_entry_slot(entry));
+    if (status != 0) {
+        STAT_ADD(pool, read_errors, 1);
+        return false;
+    }
+    if (is_right(pool, entry, memory))
+        return true;
+    STAT_ADD(pool, hash_errors, 1);
+    return false;
+}
+
+/* Pages that can be mapped by one call: neighbours in one region, with frames in neighbouring places, all locked. */
+typedef struct {
+    region *r;
+    size_t page;
+    frame_id frame;
+    uint32_t count;
+    swap_entry entry[IO_REQUEST_PAGES_MAX];
+} map_run;
+
+static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry entry, unsigned generation) {
+    frame_id frame;
+    if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
+        frame_drop(pool, frame, 1);
+    else
+        ring_push_page(pool, page_ref_of(r, page), generation);
+}
+
+static bool keeps_slot(uswap_pool *pool, swap_entry entry) {
+    const swap_area *area = &pool->areas[swap_entry_area(entry)];
+    if (!pool->options.overcommit)
+        return true;
+    return atomic_load_explicit(&area->used_slots, memory_order_relaxed) / KEEP_SLOTS_NUMERATOR <
+           area->total_slots / KEEP_SLOTS_DENOMINATOR;
+}
+
+void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep) {
+    page_word *word = &r->object.words[page];
+    bool kept = keep && keeps_slot(pool, entry);
+    page_set_state(word, PAGE_RESIDENT, kept ? entry : SWAP_ENTRY_NONE);
+    if (!kept)
+        swap_map_put(pool, entry);
+    atomic_fetch_add_explicit(&r->mapped_pages, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&r->swapped_pages, 1, memory_order_relaxed);
+    STAT_ADD(pool, mapped_pages, 1);
+    ring_push_page(pool, page_ref_of(r, page), page_generation_of(page_load(word)));
+}
+
+static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
+    uswap_pool *pool = ctx->pool;
+    if (run->count == 0)
+        return;
+    uint32_t done = 0;
+    int status = FAILPOINT(page_in_map);
+    if (status == 0)
+        status = transport_in(pool, region_address(run->r, run->page), run->frame, run->count, &done);
+    for (uint32_t i = 0; i < run->count; i++) {
+        size_t page = run->page + i;
+        page_word *word = &run->r->object.words[page];
+        frame_id frame;
+        uint64_t flags;
+        if (i < done) {
+            bool taken = swap_cache_take(pool, run->entry[i], CACHE_READING, &frame, &flags);
+            INVARIANT(I8, taken);
+            if (flags & SLOT_WANTED)
+                STAT_ADD(pool, stall_ns, stall_ns);
+            page_in_arrived(pool, run->r, page, run->entry[i], true);
+        } else {
+            keep_in_cache(pool, run->r, page, run->entry[i], page_generation_of(page_load(word)));
+        }
+        page_unlock(word);
+    }
+    if (done < run->count) /* who waits faults again, and finds the frame in the cache */
+        uffd_wake(pool->uffd, region_address(run->r, run->page + done), (size_t)(run->count - done) << PAGE_SHIFT);
+    region_put(run->r);
+    run->count = 0;
+}
+
+/* Locks the page for mapping. It joins the run if it is its neighbour and free, else starts a run of its own. */
+static void run_lock(context *ctx, map_run *run, region *r, size_t page, frame_id frame, uint64_t stall_ns) {
+    page_word *word = &r->object.words[page];
+    bool joins = run->count > 0 && run->r == r && run->page + run->count == page && run->frame + run->count == frame;
+    if (joins && page_try_lock(word)) {
+        region_put(r); /* the run has a reference */
+        return;
+    }
+    run_finish(ctx, run, stall_ns); /* now no page is locked, and waiting is allowed */
+    page_lock(word);
+    run->r = r;
+    run->page = page;
+    run->frame = frame;
+}
+
+/* READING, contents right: maps the page, or leaves it in the cache. */
+static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t stall_ns) {
+    uswap_pool *pool = ctx->pool;
+    uint64_t word = swap_cache_load(pool, entry);
+    page_ref owner = swap_map_owner(pool, entry);
+    frame_id frame = slot_frame_of(word);
+    size_t page = page_ref_page(owner);
+    region *r = slot_count_of(word) > 0 ? region_get_by_ref(&pool->regions, owner) : NULL;
+    read_wish wish = !r ? WISH_KEEP : (word & SLOT_MARKER ? WISH_IF_WANTED : WISH_MAP);
+    unsigned generation = r ? page_generation_of(page_load(&r->object.words[page])) : 0;
+    cache_end end = swap_cache_end_read(pool, entry, wish, &frame);
+    if (end == END_DROP)
+        frame_drop(pool, frame, 1);
+    if (end == END_KEEP && r)
+        ring_push_page(pool, owner, generation);
+    if (end != END_MAP) {
+        if (r)
+            region_put(r);
+        return;
+    }
+    run_lock(ctx, run, r, page, frame, stall_ns);
+    uint64_t now = page_load(&run->r->object.words[page]);
+    if (page_state_of(now) == PAGE_SWAPPED && swap_entry_equal(page_entry_of(now), entry)) {
+        run->entry[run->count++] = entry;
+        return;
+    }
+    /* Discarded while it was read: the slot has no user any more. */
+    page_unlock(&run->r->object.words[page]);
+    if (run->count == 0)
+        region_put(run->r);
+    if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
+        frame_drop(pool, frame, 1);
+}
+
+void page_in_complete(context *ctx, io_request *request) {
+    uswap_pool *pool = ctx->pool;
+    int failure = FAILPOINT(page_in_read);
+    bool whole = failure == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
+    uint64_t stall_ns = clock_now_ns() - request->submitted_ns;
+    map_run run;
+    run.count = 0;
+    for (uint32_t i = 0; i < request->pages; i++) {
+        swap_entry entry = swap_entry_after(request->first, i);
+        void *memory = frame_address(pool, slot_frame_of(swap_cache_load(pool, entry)));
+        bool right = (whole && is_right(pool, entry, memory)) || read_again(pool, request, entry, memory);
+        if (right) {
+            settle_page(ctx, &run, entry, stall_ns);
+        } else {
+            run_finish(ctx, &run, stall_ns); /* poison waits for a page lock: none may be held */
+            poison(ctx, swap_map_owner(pool, entry), entry);
+        }
+    }
+    run_finish(ctx, &run, stall_ns);
+}

@@ -1,0 +1,30 @@
+/*
+ * page_in.h - from the slot into the region: starting reads, reading ahead, and ending reads.
+ *
+ * Owns: the order of steps from NONE over READING to a mapped page or a page left in the swap cache, and what happens when the
+ * contents cannot be had. Fault and prefetch call it; completions come back through the context (context.c).
+ */
+#ifndef USWAP_SWAP_PAGE_IN_H
+#define USWAP_SWAP_PAGE_IN_H
+
+#include "pool.h"
+
+/* Starts the read of a SWAPPED page whose slot is NONE. Return: 0, -ENOMEM (no frame), -EAGAIN (all requests are in flight).
+ * Context: page locked. => request in ctx->reading; context_submit sends it. */
+int page_in_start(context *ctx, swap_entry entry);
+
+/* A fault on a swapped page: reads ahead what its stream will want next. Context: no page locked. */
+void page_in_ahead(context *ctx, region *r, size_t page);
+
+/* Reads pages first, first + stride, ... as far as speculative frames go. marker: leave the first of them in the cache.
+ * Return: how many of the count pages were looked at. Context: no page locked. */
+uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker);
+
+/* The page's frame is mapped: states, counts, ring. keep: the slot has the same contents and stays the page's, unless slots are
+ * scarce. Context: page locked, SWAPPED. */
+void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep);
+
+/* A read has ended. Context: no page locked. */
+void page_in_complete(context *ctx, io_request *request);
+
+#endif
