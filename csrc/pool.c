@@ -31,10 +31,11 @@ int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err) {
     if (!pool)
         return error_set(err, USWAP_E_CLOSED, 0, "pool", NULL, "the pool is closed");
     if (pool->owner_pid != getpid())
-        return error_set(err, USWAP_E_FORKED, 0, "pool", NULL,
-                         "this pool belongs to process %d, of which this one (%d) is a fork: make a pool in the child, or start "
-                         "it by spawn or forkserver",
-                         (int)pool->owner_pid, (int)getpid());
+        return error_set(
+            err, USWAP_E_FORKED, 0, "pool", NULL,
+            "this pool belongs to process %d, of which this one (%d) is a fork: make a pool in the child, or start "
+            "it by spawn or forkserver",
+            (int)pool->owner_pid, (int)getpid());
     signals_block(guard->saved_mask);
     return 0;
 }
@@ -81,12 +82,13 @@ EXPORT uint64_t uswap_minimum_limit_bytes(void) {
 
 static int check_options(const uswap_options *options, uswap_error *err) {
     if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "pool", NULL, "this machine has pages of %ld bytes; uswap needs 4096",
-                         sysconf(_SC_PAGESIZE));
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "pool", NULL,
+                         "this machine has pages of %ld bytes; uswap needs 4096", sysconf(_SC_PAGESIZE));
     if (options->limit_bytes < uswap_minimum_limit_bytes())
-        return error_set(err, USWAP_E_LIMIT, 0, "pool", NULL,
-                         "a limit of %llu bytes is below the minimum of %llu: threads could not make progress with less",
-                         (unsigned long long)options->limit_bytes, (unsigned long long)uswap_minimum_limit_bytes());
+        return error_set(
+            err, USWAP_E_LIMIT, 0, "pool", NULL,
+            "a limit of %llu bytes is below the minimum of %llu: threads could not make progress with less",
+            (unsigned long long)options->limit_bytes, (unsigned long long)uswap_minimum_limit_bytes());
     if (options->transport > USWAP_TRANSPORT_COPY || options->io_kind > USWAP_IO_SYNC)
         return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "no such transport or I/O backend");
     if (options->fault_around_pages < 1 || options->reclaim_batch_pages < 1 || options->reclaim_batch_pages > 65536 ||
@@ -97,13 +99,15 @@ static int check_options(const uswap_options *options, uswap_error *err) {
 }
 
 static int refuse_uffd(uswap_error *err, int os_errno) {
-    const char *cause = os_errno == ENOSYS ? "this kernel has no userfaultfd, or a seccomp filter hides it"
-                                           : "userfaultfd is not permitted to this user (or a seccomp filter refuses it)";
-    return error_set(err, USWAP_E_UNSUPPORTED, os_errno, "userfaultfd", NULL,
-                     "%s: %s. Allow it with 'sudo sysctl -w vm.unprivileged_userfaultfd=1' or, from kernel 6.1 on, 'sudo setfacl "
-                     "-m u:%u:rw /dev/userfaultfd'; in a container pass '--device /dev/userfaultfd' or a seccomp profile that "
-                     "allows userfaultfd. 'uswap doctor' says more",
-                     cause, strerror(os_errno), (unsigned)getuid());
+    const char *cause = os_errno == ENOSYS
+                            ? "this kernel has no userfaultfd, or a seccomp filter hides it"
+                            : "userfaultfd is not permitted to this user (or a seccomp filter refuses it)";
+    return error_set(
+        err, USWAP_E_UNSUPPORTED, os_errno, "userfaultfd", NULL,
+        "%s: %s. Allow it with 'sudo sysctl -w vm.unprivileged_userfaultfd=1' or, from kernel 6.1 on, 'sudo setfacl "
+        "-m u:%u:rw /dev/userfaultfd'; in a container pass '--device /dev/userfaultfd' or a seccomp profile that "
+        "allows userfaultfd. 'uswap doctor' says more",
+        cause, strerror(os_errno), (unsigned)getuid());
 }
 
 static int open_uffd(uswap_pool *pool, uswap_error *err) {
@@ -119,8 +123,7 @@ static int open_uffd(uswap_pool *pool, uswap_error *err) {
     if (status != 0)
         return refuse_uffd(err, -status);
     if ((pool->options.transport == USWAP_TRANSPORT_MOVE && !can_move) || !can_copy)
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "userfaultfd", NULL,
-                         "this kernel lacks %s: use %s",
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "userfaultfd", NULL, "this kernel lacks %s: use %s",
                          can_copy ? "UFFDIO_MOVE (6.8)" : "write-protection by userfaultfd (5.7)",
                          can_copy ? "transport=\"auto\"" : "a newer kernel");
     pool->use_move = can_move && pool->options.transport != USWAP_TRANSPORT_COPY;
@@ -128,7 +131,8 @@ static int open_uffd(uswap_pool *pool, uswap_error *err) {
     pool->self_mem_fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
     if (pool->self_mem_fd < 0 && !pool->use_move)
         return error_set(err, USWAP_E_UNSUPPORTED, errno, "open", "/proc/self/mem",
-                         "the copy transport reads pages through /proc/self/mem, which cannot be opened: %s", strerror(errno));
+                         "the copy transport reads pages through /proc/self/mem, which cannot be opened: %s",
+                         strerror(errno));
     return 0;
 }
 
@@ -316,8 +320,9 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     if (frames_over(pool) > 0 && !evict_to_limit(pool)) {
         frame_pool_set_limit(&pool->frames, before, pool->options.background);
         pool->options.limit_bytes = before << PAGE_SHIFT;
-        return error_set(err, USWAP_E_BUSY, 0, "limit", NULL,
-                         "the limit stays as it was: pages are pinned by the kernel (direct I/O in flight), or swap is full");
+        return error_set(
+            err, USWAP_E_BUSY, 0, "limit", NULL,
+            "the limit stays as it was: pages are pinned by the kernel (direct I/O in flight), or swap is full");
     }
     event_signal(&pool->native.pressure);
     return 0;

@@ -64,19 +64,19 @@ typedef struct {
     parked_fault *parked; /* ring [PARKED_MAX], fault thread only */
     small_lock orders_lock;
     prefetch_order orders[PREFETCH_ORDERS]; /* o */
-    uint32_t orders_count;     /* o: under orders_lock */
+    uint32_t orders_count;                  /* o: under orders_lock */
 } fault_thread;
 
 typedef struct {
     pthread_t thread;
     bool started;
     _Atomic uint32_t stop;
-    _Atomic uint32_t attached;  /* a steering thread exists */
-    _Atomic uint32_t detaching; /* it is to go */
-    _Atomic uint32_t exhausted; /* the last eviction found nothing that could leave */
-    _Atomic uint32_t signalled; /* since somebody last went to sleep on pressure */
+    _Atomic uint32_t attached;   /* a steering thread exists */
+    _Atomic uint32_t detaching;  /* it is to go */
+    _Atomic uint32_t exhausted;  /* the last eviction found nothing that could leave */
+    _Atomic uint32_t signalled;  /* since somebody last went to sleep on pressure */
     _Atomic uint64_t steered_ns; /* when the steering thread last began or ended an eviction */
-    event pressure;             /* signalled when free frames fall below the low watermark */
+    event pressure;              /* signalled when free frames fall below the low watermark */
     _Atomic uint64_t wakeups;
 } reclaimer;
 
@@ -109,8 +109,8 @@ struct uswap_pool {
     _Atomic uint32_t frame_waiters;
     _Atomic uint64_t writes_in_flight;
     _Atomic uint32_t evictors; /* threads inside page_out */
-    gate gate; /* everybody who changes pages, slots or frames is inside */
-    _Atomic uint32_t stripe; /* which of several areas of equal priority is next */
+    gate gate;                 /* everybody who changes pages, slots or frames is inside */
+    _Atomic uint32_t stripe;   /* which of several areas of equal priority is next */
 };
 
 /* All pools of this process, for the handlers of forks and signals. (fork.c) */

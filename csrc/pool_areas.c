@@ -41,10 +41,11 @@ int pool_reserve_slots(uswap_pool *pool, uint64_t pages, uswap_error *err) {
     uint64_t missing = make_room(pool, reserved + SLACK_SLOTS + STAT_GET(pool, bad_slots), &cause);
     if (missing > 0 && !pool->options.overcommit) {
         const char *why = cause.status ? cause.detail : "the swap areas are too small";
-        return error_set(err, USWAP_E_NO_MEMORY, cause.status ? cause.os_errno : ENOSPC, "region", cause.path,
-                         "no swap space for a region of %llu bytes: %llu bytes are missing (%.300s). Add a swap area, or use "
-                         "overcommit=True",
-                         (unsigned long long)(pages << PAGE_SHIFT), (unsigned long long)(missing << PAGE_SHIFT), why);
+        return error_set(
+            err, USWAP_E_NO_MEMORY, cause.status ? cause.os_errno : ENOSPC, "region", cause.path,
+            "no swap space for a region of %llu bytes: %llu bytes are missing (%.300s). Add a swap area, or use "
+            "overcommit=True",
+            (unsigned long long)(pages << PAGE_SHIFT), (unsigned long long)(missing << PAGE_SHIFT), why);
     }
     atomic_store(&pool->reserved_slots, reserved);
     return 0;
@@ -60,8 +61,7 @@ static void describe(const swap_area *area, uswap_area_info *info) {
     info->notes = area->notes;
     info->priority = area->priority;
     info->size_bytes = area->total_slots << PAGE_SHIFT;
-    info->allocated_bytes =
-        area->notes & USWAP_AREA_NO_FALLOCATE ? 0 : atomic_load(&area->usable_slots) << PAGE_SHIFT;
+    info->allocated_bytes = area->notes & USWAP_AREA_NO_FALLOCATE ? 0 : atomic_load(&area->usable_slots) << PAGE_SHIFT;
     info->used_bytes = atomic_load(&area->used_slots) << PAGE_SHIFT;
     memcpy(info->path, area->path, sizeof info->path);
 }

@@ -108,7 +108,8 @@ static void check_region(check *c, const region *r) {
         check_page(c, r, page);
     }
     memory_unmap(c->in_ring, bytes);
-    if (c->resident - resident != atomic_load(&r->mapped_pages) || c->swapped - swapped != atomic_load(&r->swapped_pages))
+    if (c->resident - resident != atomic_load(&r->mapped_pages) ||
+        c->swapped - swapped != atomic_load(&r->swapped_pages))
         fail(c, "I1", "region '%s' counts %llu pages in and %llu out; there are %llu and %llu", r->name,
              (ull)atomic_load(&r->mapped_pages), (ull)atomic_load(&r->swapped_pages), (ull)(c->resident - resident),
              (ull)(c->swapped - swapped));
@@ -173,8 +174,8 @@ static uint64_t open_slots(const uswap_pool *pool, const swap_area *area) {
 static void check_area(check *c, const swap_area *area) {
     uint64_t used = check_slots(c, area), open = open_slots(c->pool, area), taken = atomic_load(&area->used_slots);
     if (!c->failed && used + open != taken)
-        fail(c, "I6", "area %u: %llu slots are taken, but %llu are in use and %llu in open clusters", area->index, (ull)taken,
-             (ull)used, (ull)open);
+        fail(c, "I6", "area %u: %llu slots are taken, but %llu are in use and %llu in open clusters", area->index,
+             (ull)taken, (ull)used, (ull)open);
 }
 
 /* ---- sums ---- */
@@ -185,8 +186,8 @@ static void check_sums(check *c) {
     uint64_t idle = atomic_load(&budget->idle_frames), metadata = atomic_load(&budget->metadata_frames);
     uint64_t used = atomic_load(&budget->used_frames), limit = atomic_load(&budget->limit_frames);
     if (used != c->resident + c->cached + idle + metadata)
-        fail(c, "I1", "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu for metadata", (ull)used,
-             (ull)c->resident, (ull)c->cached, (ull)idle, (ull)metadata);
+        fail(c, "I1", "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu for metadata",
+             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)metadata);
     if (used > limit && atomic_load(&budget->over_limit_events) == 0)
         fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
     if (c->uses != c->with_entry)
@@ -196,9 +197,11 @@ static void check_sums(check *c) {
              (ull)pool->frames.fill.taken + pool->frames.catch.taken, (ull)c->cached, (ull)idle);
     if (c->resident != STAT_GET(pool, mapped_pages) || c->cached != STAT_GET(pool, cached_pages) ||
         c->held_locked != STAT_GET(pool, locked_pages) || c->held_pinned != STAT_GET(pool, pinned_pages))
-        fail(c, "I1", "stats count %llu mapped, %llu cached, %llu locked, %llu pinned; there are %llu, %llu, %llu, %llu",
+        fail(c, "I1",
+             "stats count %llu mapped, %llu cached, %llu locked, %llu pinned; there are %llu, %llu, %llu, %llu",
              (ull)STAT_GET(pool, mapped_pages), (ull)STAT_GET(pool, cached_pages), (ull)STAT_GET(pool, locked_pages),
-             (ull)STAT_GET(pool, pinned_pages), (ull)c->resident, (ull)c->cached, (ull)c->held_locked, (ull)c->held_pinned);
+             (ull)STAT_GET(pool, pinned_pages), (ull)c->resident, (ull)c->cached, (ull)c->held_locked,
+             (ull)c->held_pinned);
 }
 
 static void check_all(check *c) {

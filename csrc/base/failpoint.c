@@ -53,7 +53,8 @@ static void stop_here(failpoint *point) {
 }
 
 static void delay(int64_t microseconds) {
-    struct timespec time = {.tv_sec = (time_t)(microseconds / 1000000), .tv_nsec = (long)(microseconds % 1000000) * 1000};
+    struct timespec time = {.tv_sec = (time_t)(microseconds / 1000000),
+                            .tv_nsec = (long)(microseconds % 1000000) * 1000};
     while (nanosleep(&time, &time) != 0 && errno == EINTR) {
     }
 }
@@ -189,7 +190,6 @@ EXPORT int uswap_syncpoint_release(const char *name, uswap_error *err) {
     return not_built(err);
 }
 
-EXPORT void uswap_failpoints_reset(void) {
-}
+EXPORT void uswap_failpoints_reset(void) {}
 
 #endif

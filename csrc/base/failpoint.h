@@ -10,28 +10,28 @@
 #include "base/base.h"
 
 #define FAILPOINT_NAMES(X)                                                                                             \
-    X(fault_message, "fault.message")             /* a message was read, nothing decided                           */  \
-    X(fault_locked, "fault.locked")               /* the page lock is held                                         */  \
-    X(fault_park, "fault.park")                   /* a fault is parked for want of a frame                         */  \
-    X(page_in_claimed, "page_in.claimed")         /* the slot is READING, the read not yet submitted               */  \
-    X(page_in_read, "page_in.read")               /* the read has ended; error: as if the device had said so       */  \
-    X(page_in_one, "page_in.one")                 /* the single-page retry of a failed read                        */  \
-    X(page_in_hash, "page_in.hash")               /* flip: the contents read are damaged                           */  \
-    X(page_in_map, "page_in.map")                 /* before the frame enters the region                            */  \
-    X(page_out_isolated, "page_out.isolated")     /* the frames have left the region                               */  \
-    X(page_out_slot, "page_out.slot")             /* error: no slot to be had                                      */  \
-    X(page_out_published, "page_out.published")   /* page words and slot words are set, the write not submitted    */  \
-    X(page_out_written, "page_out.written")       /* the write has ended; error: as if the device had said so      */  \
-    X(page_out_one, "page_out.one")               /* the single-page retry of a failed write                       */  \
-    X(page_out_drop, "page_out.drop")             /* before frames are given back                                  */  \
-    X(uffd_move, "uffd.move")                     /* error: UFFDIO_MOVE fails                                      */  \
-    X(uffd_copy, "uffd.copy")                     /* error: UFFDIO_COPY fails                                      */  \
-    X(uffd_zeropage, "uffd.zeropage")             /* error: UFFDIO_ZEROPAGE fails                                  */  \
-    X(discard_locked, "discard.locked")           /* the page lock is held by a discard                            */  \
-    X(region_destroy, "region.destroy")           /* the region is closed to new faults                            */  \
-    X(area_fallocate, "area.fallocate")           /* error: the disk is full                                       */  \
-    X(reclaimer_late, "reclaimer.late")           /* the steering thread has a batch to evict                      */  \
-    X(fork_child, "fork.child")                   /* in the child, before its handlers are set                     */
+    X(fault_message, "fault.message")           /* a message was read, nothing decided                           */    \
+    X(fault_locked, "fault.locked")             /* the page lock is held                                         */    \
+    X(fault_park, "fault.park")                 /* a fault is parked for want of a frame                         */    \
+    X(page_in_claimed, "page_in.claimed")       /* the slot is READING, the read not yet submitted               */    \
+    X(page_in_read, "page_in.read")             /* the read has ended; error: as if the device had said so       */    \
+    X(page_in_one, "page_in.one")               /* the single-page retry of a failed read                        */    \
+    X(page_in_hash, "page_in.hash")             /* flip: the contents read are damaged                           */    \
+    X(page_in_map, "page_in.map")               /* before the frame enters the region                            */    \
+    X(page_out_isolated, "page_out.isolated")   /* the frames have left the region                               */    \
+    X(page_out_slot, "page_out.slot")           /* error: no slot to be had                                      */    \
+    X(page_out_published, "page_out.published") /* page words and slot words are set, the write not submitted    */    \
+    X(page_out_written, "page_out.written")     /* the write has ended; error: as if the device had said so      */    \
+    X(page_out_one, "page_out.one")             /* the single-page retry of a failed write                       */    \
+    X(page_out_drop, "page_out.drop")           /* before frames are given back                                  */    \
+    X(uffd_move, "uffd.move")                   /* error: UFFDIO_MOVE fails                                      */    \
+    X(uffd_copy, "uffd.copy")                   /* error: UFFDIO_COPY fails                                      */    \
+    X(uffd_zeropage, "uffd.zeropage")           /* error: UFFDIO_ZEROPAGE fails                                  */    \
+    X(discard_locked, "discard.locked")         /* the page lock is held by a discard                            */    \
+    X(region_destroy, "region.destroy")         /* the region is closed to new faults                            */    \
+    X(area_fallocate, "area.fallocate")         /* error: the disk is full                                       */    \
+    X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict                      */    \
+    X(fork_child, "fork.child")                 /* in the child, before its handlers are set                     */
 
 typedef enum {
 #define FAILPOINT_ID(id, name) FAILPOINT_##id,

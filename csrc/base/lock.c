@@ -13,7 +13,8 @@
 #define PARKING_SLOTS 256
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
-    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000U), .tv_nsec = (long)(timeout_ns % 1000000000U)};
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000U),
+                               .tv_nsec = (long)(timeout_ns % 1000000000U)};
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &timeout : NULL, NULL, 0);
 }
 
@@ -50,9 +51,7 @@ void small_lock_release(small_lock *lock) {
         futex_wake(&lock->state, 1);
 }
 
-static struct {
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t count;
-} parking_lot[PARKING_SLOTS];
+static struct { _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t count; } parking_lot[PARKING_SLOTS];
 
 static _Atomic uint32_t *parking_word(const void *address) {
     uint64_t mixed = ((uintptr_t)address >> 3) * UINT64_C(0x9E3779B97F4A7C15);

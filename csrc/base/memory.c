@@ -8,8 +8,7 @@ static size_t whole_pages(size_t bytes) {
 
 void *memory_map(size_t bytes) {
     size_t length = whole_pages(bytes);
-    void *address =
-        mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED)
         return NULL;
     madvise(address, length, MADV_NOHUGEPAGE);

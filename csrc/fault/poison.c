@@ -63,7 +63,8 @@ static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
         if (child) {
             put_text(l, "uswap: this process was forked and touched its parent's memory: ");
             say_where(l, r, address);
-            put_text(l, "; regions are not inherited by a fork: use spawn or forkserver, or make a pool in the child\n");
+            put_text(l,
+                     "; regions are not inherited by a fork: use spawn or forkserver, or make a pool in the child\n");
             return true;
         }
         size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;

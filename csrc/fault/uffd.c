@@ -91,8 +91,8 @@ int uffd_query_features(uint64_t *features) {
 int uffd_register(int uffd, void *start, size_t bytes, unsigned modes) {
     struct uffdio_register arg = {
         .range = {.start = (uintptr_t)start, .len = bytes},
-        .mode = (modes & UFFD_MISSING ? UFFDIO_REGISTER_MODE_MISSING : 0) |
-                (modes & UFFD_WP ? UFFDIO_REGISTER_MODE_WP : 0),
+        .mode =
+            (modes & UFFD_MISSING ? UFFDIO_REGISTER_MODE_MISSING : 0) | (modes & UFFD_WP ? UFFDIO_REGISTER_MODE_WP : 0),
     };
     return uffd_ioctl(uffd, UFFDIO_REGISTER, &arg);
 }

@@ -18,10 +18,10 @@ typedef struct {
     unsigned char *base;
     frame_id first; /* id of its first place */
     uint32_t places;
-    uint32_t cursor; /* a: where the next search starts (word of the bitmap) */
-    uint32_t taken;  /* a */
+    uint32_t cursor;  /* a: where the next search starts (word of the bitmap) */
+    uint32_t taken;   /* a */
     uint64_t *bitmap; /* a: 1 = taken */
-} arena;             /* a: under lock */
+} arena;              /* a: under lock */
 
 /* Return: 0 or -errno. */
 int arena_init(arena *a, frame_id first, uint32_t places);

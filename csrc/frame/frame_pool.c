@@ -49,8 +49,8 @@ uint64_t frame_pool_free(const frame_pool *frames) {
 
 static void note_peak(frame_budget *budget, uint64_t used) {
     uint64_t peak = atomic_load_explicit(&budget->peak_frames, memory_order_relaxed);
-    while (used > peak && !atomic_compare_exchange_weak_explicit(&budget->peak_frames, &peak, used, memory_order_relaxed,
-                                                                 memory_order_relaxed)) {
+    while (used > peak && !atomic_compare_exchange_weak_explicit(&budget->peak_frames, &peak, used,
+                                                                 memory_order_relaxed, memory_order_relaxed)) {
     }
 }
 
@@ -79,7 +79,7 @@ static bool pop_idle(frame_pool *frames, frame_id *frame) {
 }
 
 static void forget_frames(uswap_pool *pool, frame_id first, uint32_t count) {
-    /* A write that is still pinning the frame keeps it until it ends; what it writes is what it pinned (FACTS 62). */
+    /* A write that is still pinning the frame keeps it until it ends; what it writes is what it pinned (K6). */
     int status = madvise(frame_address(pool, first), (size_t)count << PAGE_SHIFT, MADV_DONTNEED);
     INVARIANT(I1, status == 0);
 }

@@ -36,8 +36,8 @@ typedef struct {
     _Atomic uint64_t high_frames;
     _Atomic uint32_t over_grant; /* charges of FRAME_FAULT that may go over the limit (I9) */
     small_lock idle_lock;
-    frame_id *idle;       /* i: stack of populated frames (recycle) */
-    uint32_t idle_count;  /* i */
+    frame_id *idle;      /* i: stack of populated frames (recycle) */
+    uint32_t idle_count; /* i */
     uint32_t idle_capacity;
 } frame_pool; /* i: under idle_lock */
 

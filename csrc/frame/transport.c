@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A frame that has just been read into may be pinned for a moment longer by the completion of the read (FACTS 64: 15 retries
+/* A frame that has just been read into may be pinned for a moment longer by the completion of the read (K7: 15 retries
  * at most were seen). */
 #define PINNED_RETRIES 100
 /* Frames lent by the reserve to one copy. */
@@ -43,7 +43,7 @@ static out_outcome give_up(uswap_pool *pool, unsigned char *address, frame_id fr
     return (out_outcome){.result = result, .frame = FRAME_NONE};
 }
 
-/* Write-protect, copy, discard. A store in between faults and waits for the page lock (FACTS, P2). */
+/* Write-protect, copy, discard. A store in between faults and waits for the page lock (README, Transports). */
 static out_outcome copy_out(uswap_pool *pool, unsigned char *address) {
     frame_id frame = FRAME_NONE;
     if (uffd_write_protect(pool->uffd, address, 1, true, false) != 0)
@@ -156,7 +156,7 @@ int transport_in(uswap_pool *pool, unsigned char *address, frame_id first, uint3
         status = (pool->use_move ? move_in : copy_in)(pool, at, first + *done, count - *done, &step);
         *done += step;
     }
-    if (status == -EEXIST) /* EEXIST does not wake (FACTS 43) */
+    if (status == -EEXIST) /* EEXIST does not wake (K2) */
         uffd_wake(pool->uffd, address + ((size_t)*done << PAGE_SHIFT), PAGE_BYTES);
     return status;
 }

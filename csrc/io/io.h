@@ -13,7 +13,7 @@
 
 #include <sys/uio.h>
 
-/* 1 MiB a request: FACTS and benchmarks/ show the disk at its best from 256 KiB to 1 MiB. */
+/* 1 MiB a request: benchmarks/ shows the disk at its best from 256 KiB to 1 MiB. */
 #define IO_REQUEST_PAGES_MAX 256
 /* Pieces of memory in one request; neighbouring pages make one piece. */
 #define IO_PIECES_MAX 64

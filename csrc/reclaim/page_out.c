@@ -121,7 +121,7 @@ static void choose_oldest(batch *b, uint64_t want, uint64_t *left) {
     uswap_pool *pool = b->ctx->pool;
     ring_entry entries[BATCH_PAGES];
     want = MIN_OF(want, (uint64_t)BATCH_PAGES);
-    while (b->count + b->freed < want && *left > 0) {
+    while (b->count + b->freed<want && * left> 0) {
         uint64_t missing = want - b->count - b->freed;
         uint32_t popped = ring_pop(&pool->ring, entries, (uint32_t)MIN_OF(missing, *left));
         if (popped == 0)
@@ -389,7 +389,8 @@ static void take_back(uswap_pool *pool, swap_entry entry) {
         if (status == 0 && swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
             page_in_arrived(pool, r, page, entry, false);
         }
-    } else if (ours && page_state_of(word) == PAGE_RESIDENT && swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
+    } else if (ours && page_state_of(word) == PAGE_RESIDENT &&
+               swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
         /* A fault copied the contents back while they were written: only the slot is lost. */
         page_set_state(at, PAGE_RESIDENT, SWAP_ENTRY_NONE);
         swap_map_put(pool, entry);

@@ -125,7 +125,8 @@ EXPORT int uswap_reclaimer_attach(uswap_pool *pool, uswap_error *err) {
     uint32_t nobody = 0;
     atomic_store(&pool->native.detaching, 0);
     if (!atomic_compare_exchange_strong(&pool->native.attached, &nobody, 1))
-        status = error_set(err, USWAP_E_BUSY, 0, "reclaimer", NULL, "another thread steers this pool's reclaim already");
+        status =
+            error_set(err, USWAP_E_BUSY, 0, "reclaimer", NULL, "another thread steers this pool's reclaim already");
     api_leave(&guard);
     return status;
 }

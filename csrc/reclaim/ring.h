@@ -23,7 +23,7 @@ typedef struct {
     uint64_t capacity;
     uint64_t head; /* r: oldest */
     uint64_t tail; /* r: next free; tail - head <= capacity */
-} reclaim_ring; /* r: under lock */
+} reclaim_ring;    /* r: under lock */
 
 int ring_init(reclaim_ring *ring, uint64_t capacity);
 void ring_fini(reclaim_ring *ring);

@@ -22,9 +22,8 @@ void page_lock(page_word *page) {
                 return;
             continue;
         }
-        if (!(word & PAGE_WAITERS) &&
-            !atomic_compare_exchange_strong_explicit(page, &word, word | PAGE_WAITERS, memory_order_relaxed,
-                                                     memory_order_relaxed))
+        if (!(word & PAGE_WAITERS) && !atomic_compare_exchange_strong_explicit(
+                                          page, &word, word | PAGE_WAITERS, memory_order_relaxed, memory_order_relaxed))
             continue;
         parking_wait((const void *)page, ticket, 0);
     }

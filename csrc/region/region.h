@@ -55,12 +55,12 @@ typedef struct region {
 
 typedef struct {
     small_lock lock;
-    region *regions;    /* [REGIONS_MAX], lazily touched */
+    region *regions;      /* [REGIONS_MAX], lazily touched */
     uint32_t *by_address; /* t: indexes of live regions, sorted by base */
-    uint32_t live;      /* t */
-    uint32_t highest;   /* t: indexes at or above were never used */
-    uint64_t pages;     /* t: sum of sizes */
-} region_table;         /* t: under lock */
+    uint32_t live;        /* t */
+    uint32_t highest;     /* t: indexes at or above were never used */
+    uint64_t pages;       /* t: sum of sizes */
+} region_table;           /* t: under lock */
 
 int region_table_init(region_table *table);
 void region_table_fini(region_table *table);

@@ -17,8 +17,9 @@ static int advise_discard(region_range *range, uswap_error *err) {
     if (status == 0)
         return 0;
     return error_set(err, USWAP_E_BUSY, -status, "discard", NULL,
-                     status == -EAGAIN ? "the region is being closed"
-                                       : "the range is locked or pinned (at least in part): unlock it before it is discarded");
+                     status == -EAGAIN
+                         ? "the region is being closed"
+                         : "the range is locked or pinned (at least in part): unlock it before it is discarded");
 }
 
 /* The pages of the range go to the head of the reclaim ring, the last one first. */
@@ -77,8 +78,8 @@ static int advise(region_range *range, uint32_t advice, uswap_error *err) {
     return error_set(err, USWAP_E_INVALID, 0, "advise", NULL, "%u is no advice", advice);
 }
 
-EXPORT int uswap_region_advise(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uint32_t advice,
-                               uswap_error *err) {
+EXPORT int uswap_region_advise(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,
+                               uint32_t advice, uswap_error *err) {
     region_range range;
     range_rounding rounding = advice == USWAP_ADVICE_DONTNEED ? RANGE_INSIDE : RANGE_TOUCHED;
     int status = region_range_begin(&range, pool, id, start_bytes, length_bytes, rounding, err);
@@ -105,8 +106,9 @@ EXPORT int uswap_region_protect(uswap_pool *pool, uint64_t id, uint64_t start_by
     } else {
         if (range.count > 0 &&
             mprotect(region_address(range.r, range.first), range.count << PAGE_SHIFT, (int)protection) != 0)
-            status = error_set(err, USWAP_E_OS, errno, "mprotect", NULL, "cannot protect the range: %s%s", strerror(errno),
-                               errno == ENOMEM ? " (each change of protection splits a mapping: see vm.max_map_count)" : "");
+            status =
+                error_set(err, USWAP_E_OS, errno, "mprotect", NULL, "cannot protect the range: %s%s", strerror(errno),
+                          errno == ENOMEM ? " (each change of protection splits a mapping: see vm.max_map_count)" : "");
         region_move_end(range.r);
     }
     region_range_end(&range);

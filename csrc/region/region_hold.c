@@ -127,12 +127,14 @@ static int hold_error(region_range *range, size_t page, int status, uswap_error 
     unsigned long long offset = (unsigned long long)page << PAGE_SHIFT;
     int result;
     if (status == -EIO)
-        result = error_set(err, USWAP_E_SWAP_READ, EIO, "read", NULL,
-                           "region '%s', offset %llu: the page's slot could not be read back, or its checksum is wrong; its "
-                           "contents are lost",
-                           range->r->name, offset);
+        result =
+            error_set(err, USWAP_E_SWAP_READ, EIO, "read", NULL,
+                      "region '%s', offset %llu: the page's slot could not be read back, or its checksum is wrong; its "
+                      "contents are lost",
+                      range->r->name, offset);
     else if (status == -EMFILE)
-        result = error_set(err, USWAP_E_INVALID, 0, "pin", NULL, "a page can be pinned at most %d times", PAGE_PINS_MAX);
+        result =
+            error_set(err, USWAP_E_INVALID, 0, "pin", NULL, "a page can be pinned at most %d times", PAGE_PINS_MAX);
     else
         result = error_set(err, USWAP_E_OS, -status, "pin", NULL, "region '%s', offset %llu is not mapped any more",
                            range->r->name, offset);
@@ -165,8 +167,8 @@ static int hold(region_range *range, hold_kind kind, uswap_error *err) {
     return 0;
 }
 
-static int hold_range(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, hold_kind kind, bool on,
-                      uswap_error *err) {
+static int hold_range(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, hold_kind kind,
+                      bool on, uswap_error *err) {
     region_range range;
     int status = region_range_begin(&range, pool, id, start_bytes, length_bytes, RANGE_TOUCHED, err);
     if (status != 0)
@@ -179,7 +181,8 @@ static int hold_range(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint6
     return status;
 }
 
-EXPORT int uswap_region_lock(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err) {
+EXPORT int uswap_region_lock(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,
+                             uswap_error *err) {
     return hold_range(pool, id, start_bytes, length_bytes, HOLD_LOCK, true, err);
 }
 
@@ -188,10 +191,12 @@ EXPORT int uswap_region_unlock(uswap_pool *pool, uint64_t id, uint64_t start_byt
     return hold_range(pool, id, start_bytes, length_bytes, HOLD_LOCK, false, err);
 }
 
-EXPORT int uswap_region_pin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err) {
+EXPORT int uswap_region_pin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,
+                            uswap_error *err) {
     return hold_range(pool, id, start_bytes, length_bytes, HOLD_PIN, true, err);
 }
 
-EXPORT int uswap_region_unpin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err) {
+EXPORT int uswap_region_unpin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,
+                              uswap_error *err) {
     return hold_range(pool, id, start_bytes, length_bytes, HOLD_PIN, false, err);
 }

@@ -38,13 +38,15 @@ static int prepare_mapping(uswap_pool *pool, void *address, uint64_t bytes, uswa
     madvise(address, bytes, MADV_DONTNEED);
     madvise(address, bytes, MADV_NOHUGEPAGE);
     if (madvise(address, bytes, MADV_DONTFORK) != 0)
-        return error_set(err, USWAP_E_OS, errno, "madvise", NULL, "cannot keep the region out of forks: %s", strerror(errno));
+        return error_set(err, USWAP_E_OS, errno, "madvise", NULL, "cannot keep the region out of forks: %s",
+                         strerror(errno));
     int status = uffd_register(pool->uffd, address, bytes, UFFD_MISSING | UFFD_WP);
     if (status == -EBUSY)
         return error_set(err, USWAP_E_IN_USE, EBUSY, "UFFDIO_REGISTER", NULL,
                          "another userfaultfd watches these addresses already");
     if (status != 0)
-        return error_set(err, USWAP_E_OS, -status, "UFFDIO_REGISTER", NULL, "cannot watch the region: %s", strerror(-status));
+        return error_set(err, USWAP_E_OS, -status, "UFFDIO_REGISTER", NULL, "cannot watch the region: %s",
+                         strerror(-status));
     return 0;
 }
 
@@ -117,7 +119,8 @@ static uint64_t forget_pages(uswap_pool *pool, region *r) {
 
 static void destroy(uswap_pool *pool, region *r) {
     size_t bytes = r->object.pages << PAGE_SHIFT;
-    bool unmapped = atomic_load(&r->quiesced); /* the caller has unmapped it since: those addresses are not ours any more */
+    bool unmapped =
+        atomic_load(&r->quiesced); /* the caller has unmapped it since: those addresses are not ours any more */
     FAILPOINT(region_destroy);
     region_table_retire(&pool->regions, r);
     if (!unmapped) {

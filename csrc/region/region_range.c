@@ -14,9 +14,10 @@ int region_range_begin(region_range *range, uswap_pool *pool, uint64_t id, uint6
     } else {
         uint64_t bytes = (uint64_t)range->r->object.pages << PAGE_SHIFT;
         if (start_bytes > bytes || length_bytes > bytes - start_bytes) {
-            status = error_set(err, USWAP_E_INVALID, 0, "region", NULL,
-                               "bytes %llu to %llu lie outside the region of %llu bytes", (unsigned long long)start_bytes,
-                               (unsigned long long)(start_bytes + length_bytes), (unsigned long long)bytes);
+            status =
+                error_set(err, USWAP_E_INVALID, 0, "region", NULL,
+                          "bytes %llu to %llu lie outside the region of %llu bytes", (unsigned long long)start_bytes,
+                          (unsigned long long)(start_bytes + length_bytes), (unsigned long long)bytes);
             region_put(range->r);
         }
     }

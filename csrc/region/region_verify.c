@@ -48,7 +48,8 @@ static int verify(region_range *range, void *memory, uswap_error *err) {
             if (verify_page(range->pool, range->r, page + i, memory) == VERDICT_GOOD)
                 continue;
             error_set(err, USWAP_E_SWAP_READ, EIO, "verify", NULL,
-                      "region '%s', offset %llu: the page's slot cannot be read back, or its checksum is wrong; its contents are "
+                      "region '%s', offset %llu: the page's slot cannot be read back, or its checksum is wrong; its "
+                      "contents are "
                       "lost",
                       range->r->name, (unsigned long long)(page + i) << PAGE_SHIFT);
             if (err)
@@ -67,7 +68,8 @@ EXPORT int uswap_region_verify(uswap_pool *pool, uint64_t id, uint64_t start_byt
     if (status != 0)
         return status;
     void *memory = memory_map(PAGE_BYTES);
-    status = memory ? verify(&range, memory, err) : error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "mmap", NULL, "out of memory");
+    status =
+        memory ? verify(&range, memory, err) : error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "mmap", NULL, "out of memory");
     memory_unmap(memory, PAGE_BYTES);
     region_range_end(&range);
     return status;
@@ -84,15 +86,17 @@ static uswap_page_class class_of(uswap_pool *pool, uint64_t word) {
     case PAGE_SWAPPED:
         break;
     }
-    return slot_state_of(swap_cache_load(pool, page_entry_of(word))) == CACHE_NONE ? USWAP_PAGE_SWAPPED : USWAP_PAGE_CACHED;
+    return slot_state_of(swap_cache_load(pool, page_entry_of(word))) == CACHE_NONE ? USWAP_PAGE_SWAPPED
+                                                                                   : USWAP_PAGE_CACHED;
 }
 
-EXPORT int uswap_region_page_classes(uswap_pool *pool, uint64_t id, uint64_t first_page, uint64_t pages, uint8_t *classes,
-                                     uswap_error *err) {
+EXPORT int uswap_region_page_classes(uswap_pool *pool, uint64_t id, uint64_t first_page, uint64_t pages,
+                                     uint8_t *classes, uswap_error *err) {
     region_range range;
     if (first_page >> 52 || pages >> 52)
         return error_set(err, USWAP_E_INVALID, 0, "page_classes", NULL, "no region has that many pages");
-    int status = region_range_begin(&range, pool, id, first_page << PAGE_SHIFT, pages << PAGE_SHIFT, RANGE_TOUCHED, err);
+    int status =
+        region_range_begin(&range, pool, id, first_page << PAGE_SHIFT, pages << PAGE_SHIFT, RANGE_TOUCHED, err);
     if (status != 0)
         return status;
     /* The caller's buffer may be managed memory: no lock is held here, and a fault on it is served like any other. */

@@ -14,7 +14,8 @@
 #define HEADER_BYTES ((size_t)64 << 10)
 
 static uint64_t layout_stamp(void) {
-    return sizeof(segment_header) << 32 | sizeof(swap_slot) << 24 | sizeof(process_entry) << 16 | SWAP_SLOT_BITS << 8 | 1;
+    return sizeof(segment_header) << 32 | sizeof(swap_slot) << 24 | sizeof(process_entry) << 16 | SWAP_SLOT_BITS << 8 |
+           1;
 }
 
 /* pid and start time (jiffies since boot) of this process: an identity that a reused pid does not have. */

@@ -16,20 +16,20 @@
 #define SEGMENT_PROCESSES_MAX 64
 
 typedef struct {
-    _Atomic uint64_t pid;           /* 0: free */
-    _Atomic uint64_t start_time;    /* with pid: identity */
-    _Atomic uint64_t frames_used;   /* share of the budget this process holds */
+    _Atomic uint64_t pid;         /* 0: free */
+    _Atomic uint64_t start_time;  /* with pid: identity */
+    _Atomic uint64_t frames_used; /* share of the budget this process holds */
     _Atomic uint64_t generation;
 } process_entry;
 
 typedef struct {
     _Atomic uint64_t limit_frames;
-    _Atomic uint64_t used_frames;      /* counted now (README, I1) */
+    _Atomic uint64_t used_frames; /* counted now (README, I1) */
     _Atomic uint64_t peak_frames;
-    _Atomic uint64_t idle_frames;      /* of the used: populated, in no slot and no region (recycle) */
+    _Atomic uint64_t idle_frames; /* of the used: populated, in no slot and no region (recycle) */
     _Atomic uint64_t over_limit_events;
-    _Atomic uint64_t metadata_pages;   /* touched */
-    _Atomic uint64_t metadata_frames;  /* of them, counted as frames */
+    _Atomic uint64_t metadata_pages;  /* touched */
+    _Atomic uint64_t metadata_frames; /* of them, counted as frames */
 } frame_budget;
 
 /* Two words and a hash: 32 bytes a slot, with the page word 40 bytes a swapped page. */

@@ -1,6 +1,6 @@
 #include "swap/read_ahead.h"
 
-/* The first window after two faults in a row, in strides. */
+/* The first window of a stream, in strides. */
 #define WINDOW_FIRST 8U
 /* Two faults this far apart (pages) may be one stream; farther apart they are random. */
 #define STRIDE_MAX 64
@@ -9,24 +9,29 @@ static int64_t distance(int64_t a, int64_t b) {
     return a < b ? b - a : a - b;
 }
 
-/* The stream this fault continues: it hits between the last fault and the end of what was asked for (one stride beyond
- * included), or it is the second fault that gives a young stream its stride. */
+/* Whether the fault lies where an established stream is expected: after the last one, up to the end of what was asked for. */
+static bool continues(const read_ahead_stream *s, int64_t page) {
+    int64_t beyond_last = s->stride > 0 ? page - s->last : s->last - page;
+    int64_t still_asked = s->stride > 0 ? s->next - page : page - s->next;
+    return beyond_last > 0 && still_asked >= 0 && (page - s->last) % s->stride == 0;
+}
+
+/* The stream this fault belongs to: an established one first; then one whose stride this fault would confirm; then one of a
+ * single fault, to which this one may be the second. */
 static read_ahead_stream *find_stream(read_ahead *ahead, int64_t page) {
+    read_ahead_stream *second = NULL, *third = NULL;
     for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
         read_ahead_stream *s = &ahead->stream[i];
-        if (s->used == 0 || s->stride == 0)
+        if (s->used == 0)
             continue;
-        int64_t ahead_of_last = s->stride > 0 ? page - s->last : s->last - page;
-        int64_t asked = s->stride > 0 ? s->next - page : page - s->next;
-        if (ahead_of_last > 0 && asked >= 0 && (page - s->last) % s->stride == 0)
+        if (s->window > 0 && continues(s, page))
             return s;
+        if (s->window == 0 && s->stride != 0 && page == s->last + s->stride)
+            third = s;
+        if (s->stride == 0 && page != s->last && distance(page, s->last) <= STRIDE_MAX)
+            second = s;
     }
-    for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
-        read_ahead_stream *s = &ahead->stream[i];
-        if (s->used != 0 && s->stride == 0 && page != s->last && distance(page, s->last) <= STRIDE_MAX)
-            return s;
-    }
-    return NULL;
+    return third ? third : second;
 }
 
 static read_ahead_stream *oldest_stream(read_ahead *ahead) {
@@ -65,6 +70,18 @@ static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t ma
     return plan_of(s, s->window);
 }
 
+/* A second fault next to the first is a stream. One farther off may be chance: it takes a third at the same distance. */
+static read_ahead_plan confirm(read_ahead_stream *s, int64_t page, uint32_t maximum) {
+    bool established = s->stride != 0 || distance(page, s->last) == 1;
+    s->stride = page - s->last;
+    s->last = page;
+    s->next = page + s->stride;
+    if (!established)
+        return (read_ahead_plan){0};
+    s->window = MIN_OF(WINDOW_FIRST, maximum);
+    return plan_of(s, s->window);
+}
+
 read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t maximum, bool sequential) {
     int64_t page = (int64_t)page_number;
     read_ahead_plan plan = {0};
@@ -75,12 +92,8 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t
     read_ahead_stream *s = find_stream(ahead, page);
     if (!s) {
         plan = start_stream(ahead, page, maximum, sequential);
-    } else if (s->stride == 0) {
-        s->stride = page - s->last;
-        s->last = page;
-        s->next = page + s->stride;
-        s->window = MIN_OF(WINDOW_FIRST, maximum);
-        plan = plan_of(s, s->window);
+    } else if (s->window == 0) {
+        plan = confirm(s, page, maximum);
     } else {
         plan = advance(s, page, maximum);
     }

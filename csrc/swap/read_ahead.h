@@ -3,7 +3,7 @@
  *
  * Owns: a few streams a region. Pure arithmetic on page numbers: it starts no I/O and takes no page.
  *
- * A stream is a run of faults with one stride. Its window doubles each time the prediction comes true, up to the given
+ * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Its window doubles each time the prediction comes true, up to the given
  * maximum, and is forgotten when other streams need its place. The last page of a window's first part is the marker: it stays in
  * the swap cache, so that touching it (a soft fault) asks for the next window before the reader reaches the end.
  */
@@ -16,11 +16,11 @@
 #define READ_AHEAD_STREAMS 8
 
 typedef struct {
-    int64_t last;   /* page of the last fault of the stream */
-    int64_t next;   /* first page not asked for yet */
-    int64_t stride; /* pages; negative: backward; 0: only one fault seen so far */
-    uint32_t window;
-    uint32_t used; /* clock of the last hit, for replacement */
+    int64_t last;    /* page of the last fault of the stream */
+    int64_t next;    /* first page not asked for yet */
+    int64_t stride;  /* pages; negative: backward; 0: only one fault seen so far */
+    uint32_t window; /* pages asked for at a time; 0: the stride is not confirmed yet */
+    uint32_t used;   /* clock of the last hit, for replacement */
 } read_ahead_stream;
 
 typedef struct {

@@ -66,7 +66,8 @@ static bool is_ours_or_empty(int fd, bool device) {
         ssize_t length = pread(fd, block, sizeof block, (off_t)at);
         if (length <= 0)
             return length == 0;
-        if (at == 0 && length >= (ssize_t)sizeof HEADER_MAGIC && memcmp(block, HEADER_MAGIC, sizeof HEADER_MAGIC - 1) == 0)
+        if (at == 0 && length >= (ssize_t)sizeof HEADER_MAGIC &&
+            memcmp(block, HEADER_MAGIC, sizeof HEADER_MAGIC - 1) == 0)
             return true;
         if (!device || memcmp(block, zeroes, (size_t)length) != 0)
             return false;
@@ -91,10 +92,12 @@ static int examine(swap_area *area, uint64_t *device_bytes, uswap_error *err) {
             return os_error(err, "BLKGETSIZE64", area, "cannot size device");
         int exclusive = open(area->path, O_RDONLY | O_EXCL | O_CLOEXEC); /* refused while mounted or swapped on */
         if (exclusive < 0)
-            return error_set(err, USWAP_E_IN_USE, errno, "open", area->path, "device '%s' is in use (mounted?)", area->path);
+            return error_set(err, USWAP_E_IN_USE, errno, "open", area->path, "device '%s' is in use (mounted?)",
+                             area->path);
         close(exclusive);
     } else if (!S_ISREG(status.st_mode)) {
-        return error_set(err, USWAP_E_NOT_OURS, 0, "open", area->path, "'%s' is neither a file nor a block device", area->path);
+        return error_set(err, USWAP_E_NOT_OURS, 0, "open", area->path, "'%s' is neither a file nor a block device",
+                         area->path);
     }
     if (flock(area->fd, LOCK_EX | LOCK_NB) != 0)
         return error_set(err, USWAP_E_IN_USE, errno, "flock", area->path,
@@ -236,8 +239,8 @@ int swap_area_grow(swap_area *area, uint64_t slots, uswap_error *err) {
         area->notes |= USWAP_AREA_NO_FALLOCATE;
         rounded = area->total_slots;
     } else if (status != 0) {
-        return error_set(err, status == -ENOSPC || status == -EDQUOT ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, "fallocate",
-                         area->path, "no room on the disk of '%s' for %llu bytes of swap: %s", area->path,
+        return error_set(err, status == -ENOSPC || status == -EDQUOT ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status,
+                         "fallocate", area->path, "no room on the disk of '%s' for %llu bytes of swap: %s", area->path,
                          (unsigned long long)(rounded - usable) << PAGE_SHIFT, strerror(-status));
     }
     slot_alloc_extend(area, usable, rounded);

@@ -20,15 +20,15 @@ typedef struct {
     unsigned index;
     uint32_t notes; /* uswap_area_note bits */
     int32_t priority;
-    uint64_t total_slots;            /* what it may grow to, header included */
-    _Atomic uint64_t usable_slots;   /* given space on the disk (all of them where space cannot be reserved) */
-    _Atomic uint64_t used_slots;     /* a: bits set in the bitmap, header not counted */
-    uint64_t *bitmap;                /* a: in the segment; 1 = taken */
-    uint16_t *cluster_free;          /* a: in the segment; free slots below usable_slots, by cluster */
-    uint64_t cursor;                 /* a: cluster where the next search starts */
-    uint64_t whole_clusters;         /* a: clusters with all slots free */
-    swap_slot *slots;                /* in the segment */
-    _Atomic uint8_t *slots_touched;  /* one byte a 4 KiB of slots: metadata counted */
+    uint64_t total_slots;           /* what it may grow to, header included */
+    _Atomic uint64_t usable_slots;  /* given space on the disk (all of them where space cannot be reserved) */
+    _Atomic uint64_t used_slots;    /* a: bits set in the bitmap, header not counted */
+    uint64_t *bitmap;               /* a: in the segment; 1 = taken */
+    uint16_t *cluster_free;         /* a: in the segment; free slots below usable_slots, by cluster */
+    uint64_t cursor;                /* a: cluster where the next search starts */
+    uint64_t whole_clusters;        /* a: clusters with all slots free */
+    swap_slot *slots;               /* in the segment */
+    _Atomic uint8_t *slots_touched; /* one byte a 4 KiB of slots: metadata counted */
     char path[512];
 } swap_area; /* a: under lock */
 

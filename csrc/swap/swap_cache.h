@@ -61,7 +61,7 @@ bool swap_cache_unpin(uswap_pool *pool, swap_entry entry, frame_id *frame);
 typedef enum {
     END_DROP, /* the caller owns the frame now: drop it */
     END_KEEP, /* the frame stays in the cache */
-    END_MAP   /* end_read only: still READING; the caller maps the page under its lock and takes the frame, or ends it again */
+    END_MAP /* end_read only: still READING; the caller maps the page under its lock and takes the frame, or ends it again */
 } cache_end;
 
 typedef enum {

@@ -1,0 +1,78 @@
+# make demo, make test: each does its own set-up. See CONTRIBUTING.md.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+CSRC := $(shell find csrc -name '*.[ch]' 2>/dev/null)
+BUILD_INPUTS := $(CSRC) setup.py src/uswap/_ffi_build.py
+TEST_ENV := USWAP_FAILPOINTS=1 USWAP_WERROR=1
+PIP := $(PY) -m pip --disable-pip-version-check -q
+
+.PHONY: demo test lint format pytest doctest bench build build-test wheel clean
+
+demo: build
+	$(PY) -m uswap demo $(DEMO_ARGS)
+
+test: lint pytest doctest
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev
+	$(VENV)/bin/clang-format -i $(CSRC)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+pytest: build-test $(VENV)/.dev
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+# The examples of the docstrings, the README and the docs.
+doctest: build-test $(VENV)/.dev
+	$(PY) -m pytest -q --doctest-modules --ignore=src/uswap/_ffi_build.py src/uswap
+	$(PY) -m pytest -q --doctest-glob='*.md' README.md docs
+
+bench: build
+	$(PY) benchmarks/bench_patterns.py $(BENCH_ARGS)
+
+build: $(VENV)/.built-release
+build-test: $(VENV)/.built-test
+
+wheel: $(VENV)/.base
+	$(PIP) wheel --no-build-isolation --no-deps -w dist .
+
+clean:
+	rm -rf $(VENV) build dist src/uswap.egg-info src/uswap/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# ---- stamps: each step runs once, and again when what it depends on has changed ------------------------------------
+
+# The environment with what building and the demo need.
+$(VENV)/.base: pyproject.toml tools/prepare.sh
+	bash tools/prepare.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'setuptools>=77' wheel 'cffi>=1.15.1' 'psutil>=5.9' 'numpy>=1.23'
+	touch $@
+
+# The package, editable: its Python files are used where they are. This builds the core as well, as asked by the environment.
+$(VENV)/.installed: $(VENV)/.base pyproject.toml
+	$(PIP) install --no-build-isolation --no-deps -e .
+	rm -f $(VENV)/.built-release $(VENV)/.built-test
+	touch $@
+
+# What the tests and the linters need, in the versions pyproject.toml pins.
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install --no-build-isolation -e '.[test,lint]'
+	rm -f $(VENV)/.built-release $(VENV)/.built-test
+	touch $@
+
+# One extension module in src/uswap/ at a time: the release build, or that of the tests. Objects of both are kept in build/.
+$(VENV)/.built-release: $(BUILD_INPUTS) | $(VENV)/.installed
+	$(PY) setup.py -q build_ext --inplace
+	rm -f $(VENV)/.built-test
+	touch $@
+
+$(VENV)/.built-test: $(BUILD_INPUTS) | $(VENV)/.dev
+	$(TEST_ENV) $(PY) setup.py -q build_ext --inplace
+	rm -f $(VENV)/.built-release
+	touch $@

@@ -1,0 +1,168 @@
+"""Builds the C core. Everything else about the package is in pyproject.toml.
+
+The files of csrc/ are compiled here, with strict warnings; only cffi's generated file goes through
+setuptools, with its own flags. Environment:
+
+    USWAP_WERROR=1        warnings in csrc/ are errors
+    USWAP_FAILPOINTS=1    failpoints and sync points are compiled in (the tests need them)
+    USWAP_DEBUG=1         debug invariants, -O1
+    USWAP_SANITIZE=LIST   -fsanitize=LIST, for example address,undefined
+    CC, CFLAGS, LDFLAGS   as everywhere
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
+WARNINGS = ["-Wall", "-Wextra", "-Wundef", "-Wshadow", "-Wconversion"]
+XXHASH_PROBE = (
+    "#include <xxhash.h>\nint uswap_probe_xxhash(void);\n"
+    "int uswap_probe_xxhash(void) { return XXH_VERSION_NUMBER; }\n"
+)
+URING_PROBE = (
+    "#include <liburing.h>\nint uswap_probe_uring(struct io_uring *ring);\n"
+    "int uswap_probe_uring(struct io_uring *ring) { return io_uring_queue_init(8, ring, 0); }\n"
+)
+
+
+def is_set(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "cc"))
+
+
+def sanitizer_flags() -> list[str]:
+    kinds = os.environ.get("USWAP_SANITIZE", "")
+    return [f"-fsanitize={kinds}", "-fno-omit-frame-pointer"] if kinds else []
+
+
+def links(source: str, *arguments: str) -> bool:
+    """True if source compiles and links into a shared object with these arguments."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.c"
+        path.write_text(source)
+        command = [
+            *compiler(),
+            "-shared",
+            "-fPIC",
+            "-w",
+            str(path),
+            "-o",
+            str(path.with_suffix(".so")),
+            *arguments,
+        ]
+        return subprocess.run([*command, "-Wl,-z,defs"], capture_output=True, check=False).returncode == 0
+
+
+def find_uring() -> tuple[list[str], list[str]]:
+    """(compiler flags, linker arguments) for liburing: static if possible, so that a wheel needs no
+    package."""
+    for argument in ("-l:liburing.a", "-luring"):
+        if links(URING_PROBE, argument):
+            return ["-DUSWAP_HAVE_URING"], [argument]
+    print(
+        "notice: liburing not found (Debian, Ubuntu: liburing-dev): building with synchronous I/O only",
+        file=sys.stderr,
+    )
+    return [], []
+
+
+def require_xxhash() -> None:
+    if not links(XXHASH_PROBE):
+        raise SystemExit(
+            "error: no working C compiler, or the header xxhash.h is missing. Install both:\n"
+            "    apt install gcc libc6-dev libxxhash-dev      (Debian, Ubuntu)\n"
+            "    dnf install gcc xxhash-devel                 (Fedora)"
+        )
+
+
+def core_flags(uring: list[str]) -> list[str]:
+    flags = [
+        "-std=gnu11",
+        "-g",
+        *WARNINGS,
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-ftls-model=initial-exec",
+        "-pthread",
+    ]
+    flags += ["-O1", "-DUSWAP_DEBUG"] if is_set("USWAP_DEBUG") else ["-O2"]
+    flags += ["-DUSWAP_FAILPOINTS"] if is_set("USWAP_FAILPOINTS") else []
+    flags += ["-Werror"] if is_set("USWAP_WERROR") else []
+    return [*flags, *uring, *sanitizer_flags(), f"-I{CSRC}", *shlex.split(os.environ.get("CFLAGS", ""))]
+
+
+def is_current(target: Path, dependencies: Path) -> bool:
+    """True if the object is newer than everything its dependency file (gcc -MD) names."""
+    if not target.exists() or not dependencies.exists():
+        return False
+    words = dependencies.read_text().replace("\\\n", " ").split()[1:]
+    made = target.stat().st_mtime_ns
+    return all(os.path.exists(word) and os.stat(word).st_mtime_ns < made for word in words)
+
+
+def compile_one(source: Path, target: Path, flags: list[str]) -> Path:
+    dependencies = target.with_suffix(".d")
+    if not is_current(target, dependencies):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Under a name of its own first: an interrupted compiler leaves no half object that looks current.
+        fresh = target.with_suffix(f".{os.getpid()}.tmp")
+        subprocess.run(
+            [*compiler(), *flags, "-MD", "-MF", str(dependencies), "-c", str(source), "-o", str(fresh)],
+            check=True,
+        )
+        fresh.replace(target)
+    return target
+
+
+def compile_core(uring: list[str]) -> list[str]:
+    """Compiles csrc/ and returns the objects. Each set of flags has a folder: changing back and forth costs
+    nothing."""
+    flags = core_flags(uring)
+    folder = (
+        ROOT / "build" / "core" / hashlib.sha256(" ".join([*compiler(), *flags]).encode()).hexdigest()[:12]
+    )
+    sources = sorted(CSRC.rglob("*.c"))
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
+        jobs = [
+            workers.submit(compile_one, source, folder / source.relative_to(CSRC).with_suffix(".o"), flags)
+            for source in sources
+        ]
+        return [str(job.result()) for job in jobs]
+
+
+class BuildExtension(build_ext):
+    """Compiles the core with its own flags, then lets setuptools compile cffi's file and link both."""
+
+    def build_extension(self, ext):  # type: ignore[no-untyped-def]
+        require_xxhash()
+        uring_flags, uring_arguments = find_uring()
+        try:
+            objects = compile_core(uring_flags)
+        except subprocess.CalledProcessError as failure:
+            raise SystemExit(f"error: compiling {failure.cmd[-3]} failed") from None
+        ext.extra_objects = objects
+        ext.extra_link_args = ["-pthread", *sanitizer_flags(), *uring_arguments]
+        self.force = True  # setuptools cannot see that an object changed; linking takes an instant
+        super().build_extension(ext)
+
+
+# The Python package imports anywhere (its CLI says what is missing); only Linux has userfaultfd.
+on_linux = sys.platform.startswith("linux")
+setup(
+    cffi_modules=["src/uswap/_ffi_build.py:ffibuilder"] if on_linux else [],
+    cmdclass={"build_ext": BuildExtension} if on_linux else {},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if on_linux else {},
+)

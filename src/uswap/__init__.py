@@ -1,0 +1,62 @@
+"""uswap: a hard limit on the resident memory of a Python program, with a swap of its own.
+
+    import uswap
+    with uswap.Pool(limit="512MiB") as pool:
+        a = pool.zeros((1 << 28,), dtype="f8")     # 2 GiB; at most 512 MiB of it are in memory
+
+Only Pool needs Linux and the compiled core; importing works anywhere.
+"""
+
+from uswap import _fork
+from uswap._errors import (
+    ArgumentError,
+    BusyError,
+    ClosedError,
+    CorruptionError,
+    ForkError,
+    LimitError,
+    NumpyMissingError,
+    OutOfSpaceError,
+    SwapAreaError,
+    SwapError,
+    SystemCallError,
+    UnsupportedError,
+    UswapError,
+    UswapWarning,
+)
+from uswap._options import SwapArea
+from uswap._stats import RegionInfo, Stats, SwapAreaInfo
+from uswap._version import __version__
+from uswap.pool import Pool
+from uswap.reclaimer import Reclaimer
+from uswap.region import Advice, PageClass, Protection, Region
+
+__all__ = [
+    "Advice",
+    "ArgumentError",
+    "BusyError",
+    "ClosedError",
+    "CorruptionError",
+    "ForkError",
+    "LimitError",
+    "NumpyMissingError",
+    "OutOfSpaceError",
+    "PageClass",
+    "Pool",
+    "Protection",
+    "Reclaimer",
+    "Region",
+    "RegionInfo",
+    "Stats",
+    "SwapArea",
+    "SwapAreaError",
+    "SwapAreaInfo",
+    "SwapError",
+    "SystemCallError",
+    "UnsupportedError",
+    "UswapError",
+    "UswapWarning",
+    "__version__",
+]
+
+_fork.register()

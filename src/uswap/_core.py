@@ -1,0 +1,174 @@
+"""The edge to the C core: one pool of the core, how it is called, and when it is freed.
+
+Owns: the core's pool pointer, the count of calls inside it, the ids of its regions. Does not own: mappings
+    (region.py).
+
+Freed means: closed, no region left, no call inside. Whoever ends the last of these frees it. Nothing here
+takes a lock, because all of it also runs in finalizers, which may interrupt any thread at any point: only
+operations that are atomic in CPython (append and pop) are used, in an order that makes one thread, and one
+only, the last.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import weakref
+from collections import deque
+from typing import Any, Protocol
+
+from uswap._errors import ClosedError, ForkError, UnsupportedError, UswapError, error_from_status
+
+ffi: Any
+lib: Any
+_import_failure: ImportError | None = None
+try:
+    from uswap._uswap import ffi, lib
+except ImportError as failure:
+    ffi = lib = None
+    _import_failure = failure
+
+logger = logging.getLogger("uswap")
+
+
+class Stoppable(Protocol):
+    """A thread that works for a core (reclaimer.py)."""
+
+    def request_stop(self) -> None: ...
+
+
+def require_core() -> None:
+    """Raises UnsupportedError where the compiled core is missing (not Linux, or not built)."""
+    if _import_failure is not None:
+        hint = "build it with `pip install .`" if sys.platform.startswith("linux") else "uswap needs Linux"
+        raise UnsupportedError(f"the compiled part of uswap cannot be loaded: {_import_failure}", hint=hint)
+
+
+def new_error() -> Any:
+    """A fresh uswap_error to hand to the core."""
+    return ffi.new("uswap_error *")
+
+
+def error_from_core(error: Any, status: int) -> UswapError:
+    """The exception for a negative status and the uswap_error that came with it."""
+    name = ffi.string(ffi.cast("uswap_status", status))
+    return error_from_status(
+        name,
+        _text(error.detail),
+        operation=_text(error.operation),
+        path=_text(error.path),
+        errno=int(error.os_errno) or None,
+        offset=int(error.offset),
+    )
+
+
+def check_error(result: int, error: Any) -> int:
+    """result, if it is not negative; otherwise raises what it and the uswap_error stand for."""
+    if result < 0:
+        raise error_from_core(error, result)
+    return result
+
+
+def _text(characters: Any) -> str:
+    return str(ffi.string(characters).decode("utf-8", "surrogateescape"))
+
+
+class Core:
+    """A uswap_pool of the core, shared by a Pool, its regions and its reclaimer. Thread-safe.
+
+    Attributes:
+        pointer: the uswap_pool *; valid only between enter and leave.
+        regions: cell with a region's id (0 before the core knows it) -> size in bytes as asked for. An entry
+            lives from before the region is created until it is destroyed.
+        closing: no new regions; freed as soon as nothing is left.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "_token",
+        "closing",
+        "owner_pid",
+        "pointer",
+        "reclaimer",
+        "regions",
+    )
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer = pointer
+        self.owner_pid = os.getpid()
+        self.regions: dict[Any, int] = {}
+        self.closing = False
+        self.reclaimer: Stoppable | None = None
+        self._calls: deque[None] = deque()
+        self._token: deque[None] = deque([None])  # whoever pops it frees the core
+        live_cores.add(self)
+
+    @property
+    def freed(self) -> bool:
+        """True once the core pool is gone (or just going)."""
+        return not self._token
+
+    def check_process(self) -> None:
+        """Raises ForkError in a forked child."""
+        if os.getpid() != self.owner_pid:
+            raise ForkError("this pool belongs to the parent process")
+
+    def enter(self) -> Any:
+        """=> the pointer, which stays valid until leave. Raises ClosedError, ForkError."""
+        self.check_process()
+        self._calls.append(None)
+        if not self._token:
+            self.leave()
+            raise ClosedError("the pool is closed")
+        return self.pointer
+
+    def leave(self) -> None:
+        """Ends what enter began; the last one out frees a closed core."""
+        self._calls.pop()
+        if self.closing:
+            self.free_if_unused()
+
+    def call(self, function: Any, *arguments: Any) -> int:
+        """function(pool, *arguments, error), with the GIL released; => its result. Raises what a negative one
+        means."""
+        error = new_error()
+        pointer = self.enter()
+        try:
+            result = int(function(pointer, *arguments, error))
+        finally:
+            self.leave()
+        return check_error(result, error)
+
+    def close(self) -> None:
+        """No new regions from here on; frees the core as soon as nothing uses it. Never waits."""
+        self.closing = True
+        self.free_if_unused()
+
+    def free_if_unused(self) -> None:
+        """Frees the core if it is closed and nothing is left in it. May be called by anybody, at any time."""
+        if not self.closing or self.regions or os.getpid() != self.owner_pid:
+            return
+        if self.reclaimer is not None:
+            self.reclaimer.request_stop()  # its thread then leaves, and comes by here
+        if self._calls:
+            return
+        try:
+            self._token.pop()
+        except IndexError:
+            return
+        if self._calls:
+            # Somebody entered before the token was gone. It frees the core when it leaves; or, if it left
+            # between these two lines without finding the token, it is up to us again.
+            self._token.append(None)
+            if not self._calls:
+                self.free_if_unused()
+            return
+        error = new_error()
+        status = int(lib.uswap_pool_destroy(self.pointer, error))
+        if status < 0:
+            logger.error("a pool could not be freed: %s", error_from_core(error, status))
+
+
+live_cores: weakref.WeakSet[Core] = weakref.WeakSet()

@@ -1,0 +1,184 @@
+"""The order in which mappings and the core's regions come and go.
+
+A mapping belongs to Python (mmap.mmap), the region behind it to the core. Three rules keep them apart from
+the mappings of everybody else in the process:
+
+1. A region is quiesced before its mapping goes: from then on the core moves no page by these addresses. Only
+   then is it tried to unmap, because only mmap.close knows, at the moment it happens, whether something still
+   exports the memory.
+2. Between the unmapping and the end of the core's region, no new region may be made on the addresses that
+   have just become free. One lock covers both; what the same thread makes in between (a finalizer may run at
+   any point) looks into ``_leaving``.
+3. A finalizer never waits for that lock. What it cannot do at once it puts on ``_limbo``, and whoever has the
+lock does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import mmap
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from uswap._core import Core, ffi, lib, logger
+from uswap._errors import UswapError
+
+# Not in the mmap module before Python 3.11; the same on x86-64 and aarch64. The core counts frames, not the
+# kernel.
+_MAP_NORESERVE = 0x4000
+_FLAGS = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | _MAP_NORESERVE
+
+_lock = threading.RLock()
+_leaving: list[ManagedMapping] = []
+_limbo: deque[ManagedMapping] = deque()
+
+
+class ManagedMapping(Protocol):
+    """What is to be known here about a region (region.py)."""
+
+    _core: Core
+    _address: int
+    _mapping_bytes: int
+    # uint64_t[1]: the core's id, 0 as long as the core does not know it. The core itself writes it, so that
+    # no exception (KeyboardInterrupt comes anywhere) can get between the core's knowing the region and ours.
+    _id_cell: Any
+
+    @property
+    def closed(self) -> bool:
+        """True once the mapping is gone."""
+
+    def _unmap(self) -> None:
+        """mmap.close: raises BufferError, and changes nothing, if something exports the memory."""
+
+
+def map_fresh(kind: type[Any], size: int) -> Any:
+    """An instance of kind (a child of mmap.mmap) on a fresh private anonymous mapping. Context: inside
+    locked()."""
+    unusable = []
+    while True:
+        mapping = mmap.mmap.__new__(kind, -1, size, flags=_FLAGS)
+        start = address_of(mapping)
+        if not any(
+            start < old._address + old._mapping_bytes and old._address < start + size for old in _leaving
+        ):
+            return mapping
+        unusable.append(
+            mapping
+        )  # kept until we have another: the kernel would offer the same addresses again
+
+
+def address_of(mapping: Any) -> int:
+    """The address of the first byte of an open mmap."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(mapping)))
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Around the making and the ending of a region."""
+    try:
+        with _lock:
+            yield
+    finally:
+        drain()
+
+
+def leave(region: ManagedMapping) -> None:
+    """Ends a region. Context: inside locked().
+
+    Raises:
+        BufferError: something exports the memory; nothing has changed.
+        UswapError: the core refused to quiesce the region; nothing has changed.
+    """
+    region._core.call(lib.uswap_region_quiesce, region._id_cell[0])
+    _leaving.append(region)
+    try:
+        region._unmap()
+    finally:
+        # Whether it was unmapped is what region.closed says, whatever exception has come in between.
+        _settle(region)
+
+
+def _settle(region: ManagedMapping) -> None:
+    core = region._core
+    if not region.closed:
+        core.call(lib.uswap_region_resume, region._id_cell[0])
+        _leaving.remove(region)
+        return
+    try:
+        core.call(lib.uswap_region_destroy, region._id_cell[0])
+    except UswapError as error:  # stays quiesced: it leaks frames and slots, but harms nobody
+        logger.error("a region could not be ended: %s", error)
+    _leaving.remove(region)
+    core.regions.pop(region._id_cell, None)
+    core.free_if_unused()
+
+
+def leave_from_finalizer(region: ManagedMapping) -> None:
+    """Ends a region that nobody refers to any more: now, or when the lock is free, or when its last export is
+    gone."""
+    _limbo.append(region)
+    drain()
+
+
+def drain(*_: object) -> None:
+    """Ends the regions in limbo, as far as that is possible without waiting."""
+    # After a failed try somebody else has the lock and comes by here when it lets go.
+    while _limbo and _lock.acquire(blocking=False):
+        try:
+            still_exported = _drain_once()
+        finally:
+            _lock.release()
+        if still_exported:
+            return
+
+
+def _drain_once() -> bool:
+    kept = []
+    for _ in range(len(_limbo)):
+        try:
+            region = _limbo.popleft()
+        except IndexError:
+            break
+        try:
+            if not region.closed:
+                leave(region)
+        except BufferError:
+            kept.append(region)
+        except Exception as error:
+            logger.error("a region could not be ended: %s", error)
+            keep_for_ever(region)
+    _limbo.extend(kept)
+    return bool(kept)
+
+
+def _after_collection(phase: str, _: dict[str, int]) -> None:
+    # The collector runs the finalizer of a region in a garbage cycle before it frees what exports it.
+    if phase == "stop" and _limbo:
+        drain()
+
+
+# What it needs is bound here: it is called while the interpreter ends, when the globals of this module may be
+# gone.
+def keep_for_ever(
+    mapping: object, _take: Any = ctypes.pythonapi.Py_IncRef, _as_object: Any = ctypes.py_object
+) -> None:
+    """Leaks a reference: the mapping is never unmapped, also not at exit."""
+    _take(_as_object(mapping))
+
+
+def _reset_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _leaving.clear()
+    while _limbo:
+        keep_for_ever(_limbo.popleft())
+
+
+gc.callbacks.append(_after_collection)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_in_child)

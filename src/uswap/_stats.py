@@ -1,0 +1,223 @@
+"""What a pool and a region say about themselves: Stats, RegionInfo and SwapAreaInfo."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The state and the counters of a pool at one moment; Pool.stats makes it.
+
+    Sizes are in bytes where the name says _bytes, in frames or pages of 4096 bytes where it says so; counters
+    count since the pool was made. The fields are those of uswap_stats in csrc/include/uswap_api.h.
+
+    Attributes:
+        limit_bytes: the hard limit on resident memory.
+        capacity_frames: frames that faults can use: the limit less the reserve and the metadata charge.
+        transport: "move" or "copy": how pages enter and leave regions.
+        io_kind: "uring" or "sync": how swap areas are read and written.
+        resident_bytes: frames counted now: mapped, swap cache, in flight, metadata charge.
+        peak_resident_bytes: the largest resident_bytes so far.
+        mapped_bytes: frames mapped in regions.
+        cached_bytes: frames in the swap cache, I/O in flight included.
+        metadata_bytes: metadata touched.
+        metadata_charged_bytes: the part of metadata_bytes that is counted as frames.
+        locked_bytes: locked by Region.lock.
+        pinned_bytes: pinned by Region.resident.
+        managed_bytes: sum of the region sizes.
+        swap_total_bytes: what the areas may grow to.
+        swap_allocated_bytes: on disk now.
+        swap_reserved_bytes: promised to regions.
+        swap_used_bytes: slots in use.
+        bad_slots: slots the device refused; they are not used again.
+        over_limit_frames: frames over the limit now.
+        over_limit_events: times the limit was exceeded by a frame that could not wait.
+        poisoned_pages: pages whose contents are lost: a touch ends the process.
+        regions: regions alive.
+        faults: messages that needed a page: zero_fills + soft_faults + major_faults.
+        zero_fills: first touches.
+        soft_faults: faults served from the swap cache, without a read.
+        major_faults: faults that waited for a read.
+        duplicate_faults: messages for a page that was there already.
+        parked_faults: faults that had to wait for a frame.
+        write_waits: faults that waited for a write to end.
+        fault_around_pages: fresh pages mapped beside the one touched.
+        pages_in: pages read from swap areas.
+        pages_out: pages written to swap areas.
+        reads: read requests.
+        writes: write requests.
+        read_ahead_pages: of pages_in, those read before their fault.
+        read_ahead_hits: markers and cached pages that were then wanted.
+        read_ahead_waste: pages dropped from the swap cache unused.
+        evictions: pages taken out of regions.
+        evictions_steered: evictions by the Python reclaimer.
+        evictions_native: evictions by the native reclaimer.
+        evictions_direct: evictions in the fault path.
+        evictions_api: evictions by advise, evict and a lowered limit.
+        clean_drops: evictions that needed no write: the slot had the same contents.
+        zero_drops: evictions of pages full of zeroes: no slot, no write.
+        evict_busy: victims the kernel had pinned.
+        copy_fallbacks: pages that went by copy where move was refused.
+        read_errors: pages that could not be read.
+        write_errors: pages that could not be written; they stay in memory.
+        hash_errors: pages that came back damaged.
+        swap_full_events: evictions refused for lack of a slot.
+        stall_ns: sum over faults of message read to wake.
+
+    Example:
+        >>> import uswap
+        >>> with uswap.Pool(limit="64MiB") as pool:
+        ...     pool.stats().limit_bytes
+        67108864
+    """
+
+    limit_bytes: int
+    capacity_frames: int
+    transport: str
+    io_kind: str
+    resident_bytes: int
+    peak_resident_bytes: int
+    mapped_bytes: int
+    cached_bytes: int
+    metadata_bytes: int
+    metadata_charged_bytes: int
+    locked_bytes: int
+    pinned_bytes: int
+    managed_bytes: int
+    swap_total_bytes: int
+    swap_allocated_bytes: int
+    swap_reserved_bytes: int
+    swap_used_bytes: int
+    bad_slots: int
+    over_limit_frames: int
+    over_limit_events: int
+    poisoned_pages: int
+    regions: int
+    faults: int
+    zero_fills: int
+    soft_faults: int
+    major_faults: int
+    duplicate_faults: int
+    parked_faults: int
+    write_waits: int
+    fault_around_pages: int
+    pages_in: int
+    pages_out: int
+    reads: int
+    writes: int
+    read_ahead_pages: int
+    read_ahead_hits: int
+    read_ahead_waste: int
+    evictions: int
+    evictions_steered: int
+    evictions_native: int
+    evictions_direct: int
+    evictions_api: int
+    clean_drops: int
+    zero_drops: int
+    evict_busy: int
+    copy_fallbacks: int
+    read_errors: int
+    write_errors: int
+    hash_errors: int
+    swap_full_events: int
+    stall_ns: int
+
+    def as_dict(self) -> dict[str, int | str]:
+        """The fields by name, for JSON and the like."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionInfo:
+    """One region at one moment; Region.info and Pool.regions make it.
+
+    Attributes:
+        name: what the region was called when it was made; "" if nothing.
+        address: of its first byte.
+        size: in bytes, as it was asked for.
+        resident: bytes that are in memory.
+        swapped: bytes whose contents are in swap or in the swap cache.
+        locked: bytes locked by Region.lock or pinned by Region.resident.
+        faults: served in this region so far.
+        poisoned_pages: pages whose contents are lost.
+        id: the core's number for it.
+    """
+
+    name: str
+    address: int
+    size: int
+    resident: int
+    swapped: int
+    locked: int
+    faults: int
+    poisoned_pages: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwapAreaInfo:
+    """One swap area at one moment; Pool.areas makes it.
+
+    Attributes:
+        path: of the file or device; of the directory, where the file has no name.
+        size: bytes it may grow to.
+        allocated: bytes it takes on the disk now.
+        used: bytes of slots in use.
+        priority: areas with a higher one are filled first.
+        unlinked: the file has no name: it is gone when the process is.
+        direct: the page cache is bypassed (O_DIRECT).
+    """
+
+    path: str
+    size: int
+    allocated: int
+    used: int
+    priority: int
+    unlinked: bool
+    direct: bool
+
+
+def stats_from_core(ffi: Any, lib: Any, raw: Any) -> Stats:
+    """Stats from a uswap_stats."""
+    values = {name: int(getattr(raw, name)) for name in _field_names(ffi, "uswap_stats")}
+    transports = {lib.USWAP_TRANSPORT_MOVE: "move", lib.USWAP_TRANSPORT_COPY: "copy"}
+    kinds = {lib.USWAP_IO_URING: "uring", lib.USWAP_IO_SYNC: "sync"}
+    named: dict[str, Any] = dict(values)
+    named["transport"] = transports.get(values["transport"], "auto")
+    named["io_kind"] = kinds.get(values["io_kind"], "auto")
+    return Stats(**named)
+
+
+def region_info_from_core(ffi: Any, raw: Any, size: int) -> RegionInfo:
+    """RegionInfo from a uswap_region_info; size is what the program asked for."""
+    return RegionInfo(
+        name=ffi.string(raw.name).decode("utf-8", "replace"),
+        address=int(raw.address),
+        size=size,
+        resident=int(raw.resident_bytes),
+        swapped=int(raw.swapped_bytes),
+        locked=int(raw.locked_bytes),
+        faults=int(raw.faults),
+        poisoned_pages=int(raw.poisoned_pages),
+        id=int(raw.region),
+    )
+
+
+def area_info_from_core(ffi: Any, lib: Any, raw: Any) -> SwapAreaInfo:
+    """SwapAreaInfo from a uswap_area_info."""
+    return SwapAreaInfo(
+        path=ffi.string(raw.path).decode("utf-8", "surrogateescape"),
+        size=int(raw.size_bytes),
+        allocated=int(raw.allocated_bytes),
+        used=int(raw.used_bytes),
+        priority=int(raw.priority),
+        unlinked=bool(raw.notes & lib.USWAP_AREA_UNLINKED),
+        direct=not raw.notes & lib.USWAP_AREA_NO_O_DIRECT,
+    )
+
+
+def _field_names(ffi: Any, struct: str) -> list[str]:
+    return [name for name, _ in ffi.typeof(struct).fields]

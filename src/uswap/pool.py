@@ -1,0 +1,419 @@
+"""Pool: a hard limit on resident memory, and the swap areas that take the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+from uswap import _mapping, arrays
+from uswap._core import Core, check_error, ffi, lib, logger, new_error, require_core
+from uswap._errors import ClosedError, UnsupportedError, UswapWarning
+from uswap._options import (
+    CoreOptions,
+    SwapArea,
+    SwapPath,
+    SwapSpec,
+    checked_limit,
+    default_limit,
+    minimum_limit,
+    swap_areas,
+)
+from uswap._sizes import PAGE_BYTES, format_size, parse_size
+from uswap._small import SmallMemory
+from uswap._stats import (
+    RegionInfo,
+    Stats,
+    SwapAreaInfo,
+    area_info_from_core,
+    region_info_from_core,
+    stats_from_core,
+)
+from uswap.reclaimer import Reclaimer
+from uswap.region import Region, make_region
+
+if TYPE_CHECKING:
+    from uswap.arrays import Array
+
+_AREAS_MAX = 64
+_NAME_BYTES = 63
+
+
+class Pool:
+    """Memory with a hard limit: arrays and regions of any size, of which no more than limit is resident.
+
+    Args:
+        limit: bytes of resident memory, as an integer or text ("512MiB"). None: $USWAP_LIMIT, or what the
+            machine or container can still give less a margin (a tenth of its memory, at least 128 MiB).
+        swap: a path, a SwapArea, or several of these. None: $USWAP_SWAP, or a file without a name in
+            $USWAP_DIR, /var/tmp or the user's cache directory, whichever first can be written and does not
+            lie in memory.
+        transport: "move" (Linux 6.8 and up), "copy", or "auto" for the better one that works.
+        recycle: frames circulate instead of going back to the kernel; csrc/README.md, Frames, says under
+            which contract.
+        overcommit: regions do not reserve swap space; a full disk then shows up late.
+        io: "uring", "sync", or "auto" for the better one that works.
+        fault_around: pages mapped at a first touch; 1: only the page touched. None: the core's default, as
+            below.
+        read_ahead: the largest read-ahead window in pages; 0: none.
+        reclaim_batch: pages a fault evicts at once if it must; 1 gives exact first in, first out.
+        background: False: no reclaimer at all, faults evict.
+        verify: check each page against its checksum when it is read back.
+        reclaimer: a Python thread steers reclaim; False: the native one does.
+        encrypt, name: not there yet.
+
+    Raises:
+        ValueError, TypeError: a bad argument; LimitError for a limit below minimum_limit.
+        UnsupportedError: the kernel or a container refuses userfaultfd, or what was asked for by name.
+        SwapAreaError: a swap area cannot be used. SystemCallError: any other failure of the system.
+
+    As a context manager it closes to new regions at the end of the block, and is freed with the last array or
+    region, which may outlive the block. close() frees it at once, or says what is still in use. Nothing has
+    to be closed: a pool that nobody refers to ends in the same way.
+
+    Thread-safety: all methods may be called from any thread. In a forked child they raise ForkError.
+
+    Example:
+        >>> import uswap
+        >>> with uswap.Pool(limit="64MiB") as pool:
+        ...     a = pool.zeros((1 << 25,), dtype="f8")      # 256 MiB
+        ...     a += 1
+        ...     print(a.sum(), pool.stats().peak_resident_bytes <= pool.limit)
+        33554432.0 True
+    """
+
+    def __init__(
+        self,
+        limit: int | str | None = None,
+        *,
+        swap: SwapSpec = None,
+        transport: Literal["auto", "move", "copy"] | str = "auto",
+        recycle: bool = False,
+        overcommit: bool = False,
+        io: Literal["auto", "uring", "sync"] | str = "auto",
+        fault_around: int | None = None,
+        read_ahead: int | None = None,
+        reclaim_batch: int | None = None,
+        background: bool = True,
+        verify: bool = True,
+        reclaimer: bool = True,
+        encrypt: bool = False,
+        name: str | None = None,
+    ) -> None:
+        require_core()
+        if encrypt:
+            raise UnsupportedError(
+                "encrypted swap is not there yet", hint="put the swap file on an encrypted disk"
+            )
+        if name is not None:
+            raise UnsupportedError("pools that processes share are not there yet")
+        options = CoreOptions(
+            checked_limit(default_limit() if limit is None else limit),
+            transport=transport,
+            io=io,
+            recycle=recycle,
+            overcommit=overcommit,
+            fault_around=fault_around,
+            read_ahead=read_ahead,
+            reclaim_batch=reclaim_batch,
+            background=background,
+            verify=verify,
+        )
+        raw_options = options.to_core()
+        areas = swap_areas(swap)
+        self._core = _create_core(raw_options)
+        self._small = SmallMemory(self._core)
+        self._reclaimer: Reclaimer | None = None
+        try:
+            for area in areas:
+                self._swapon(area)
+            if background and reclaimer:
+                self._reclaimer = Reclaimer(self._core)
+        except BaseException:
+            self._core.close()
+            raise
+
+    def __repr__(self) -> str:
+        if self._core.closing:
+            return "<uswap.Pool closed>"
+        try:
+            stats = self.stats()
+        except (ClosedError, RuntimeError):
+            return "<uswap.Pool>"
+        return (
+            f"<uswap.Pool limit={format_size(stats.limit_bytes)} resident={format_size(stats.resident_bytes)}"
+            f" managed={format_size(stats.managed_bytes)} swap={format_size(stats.swap_used_bytes)}>"
+        )
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("a Pool cannot be pickled: it is memory of this process")
+
+    # ---- the limit and the swap areas ----------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int:
+        """The limit in bytes. It may be set at any time, to what Pool() takes: downwards, setting evicts
+        until it holds.
+
+        Raises (when set): ValueError, TypeError, LimitError as Pool(); LimitError if too much is locked.
+        """
+        return self.stats().limit_bytes
+
+    @limit.setter
+    def limit(self, limit: int | str) -> None:
+        self._core.call(lib.uswap_pool_set_limit, checked_limit(limit))
+
+    @property
+    def minimum_limit(self) -> int:
+        """The least limit in bytes that a pool can have."""
+        return minimum_limit()
+
+    def swapon(self, path: SwapPath, *, size: int | str | None = None, priority: int = 0) -> SwapAreaInfo:
+        """Adds a swap area: a file, a block device, a directory, or a SwapArea (size and priority are then
+        its own).
+
+        Raises:
+            SwapAreaError: its directory is missing or not writable, another pool uses it, or it holds
+                somebody's data.
+            SystemCallError: the system refuses it.
+            ValueError: a bad size.
+        """
+        area = path if isinstance(path, SwapArea) else SwapArea(path, size, priority)
+        if isinstance(path, SwapArea) and (size is not None or priority != 0):
+            raise ValueError("a SwapArea has its own size and priority")
+        self._core.check_process()
+        return self._swapon(swap_areas(area)[0])
+
+    def _swapon(self, area: SwapArea) -> SwapAreaInfo:
+        raw = ffi.new("uswap_area_info *")
+        self._core.call(
+            lib.uswap_pool_swapon,
+            os.fsencode(area.path),
+            int(area.is_directory),
+            area.size_bytes,
+            area.priority,
+            raw,
+        )
+        info = area_info_from_core(ffi, lib, raw)
+        _warn_about_area(info, int(raw.notes))
+        return info
+
+    def areas(self) -> list[SwapAreaInfo]:
+        """The swap areas as they are now."""
+        raw = ffi.new("uswap_area_info[]", _AREAS_MAX)
+        count = self._core.call(lib.uswap_pool_areas, raw, _AREAS_MAX)
+        return [area_info_from_core(ffi, lib, raw[i]) for i in range(count)]
+
+    # ---- memory --------------------------------------------------------------------------------------------
+
+    def region(
+        self, size: int | str, name: str | None = None, *, faults: str = "thread", shared: bool = False
+    ) -> Region:
+        """A region of size bytes (or "2GiB") of zeroes. name, up to 63 bytes of UTF-8, is for Pool.regions.
+
+        Raises:
+            ValueError, TypeError: not a size, or a bad name.
+            OutOfSpaceError: not that much swap space left (see overcommit), or address space.
+            UnsupportedError: shared=True or faults="inline", which are not there yet.
+            ClosedError, ForkError: the pool is closed, or not this process's.
+        """
+        bytes_wanted = parse_size(size)
+        if faults == "inline" or shared:
+            raise UnsupportedError(
+                "shared regions are not there yet" if shared else "inline faults are not there yet"
+            )
+        if faults != "thread":
+            raise ValueError(f"faults must be 'thread' or 'inline', not {faults!r}")
+        return make_region(self._core, bytes_wanted, _checked_name(name))
+
+    def zeros(
+        self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", *, name: str | None = None
+    ) -> Array:
+        """An array of zeroes, as numpy.zeros. Arrays below 256 KiB share memory, unless they have a name.
+
+        The memory ends with the last array or view that uses it. Pickled, an array goes by value.
+
+        Raises:
+            TypeError: dtype holds Python objects.
+            NumpyMissingError: NumPy is not installed.
+            OutOfSpaceError, ClosedError, ForkError: as region.
+        """
+        return arrays.allocate(self._core, self._small, shape, dtype, order, _checked_name(name))
+
+    def empty(
+        self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", *, name: str | None = None
+    ) -> Array:
+        """As zeros: fresh managed memory is zero, and costs nothing until it is touched."""
+        return self.zeros(shape, dtype, order, name=name)
+
+    def full(
+        self,
+        shape: Any,
+        fill_value: Any,
+        dtype: Any = None,
+        order: Literal["C", "F"] = "C",
+        *,
+        name: str | None = None,
+    ) -> Array:
+        """An array filled with fill_value, as numpy.full. Raises as zeros."""
+        if dtype is None:
+            dtype = arrays.import_numpy().asarray(fill_value).dtype
+        result = self.zeros(shape, dtype, order, name=name)
+        result[...] = fill_value
+        return result
+
+    def array(
+        self, obj: Any, dtype: Any = None, order: Literal["C", "F"] = "C", *, name: str | None = None
+    ) -> Array:
+        """A copy of obj (an array, or what numpy.asarray takes) on managed memory. Raises as zeros."""
+        source = arrays.import_numpy().asarray(obj)
+        result = self.zeros(source.shape, source.dtype if dtype is None else dtype, order, name=name)
+        result[...] = source
+        return result
+
+    def load(self, path: str | os.PathLike[str], *, name: str | None = None) -> Array:
+        """The array in a .npy file, read straight into managed memory.
+
+        Raises:
+            ValueError: not a .npy file, or a short one. TypeError: it holds Python objects. OSError: as
+            open(). Otherwise as zeros.
+        """
+        with open(path, "rb") as file:
+            shape, fortran_order, dtype = arrays.array_header(file)
+            result = self.zeros(shape, dtype, "F" if fortran_order else "C", name=name)
+            arrays.read_into(result, file)
+        return result
+
+    def fromfile(
+        self,
+        path: str | os.PathLike[str],
+        dtype: Any = float,
+        count: int = -1,
+        offset: int = 0,
+        *,
+        name: str | None = None,
+    ) -> Array:
+        """A one-dimensional array of count items (-1: all) of a binary file from byte offset on.
+
+        Raises:
+            ValueError: the file has fewer items, or a bad count or offset. OSError: as open(). Otherwise as
+                zeros.
+        """
+        kind = arrays.checked_dtype(dtype)
+        with open(path, "rb") as file:
+            result = self.zeros(arrays.items_in_file(file, kind, count, offset), kind, name=name)
+            file.seek(offset)
+            arrays.read_into(result, file)
+        return result
+
+    # ---- what there is -------------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """The state and the counters of this moment."""
+        raw = ffi.new("uswap_stats *")
+        self._core.call(lib.uswap_pool_stats, raw)
+        return stats_from_core(ffi, lib, raw)
+
+    def regions(self) -> list[RegionInfo]:
+        """The regions alive, oldest first; arrays of 256 KiB and up have a region each, smaller ones share
+        some."""
+        infos = []
+        raw = ffi.new("uswap_region_info *")
+        for cell, size in list(self._core.regions.items()):
+            # One that has ended meanwhile is no region alive.
+            with contextlib.suppress(ClosedError):
+                if cell[0]:
+                    self._core.call(lib.uswap_region_get_info, cell[0], raw)
+                    infos.append(region_info_from_core(ffi, raw, size))
+        return infos
+
+    @property
+    def reclaimer(self) -> Reclaimer | None:
+        """The Python thread that steers reclaim, if there is one."""
+        return self._reclaimer
+
+    def evict(self, size: int | str) -> int:
+        """Evicts the oldest pages, size bytes of them, and waits for the writes; => bytes evicted, 0 when
+        none can be."""
+        pages = -(-parse_size(size) // PAGE_BYTES)
+        return self._core.call(lib.uswap_pool_evict, pages) * PAGE_BYTES
+
+    def check(self) -> None:
+        """The core's own consistency check over all pages and slots; for tests. Raises CorruptionError."""
+        self._core.call(lib.uswap_pool_check)
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """True if no new regions can be made."""
+        return self._core.closing
+
+    def close(self) -> None:
+        """Frees everything now. Closing twice is no error.
+
+        Raises:
+            BufferError: regions or arrays are alive. Nothing has changed.
+            ForkError: in a forked child.
+        """
+        core = self._core
+        core.check_process()
+        with _mapping.locked():
+            self._small.settle()
+            _mapping.drain()
+            if core.regions:
+                raise BufferError(f"the pool is in use: {_described(self.regions())}")
+            core.close()
+        if self._reclaimer is not None:
+            self._reclaimer.join()
+
+    def __enter__(self) -> Pool:
+        if self._core.closing:
+            raise ClosedError("the pool is closed")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._core.close()
+        if not self._core.regions and self._reclaimer is not None:
+            self._reclaimer.join()
+
+    def __del__(self) -> None:
+        core = getattr(self, "_core", None)
+        if core is not None:
+            core.close()
+
+
+def _create_core(options: Any) -> Core:
+    error = new_error()
+    out = ffi.new("uswap_pool **")
+    check_error(int(lib.uswap_pool_create(options, out, error)), error)
+    return Core(out[0])
+
+
+def _checked_name(name: str | None) -> str:
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be text, not {type(name).__name__}")
+    if len(name.encode()) > _NAME_BYTES or "\0" in name:
+        raise ValueError(f"name {name!r} is longer than {_NAME_BYTES} bytes or has a null byte")
+    return name
+
+
+def _described(infos: list[RegionInfo]) -> str:
+    shown = [f"{info.name or 'a region'} ({format_size(info.size)})" for info in infos[:3]]
+    more = f" and {len(infos) - 3} more" if len(infos) > 3 else ""
+    return ", ".join(shown) + more
+
+
+def _warn_about_area(info: SwapAreaInfo, notes: int) -> None:
+    texts = {
+        lib.USWAP_AREA_TMPFS: "lies in memory (tmpfs): swapping there frees nothing",
+        lib.USWAP_AREA_NO_O_DIRECT: "is on a file system that refuses O_DIRECT: the page cache slows it down",
+        lib.USWAP_AREA_NO_FALLOCATE: "is where space cannot be reserved: a full disk may show up late",
+    }
+    for note, text in texts.items():
+        if notes & note:
+            warnings.warn(f"swap area {info.path} {text}", UswapWarning, stacklevel=4)
+            logger.warning("swap area %s %s", info.path, text)

@@ -1,0 +1,110 @@
+"""Reclaimer: the Python thread that steers reclaim."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from uswap._core import Core, check_error, ffi, lib, live_cores, logger, new_error
+from uswap._errors import ClosedError, UswapError
+
+# Pages a call. A call lasts as long as its writes, and the watermarks are looked at between calls.
+BATCH_PAGES = 1024
+# How long one wait lasts at most; it ends at once when there is something to do.
+_WAIT_NS = 1_000_000_000
+# After a batch in which nothing could be evicted: pages are pinned or locked, or swap is full.
+_PAUSE_SECONDS = 0.01
+
+
+class Reclaimer:
+    """A daemon thread that evicts pages whenever free frames fall below the low watermark. Pool makes it.
+
+    All work is done by the core with the GIL released. When this thread is late (it needs the GIL for an
+    instant between batches), has failed or has stopped, the native reclaimer does the work. Thread-safe.
+
+    Attributes:
+        error: what made it stop, or None.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        # Not a threading.Event: request_stop also runs in finalizers, which may interrupt a thread inside the
+        # Event's lock.
+        self._work: deque[None] = deque([None])
+        self.error: BaseException | None = None
+        core.call(lib.uswap_reclaimer_attach)
+        self._thread = threading.Thread(target=self._run, name="uswap-reclaimer", daemon=True)
+        core.reclaimer = self
+        try:
+            self._thread.start()
+        except BaseException:
+            self.request_stop()
+            raise
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else f"failed: {self.error}" if self.error else "stopped"
+        return f"<uswap.Reclaimer {state}>"
+
+    @property
+    def running(self) -> bool:
+        """True as long as this thread steers reclaim."""
+        return bool(self._work) and self._thread.is_alive()
+
+    def request_stop(self) -> None:
+        """Hands reclaim to the native reclaimer and lets the thread end. Does not wait."""
+        try:
+            self._work.pop()
+        except IndexError:
+            return
+        with contextlib.suppress(UswapError):
+            self._core.call(lib.uswap_reclaimer_detach)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits, up to timeout seconds, until the thread has ended; not from the thread itself."""
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        core = self._core
+        try:
+            pointer = core.enter()
+        except ClosedError:
+            return
+        try:
+            self._steer(pointer)
+        except BaseException as error:
+            self.error = error
+            logger.exception("the Python reclaimer has failed; the native one goes on")
+        finally:
+            self.request_stop()
+            core.leave()
+
+    def _steer(self, pointer: Any) -> None:
+        error = new_error()
+        pressure = ffi.new("uswap_pressure *")
+        while self._work:
+            check_error(lib.uswap_reclaimer_wait(pointer, _WAIT_NS, pressure, error), error)
+            reclaiming = pressure.free_frames < pressure.low_frames
+            while reclaiming and self._work and not pressure.stopping:
+                wanted = min(pressure.high_frames - pressure.free_frames, BATCH_PAGES)
+                if check_error(lib.uswap_reclaimer_evict(pointer, wanted, error), error) == 0:
+                    time.sleep(_PAUSE_SECONDS)  # nothing tells when a page can be evicted again
+                check_error(lib.uswap_reclaimer_wait(pointer, 0, pressure, error), error)
+                reclaiming = pressure.free_frames < pressure.high_frames
+            if pressure.stopping:
+                return
+
+
+@atexit.register
+def _stop_all() -> None:
+    """At exit the threads end; the pools stay, for arrays are used until the very end."""
+    reclaimers = [core.reclaimer for core in live_cores if core.owner_pid == os.getpid() and not core.freed]
+    for reclaimer in reclaimers:
+        if isinstance(reclaimer, Reclaimer):
+            reclaimer.request_stop()
+            reclaimer.join(timeout=5)

@@ -1,0 +1,318 @@
+"""Region: a range of memory that a pool swaps, with the buffer protocol; and the words to talk about it."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from uswap import _mapping
+from uswap._core import Core, check_error, ffi, lib, new_error
+from uswap._errors import ClosedError, UnsupportedError
+from uswap._sizes import PAGE_BYTES, format_size, parse_size, round_to_pages
+from uswap._stats import RegionInfo, region_info_from_core
+
+
+class Advice(enum.IntEnum):
+    """What a program can say about its use of a region, as in madvise(2)."""
+
+    NORMAL = 0  #: read-ahead by what is seen
+    RANDOM = 1  #: no read-ahead
+    SEQUENTIAL = 2  #: the widest read-ahead at once
+    WILLNEED = 3  #: start reading now, as far as frames allow
+    DONTNEED = 4  #: throw the contents away: zeroes at the next touch
+    COLD = 5  #: first to be evicted
+    PAGEOUT = 6  #: evict now
+
+
+class Protection(enum.IntFlag):
+    """What may be done with pages, as in mprotect(2)."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
+class PageClass(enum.IntEnum):
+    """Where a page of a region is."""
+
+    ZERO = 0  #: nowhere: untouched, discarded, or all zeroes
+    RESIDENT = 1  #: in the region
+    SWAPPED = 2  #: in its slot only
+    CACHED = 3  #: out of the region, in the swap cache
+    POISONED = 4  #: lost
+
+
+# madvise(2) numbers, for mmap.madvise. COLD and PAGEOUT are not in the mmap module of every Python.
+_ADVICE_OF_MADVISE = {
+    0: Advice.NORMAL,
+    1: Advice.RANDOM,
+    2: Advice.SEQUENTIAL,
+    3: Advice.WILLNEED,
+    4: Advice.DONTNEED,
+    20: Advice.COLD,
+    21: Advice.PAGEOUT,
+}
+
+
+class Region(mmap.mmap):
+    """Memory of a pool; made by Pool.region.
+
+    It is an mmap.mmap, so it has the buffer protocol (``memoryview(r)``, ``np.frombuffer(r, ...)``), slices,
+    len and find. Fresh memory is zero. It ends with close(), or when nothing refers to it or to a buffer of
+    it any more.
+
+    Thread-safety: reading and writing the memory is as safe as with any memory; all methods of uswap may be
+    called from any thread, also while others use the memory. Reading and writing through the file-like
+    methods of mmap (read, write, seek) share one position, as in any mmap.
+
+    In a forked child the memory is not there; methods raise ForkError.
+
+    Example:
+        >>> import uswap
+        >>> with uswap.Pool(limit="64MiB") as pool:
+        ...     r = pool.region("256MiB", name="data")
+        ...     r[:5] = b"hello"
+        ...     r.advise(uswap.Advice.PAGEOUT, 0, 4096)
+        ...     print(bytes(r[:5]), len(r))
+        ...     r.close()
+        b'hello' 268435456
+    """
+
+    __slots__ = ("_address", "_core", "_id_cell", "_mapping_bytes", "_name")
+
+    # Set together, before the core knows the region (make_region); the first four are for
+    # _mapping.ManagedMapping.
+    _core: Core
+    _address: int
+    _mapping_bytes: int
+    _id_cell: Any
+    _name: str
+
+    def __new__(cls, *_: object, **__: object) -> Region:
+        raise TypeError("a Region is made by Pool.region()")
+
+    @property
+    def name(self) -> str:
+        """What the region was called when it was made; "" if nothing."""
+        return self._name
+
+    @property
+    def id(self) -> int:
+        """The core's number for this region."""
+        return int(self._id_cell[0])
+
+    def __repr__(self) -> str:
+        name = f" {self._name!r}" if self._name else ""
+        state = "closed" if self.closed else format_size(len(self))
+        return f"<uswap.Region{name} {state}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "a Region cannot be pickled: it is memory of this process; send bytes(region) or an array of it"
+        )
+
+    # ---- calls into the core -------------------------------------------------------------------------------
+
+    def _call(self, function: Any, *arguments: Any) -> int:
+        self._core.check_process()
+        if self.closed:
+            raise ClosedError(f"region {self._name!r} is closed")
+        return self._core.call(function, self._id_cell[0], *arguments)
+
+    def _range(self, start: int, length: int | None) -> tuple[int, int]:
+        """(start, length) in bytes; up to the end means the rest of the last page too."""
+        self._core.check_process()
+        if self.closed:
+            raise ClosedError(f"region {self._name!r} is closed")
+        size = len(self)
+        if length is None:
+            length = size - start
+        if start < 0 or length < 0 or start + length > size:
+            raise ValueError(f"bytes {start} to {start + length} are not all in a region of {size} bytes")
+        return start, length if start + length < size else round_to_pages(size) - start
+
+    def advise(self, advice: Advice | int, start: int = 0, length: int | None = None) -> None:
+        """Says how bytes start to start + length (default: to the end) will be used. Thread-safe.
+
+        DONTNEED covers the pages that lie wholly inside the range, every other advice all pages it touches.
+
+        Raises:
+            ValueError: the range is not in the region, or advice is none.
+            ClosedError, ForkError: as everywhere.
+        """
+        kind = Advice(advice)
+        self._call(lib.uswap_region_advise, *self._range(start, length), int(kind))
+
+    def lock(self, start: int = 0, length: int | None = None) -> None:
+        """Brings the pages of the range in, and keeps them in until unlock. Locks do not nest. Thread-safe.
+
+        Raises:
+            LimitError: too little of the limit would be left.
+            SwapError: a page of the range cannot be read back.
+            ValueError: the range is not in the region.
+        """
+        self._call(lib.uswap_region_lock, *self._range(start, length))
+
+    def unlock(self, start: int = 0, length: int | None = None) -> None:
+        """Ends lock for the pages of the range. Thread-safe. Raises ValueError as lock does."""
+        self._call(lib.uswap_region_unlock, *self._range(start, length))
+
+    @contextlib.contextmanager
+    def resident(self, start: int = 0, length: int | None = None) -> Iterator[None]:
+        """Inside the with block the pages of the range are in memory and stay there. Nests, up to 100 deep.
+        Thread-safe.
+
+        Needed around DMA and system calls that the kernel does not pin for; docs/limits.md lists them.
+
+        Raises:
+            LimitError: too little of the limit would be left.
+            SwapError: a page of the range cannot be read back: found here, without a touch.
+            ValueError: the range is not in the region.
+        """
+        span = self._range(start, length)
+        self._call(lib.uswap_region_pin, *span)
+        try:
+            yield
+        finally:
+            # A region closed inside the block has no pins left to end.
+            if not self.closed:
+                self._call(lib.uswap_region_unpin, *span)
+
+    def protect(self, protection: Protection | int, start: int = 0, length: int | None = None) -> None:
+        """Allows only what protection says on all pages of the range, as mprotect(2): a forbidden access is a
+        SIGSEGV.
+
+        Pages that are not read-write are evicted by copy, whatever the transport. Thread-safe.
+
+        Raises:
+            ValueError: the range is not in the region, or protection is none.
+        """
+        self._call(lib.uswap_region_protect, *self._range(start, length), int(Protection(protection)))
+
+    def verify(self, start: int = 0, length: int | None = None) -> None:
+        """Reads back and checks every swapped page of the range, without bringing it in. Thread-safe.
+
+        Raises:
+            SwapError: the first bad page; offset is its place in the region.
+            ValueError: the range is not in the region.
+        """
+        self._call(lib.uswap_region_verify, *self._range(start, length))
+
+    def page_classes(self, start: int = 0, length: int | None = None) -> bytes:
+        """One byte a page of the range, each a PageClass, as they are at one moment or another.
+        Thread-safe."""
+        start, length = self._range(start, length)
+        first = start // PAGE_BYTES
+        pages = -(-(start + length) // PAGE_BYTES) - first
+        classes = bytearray(pages)
+        self._call(lib.uswap_region_page_classes, first, pages, ffi.from_buffer("uint8_t *", classes))
+        return bytes(classes)
+
+    def info(self) -> RegionInfo:
+        """Name, size, resident and swapped bytes, faults. Thread-safe."""
+        raw = ffi.new("uswap_region_info *")
+        self._call(lib.uswap_region_get_info, raw)
+        return region_info_from_core(ffi, raw, len(self))
+
+    # ---- methods of mmap that would break management -------------------------------------------------------
+
+    def resize(self, newsize: int | str, /) -> NoReturn:
+        """Not there yet: raises UnsupportedError (ValueError for a size that is none)."""
+        parse_size(newsize, "new size")
+        raise UnsupportedError("a region cannot be resized yet", hint="make a new one and copy")
+
+    def madvise(self, option: int, start: int = 0, length: int | None = None) -> None:
+        """advise by the numbers of madvise(2) (mmap.MADV_...). Raises ValueError for those with no
+        counterpart."""
+        advice = _ADVICE_OF_MADVISE.get(option)
+        if advice is None:
+            raise ValueError(f"madvise option {option} is not for managed memory; see uswap.Advice")
+        self.advise(advice, start, length)
+
+    def flush(self, offset: int = 0, size: int = 0, /) -> None:
+        """Nothing: a region has no file behind it."""
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Frees the memory and its swap space. Closing twice is no error. Thread-safe.
+
+        Raises:
+            BufferError: an array or a memoryview still uses the memory. Nothing has changed.
+            ForkError: in a forked child.
+        """
+        if self.closed:
+            return
+        self._core.check_process()
+        with _mapping.locked():
+            if not self.closed:
+                _mapping.leave(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _unmap(self) -> None:
+        super().close()
+
+    # What it needs is bound here: at interpreter exit the globals of this module may be gone.
+    def __del__(
+        self,
+        _leave: Any = _mapping.leave_from_finalizer,
+        _keep: Any = _mapping.keep_for_ever,
+        _getpid: Any = os.getpid,
+        _is_finalizing: Any = sys.is_finalizing,
+    ) -> None:
+        core = getattr(self, "_core", None)
+        if core is None or self.closed or not self._id_cell[0]:
+            return  # the core does not know this mapping
+        if _getpid() != core.owner_pid:
+            # The child has nothing at these addresses, or something of its own: it must not unmap there.
+            _keep(self)
+        elif _is_finalizing():
+            # The last arrays go while the interpreter is torn down, and C destructors may still use them.
+            _keep(self)
+        else:
+            _leave(self)
+
+
+def make_region(core: Core, size: int, name: str) -> Region:
+    """A region of size bytes in core. Thread-safe.
+
+    Raises:
+        OutOfSpaceError: no swap space, metadata or address space.
+        ClosedError, ForkError: the pool is closed, or not this process's.
+    """
+    with _mapping.locked():
+        pointer = core.enter()
+        try:
+            if core.closing:
+                raise ClosedError("the pool is closed to new regions")
+            return _create(core, pointer, size, name)
+        finally:
+            core.leave()
+
+
+def _create(core: Core, pointer: Any, size: int, name: str) -> Region:
+    region: Region = _mapping.map_fresh(Region, size)
+    region._address = _mapping.address_of(region)
+    region._mapping_bytes = round_to_pages(size)
+    region._id_cell = cell = ffi.new("uint64_t *")
+    region._name = name
+    region._core = core
+    core.regions[cell] = size
+    error = new_error()
+    address = ffi.cast("void *", region._address)
+    try:
+        check_error(
+            int(lib.uswap_region_create(pointer, address, region._mapping_bytes, name.encode(), cell, error)),
+            error,
+        )
+    finally:
+        if not cell[0]:
+            del core.regions[cell]
+    return region

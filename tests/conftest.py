@@ -1,0 +1,108 @@
+"""Fixtures for all tests: pools over both transports and both I/O backends, and what to do about skips."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import uswap
+from uswap._core import ffi, lib
+
+# With USWAP_NO_SKIPS=1 (CI) a skip for any other reason is a failure.
+ALLOWED_SKIPS: tuple[str, ...] = ()
+
+PoolFactory = Callable[..., uswap.Pool]
+
+
+@functools.cache
+def probe() -> Any:
+    """What this machine can do: the core's own probe."""
+    result, error = ffi.new("uswap_probe *"), ffi.new("uswap_error *")
+    if lib.uswap_probe_run(result, error) < 0:
+        raise RuntimeError(ffi.string(error.detail).decode())
+    return result
+
+
+def _skip_unless_there(what: str, error_number: int) -> None:
+    if error_number != 0:
+        pytest.skip(f"{what} is not there: {os.strerror(error_number)}")
+
+
+@pytest.fixture(params=["move", "copy"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each way in which pages enter and leave regions."""
+    name: str = request.param
+    if name == "move":
+        _skip_unless_there("UFFDIO_MOVE", probe().live_move_errno)
+    else:
+        _skip_unless_there("userfaultfd write-protection", probe().live_wp_errno)
+    return name
+
+
+@pytest.fixture(params=["uring", "sync"])
+def io(request: pytest.FixtureRequest) -> str:
+    """Each I/O backend."""
+    name: str = request.param
+    if name == "uring":
+        _skip_unless_there("io_uring", probe().uring_errno)
+    return name
+
+
+@pytest.fixture
+def swap_directory(tmp_path: Path) -> Path:
+    """A directory on a disk: pytest's own may lie in memory."""
+    from uswap._filesystem import is_memory_backed
+
+    from uswap._options import default_directory
+
+    return Path(default_directory()) if is_memory_backed(str(tmp_path)) else tmp_path
+
+
+@pytest.fixture
+def make_pool(swap_directory: Path) -> Iterator[PoolFactory]:
+    """Makes pools that swap to a disk; at the end each must pass the core's check and close."""
+    pools: list[uswap.Pool] = []
+
+    def make(limit: int | str = "16MiB", **options: Any) -> uswap.Pool:
+        options.setdefault("swap", uswap.SwapArea(swap_directory, size="1GiB"))
+        pool = uswap.Pool(limit, **options)
+        pools.append(pool)
+        return pool
+
+    yield make
+    gc.collect()
+    while pools:
+        pool = pools.pop()
+        if not pool._core.freed:
+            pool.check()
+            pool.close()
+
+
+@pytest.fixture
+def pool_factory(make_pool: PoolFactory, transport: str, io: str) -> PoolFactory:
+    """make_pool over every transport and backend."""
+    return functools.partial(make_pool, transport=transport, io=io)
+
+
+@pytest.fixture
+def pool(make_pool: PoolFactory) -> uswap.Pool:
+    """One pool of 16 MiB, with the best transport and backend there is."""
+    return make_pool()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Turns skips for reasons that are not on the list into failures, where that is asked for."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("USWAP_NO_SKIPS"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: unexpected skip: {reason}"
+    return report
