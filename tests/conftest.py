@@ -96,13 +96,27 @@ def pool(make_pool: PoolFactory) -> uswap.Pool:
     return make_pool()
 
 
+def _refuse_skip(report: Any, where: str) -> None:
+    """Turns a skip for a reason that is not on the list into a failure, where that is asked for."""
+    if not report.skipped or hasattr(report, "wasxfail") or not os.environ.get("USWAP_NO_SKIPS"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(allowed in reason for allowed in ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"{where}: unexpected skip: {reason}"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Turns skips for reasons that are not on the list into failures, where that is asked for."""
+    """Skips of tests."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("USWAP_NO_SKIPS"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if not any(allowed in reason for allowed in ALLOWED_SKIPS):
-            report.outcome = "failed"
-            report.longrepr = f"{item.nodeid}: unexpected skip: {reason}"
+    _refuse_skip(report, item.nodeid)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """Skips of whole files (importorskip)."""
+    report = yield
+    _refuse_skip(report, collector.nodeid)
     return report

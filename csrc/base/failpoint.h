@@ -52,8 +52,11 @@ int failpoint_hit_data(failpoint_id id, void *data, size_t bytes);
          ? failpoint_hit_data(FAILPOINT_##id, (data), (bytes))                                                         \
          : 0)
 #else
-#define FAILPOINT(id) 0
-#define FAILPOINT_DATA(id, data, bytes) 0
+#define FAILPOINT(id) failpoint_absent()
+#define FAILPOINT_DATA(id, data, bytes) failpoint_absent()
+static inline int failpoint_absent(void) {
+    return 0;
+}
 #endif
 
 #endif

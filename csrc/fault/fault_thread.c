@@ -216,10 +216,9 @@ static int turn(uswap_pool *pool) {
     read_messages(pool);
     fill_orders(pool);
     context_submit(ctx);
-    /* The synchronous backend has ended its requests by now. */
-    while (context_complete(ctx, false)) {
-    }
-    return tend_parked(pool);
+    int timeout_ms = tend_parked(pool);
+    context_submit(ctx); /* serving the parked may have started reads */
+    return ctx->io.done ? 0 : timeout_ms; /* the synchronous backend has ended its requests by now */
 }
 
 static void *run(void *argument) {

@@ -95,8 +95,8 @@ uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, 
     frame_run run = {0};
     uint32_t looked = 0;
     for (; looked < count; looked++) {
-        /* In ascending order of addresses, and so mostly of slots: then neighbours share a request. */
-        uint32_t step = stride > 0 ? looked : count - 1 - looked;
+        /* Neighbours in ascending order of addresses, and so mostly of slots: then they share a request. */
+        uint32_t step = stride == -1 ? count - 1 - looked : looked;
         int64_t page = first + stride * (int64_t)step;
         if (page < 0 || (uint64_t)page >= r->object.pages)
             continue;
@@ -117,8 +117,11 @@ void page_in_ahead(context *ctx, region *r, size_t page) {
     if (advice == USWAP_ADVICE_RANDOM)
         return;
     read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, advice == USWAP_ADVICE_SEQUENTIAL);
-    if (plan.count > 0)
-        page_in_window(ctx, r, plan.first, plan.stride, plan.count, true);
+    if (plan.count == 0)
+        return;
+    uint32_t done = page_in_window(ctx, r, plan.first, plan.stride, plan.count, true);
+    if (done < plan.count && plan.stride != -1)
+        read_ahead_shorten(&r->ahead, plan, done);
 }
 
 /* ---- ending ---- */

@@ -4,6 +4,8 @@
 #define WINDOW_FIRST 8U
 /* Two faults this far apart (pages) may be one stream; farther apart they are random. */
 #define STRIDE_MAX 64
+/* Pages that are no neighbours are read one by one: half the requests of a queue, so that two windows can be in flight. */
+#define SCATTERED_MAX 32U
 
 static int64_t distance(int64_t a, int64_t b) {
     return a < b ? b - a : a - b;
@@ -43,6 +45,8 @@ static read_ahead_stream *oldest_stream(read_ahead *ahead) {
 }
 
 static read_ahead_plan plan_of(read_ahead_stream *s, uint32_t count) {
+    if (s->stride != 1 && s->stride != -1)
+        count = MIN_OF(count, SCATTERED_MAX);
     read_ahead_plan plan = {.first = s->next, .stride = s->stride, .count = count};
     s->next += s->stride * (int64_t)count;
     return plan;
@@ -80,6 +84,16 @@ static read_ahead_plan confirm(read_ahead_stream *s, int64_t page, uint32_t maxi
         return (read_ahead_plan){0};
     s->window = MIN_OF(WINDOW_FIRST, maximum);
     return plan_of(s, s->window);
+}
+
+void read_ahead_shorten(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
+    small_lock_acquire(&ahead->lock);
+    for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
+        read_ahead_stream *s = &ahead->stream[i];
+        if (s->used != 0 && s->stride == plan.stride && s->next == plan.first + plan.stride * (int64_t)plan.count)
+            s->next = plan.first + plan.stride * (int64_t)done;
+    }
+    small_lock_release(&ahead->lock);
 }
 
 read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t maximum, bool sequential) {

@@ -3,9 +3,10 @@
  *
  * Owns: a few streams a region. Pure arithmetic on page numbers: it starts no I/O and takes no page.
  *
- * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Its window doubles each time the prediction comes true, up to the given
- * maximum, and is forgotten when other streams need its place. The last page of a window's first part is the marker: it stays in
- * the swap cache, so that touching it (a soft fault) asks for the next window before the reader reaches the end.
+ * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Its window doubles each
+ * time the prediction comes true, up to the given maximum, and is forgotten when other streams need its place. The first page of
+ * each window is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the
+ * reader still has this one before him.
  */
 #ifndef USWAP_SWAP_READ_AHEAD_H
 #define USWAP_SWAP_READ_AHEAD_H
@@ -38,5 +39,8 @@ typedef struct {
 
 /* A fault on this page. maximum: largest window in pages (0: off); sequential: the program said so. */
 read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, uint32_t maximum, bool sequential);
+
+/* Only the first done pages of the plan could be asked for. */
+void read_ahead_shorten(read_ahead *ahead, read_ahead_plan plan, uint32_t done);
 
 #endif

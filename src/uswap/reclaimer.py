@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import threading
-import time
 from collections import deque
 from typing import Any
 
@@ -18,7 +17,7 @@ BATCH_PAGES = 1024
 # How long one wait lasts at most; it ends at once when there is something to do.
 _WAIT_NS = 1_000_000_000
 # After a batch in which nothing could be evicted: pages are pinned or locked, or swap is full.
-_PAUSE_SECONDS = 0.01
+_PAUSE_NS = 10_000_000
 
 
 class Reclaimer:
@@ -92,9 +91,9 @@ class Reclaimer:
             reclaiming = pressure.free_frames < pressure.low_frames
             while reclaiming and self._work and not pressure.stopping:
                 wanted = min(pressure.high_frames - pressure.free_frames, BATCH_PAGES)
-                if check_error(lib.uswap_reclaimer_evict(pointer, wanted, error), error) == 0:
-                    time.sleep(_PAUSE_SECONDS)  # nothing tells when a page can be evicted again
-                check_error(lib.uswap_reclaimer_wait(pointer, 0, pressure, error), error)
+                evicted = check_error(lib.uswap_reclaimer_evict(pointer, wanted, error), error)
+                # After a batch in which nothing could leave, the core lets a while pass: pins end without a sign.
+                check_error(lib.uswap_reclaimer_wait(pointer, 0 if evicted else _PAUSE_NS, pressure, error), error)
                 reclaiming = pressure.free_frames < pressure.high_frames
             if pressure.stopping:
                 return
