@@ -22,6 +22,8 @@
 #define GRACE_NS UINT64_C(10000000)
 /* A parked fault that waits for the kernel, or for pages that others hold for an instant, is tried again after this. */
 #define RETRY_MS 1
+/* The end of a write wakes this thread (by its own ring, or as freed frames); this is for writes that end badly elsewhere. */
+#define WRITE_WAIT_MS 10
 #define STACK_BYTES ((size_t)256 << 10)
 
 typedef enum { MADE_FRAMES, MADE_WAIT } made;
@@ -129,8 +131,11 @@ static int tend_parked(uswap_pool *pool) {
         uint64_t waited = clock_now_ns() - self->parked[self->parked_first].since_ns;
         if (pool->options.background && waited < GRACE_NS && !reclaimer_is_exhausted(pool))
             return (int)((GRACE_NS - waited) / 1000000) + 1;
+        /* What is being written now will be free soon: to evict more would be to evict too much. */
+        if (atomic_load(&pool->writes_in_flight) > 0)
+            return WRITE_WAIT_MS;
         if (reclaim_directly(pool) == MADE_WAIT)
-            return RETRY_MS;
+            return atomic_load(&pool->writes_in_flight) > 0 ? WRITE_WAIT_MS : RETRY_MS;
     }
     return -1;
 }

@@ -86,8 +86,9 @@ static bool drop_cached(uswap_pool *pool, swap_entry entry) {
 
 typedef enum { CHOICE_VICTIM, CHOICE_STALE, CHOICE_BUSY, CHOICE_DROPPED } choice;
 
-/* On CHOICE_VICTIM the page is locked, and the region entered for moving and referenced. */
-static choice choose(batch *b, page_ref ref, int64_t generation) {
+/* generation < 0: of any stay. wait: for the page lock (only with an empty batch: no other lock may be held).
+ * On CHOICE_VICTIM the page is locked, and the region entered for moving and referenced. */
+static choice choose(batch *b, page_ref ref, int64_t generation, bool wait) {
     uswap_pool *pool = b->ctx->pool;
     region *r = region_get_by_ref(&pool->regions, ref);
     if (!r)
@@ -99,7 +100,9 @@ static choice choose(batch *b, page_ref ref, int64_t generation) {
         region_put(r);
         return CHOICE_BUSY;
     }
-    if (page_try_lock(at)) {
+    if (wait)
+        page_lock(at);
+    if (wait || page_try_lock(at)) {
         uint64_t word = page_load(at);
         bool current = generation < 0 || page_generation_of(word) == (unsigned)generation;
         if (current && page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
@@ -129,7 +132,7 @@ static void choose_oldest(batch *b, uint64_t want, uint64_t *left) {
         else
             *left -= popped;
         for (uint32_t i = 0; i < popped; i++) {
-            choice made = choose(b, entries[i].page, (int64_t)entries[i].generation);
+            choice made = choose(b, entries[i].page, (int64_t)entries[i].generation, false);
             if (made == CHOICE_BUSY)
                 ring_push_page(pool, entries[i].page, entries[i].generation);
             b->freed += made == CHOICE_DROPPED;
@@ -359,8 +362,14 @@ uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count) {
     batch b = {.ctx = ctx};
     atomic_fetch_add(&ctx->pool->evictors, 1);
     for (size_t page = first; page < first + count;) {
-        for (; page < first + count && b.count < BATCH_PAGES; page++)
-            b.freed += choose(&b, page_ref_of(r, page), -1) == CHOICE_DROPPED;
+        for (; page < first + count && b.count < BATCH_PAGES; page++) {
+            choice made = choose(&b, page_ref_of(r, page), -1, false);
+            if (made == CHOICE_BUSY) { /* a fault has just brought it, say: it is to leave all the same */
+                evict_batch(&b);
+                made = choose(&b, page_ref_of(r, page), -1, true);
+            }
+            b.freed += made == CHOICE_DROPPED;
+        }
         evict_batch(&b);
         while (context_complete(ctx, false)) {
         }

@@ -1,0 +1,1 @@
+"""What several tests need: native workloads, a sampler outside the process, failpoints."""
