@@ -7,13 +7,13 @@ import pytest
 from _support.program import run_program
 
 NATIVE = """
-    from _support.sampler import sampled
+    from uswap._sampler import ResidentPeak
     from _support.workload import Pages, in_threads
     THREADS, LIMIT = {threads}, 48 << 20
     import threading; in_threads(THREADS, lambda n: None)           # stacks and arenas come before the baseline
     warm = Pages(bytearray(4 * LIMIT // 64)); warm.fill(1)          # so does the native library
     versions = [0] * THREADS
-    with sampled() as peak:
+    with ResidentPeak() as peak:
         pool = uswap.Pool(LIMIT, swap=SWAP, transport={transport!r})
         region = pool.region(4 * LIMIT)
         pages = Pages(region)
@@ -48,12 +48,12 @@ def test_native_threads_stay_within_the_limit(transport: str, threads: int, swap
 NUMPY = """
     import tracemalloc
     import numpy as np
-    from _support.sampler import sampled
+    from uswap._sampler import ResidentPeak
     LIMIT = 48 << 20
     COUNT = 4 * LIMIT // 8 // 2
     np.sort(np.random.default_rng(0).random(1000)); np.dot(np.ones(1000), np.ones(1000))
     tracemalloc.start()
-    with sampled() as peak:
+    with ResidentPeak() as peak:
         pool = uswap.Pool(LIMIT, swap=SWAP)
         a = pool.empty(COUNT)
         b = pool.empty(COUNT)

@@ -1,0 +1,37 @@
+"""The command line: a table of verbs, each a file in commands/, imported when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from uswap._version import __version__
+
+# verb -> what `uswap --help` says of it
+VERBS = {
+    "doctor": "what this machine can do for uswap, and the command that mends what it cannot",
+    "demo": "sort and group an array four times its limit, and check the answer (needs NumPy)",
+}
+
+
+def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser; only the named verb's own arguments are loaded."""
+    parser = argparse.ArgumentParser(prog="uswap", description="User-space swapping for Python programs.")
+    parser.add_argument("--version", action="version", version=f"uswap {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    for name, summary in VERBS.items():
+        command = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == verb:
+            importlib.import_module(f"uswap.commands.{name}").add_arguments(command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; => the exit status (2 for bad usage, as argparse)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next((word for word in words if word in VERBS), None)
+    options = make_parser(verb).parse_args(words)
+    module = importlib.import_module(f"uswap.commands.{options.verb}")
+    return int(module.run(options))
