@@ -22,7 +22,7 @@ def _read_number(path: Path) -> int | None:
 
 
 def _mount_points() -> dict[str, tuple[Path, str]]:
-    """"v2" and "v1" (the memory controller) -> (where it is mounted, the cgroup at its root)."""
+    """ "v2" and "v1" (the memory controller) -> (where it is mounted, the cgroup at its root)."""
     found: dict[str, tuple[Path, str]] = {}
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -42,7 +42,7 @@ def _mount_points() -> dict[str, tuple[Path, str]]:
 
 
 def _own_paths() -> dict[str, str]:
-    """"v2" and "v1" -> this process's cgroup."""
+    """ "v2" and "v1" -> this process's cgroup."""
     found: dict[str, str] = {}
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -86,7 +86,10 @@ def memory_limit_bytes() -> int | None:
 def memory_used_bytes() -> int | None:
     """What this process's innermost memory cgroup uses now, in bytes, less the file cache that the kernel
     can drop; None: not known."""
-    files = {"v1": ("memory.usage_in_bytes", "total_inactive_file"), "v2": ("memory.current", "inactive_file")}
+    files = {
+        "v1": ("memory.usage_in_bytes", "total_inactive_file"),
+        "v2": ("memory.current", "inactive_file"),
+    }
     for version, folder in _cgroup_folders():
         usage_file, cache_key = files[version]
         used = _read_number(folder / usage_file)
@@ -115,5 +118,4 @@ def looks_like_container() -> str | None:
         return "podman"
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "kubernetes"
-    kind = os.environ.get("container")
-    return kind or None
+    return os.environ.get("container") or None  # noqa: SIM112 - systemd's own spelling

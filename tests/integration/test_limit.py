@@ -10,7 +10,7 @@ NATIVE = """
     from uswap._sampler import ResidentPeak
     from _support.workload import Pages, in_threads
     THREADS, LIMIT = {threads}, 48 << 20
-    import threading; in_threads(THREADS, lambda n: None)           # stacks and arenas come before the baseline
+    import threading; in_threads(THREADS, lambda n: None)           # stacks come first
     warm = Pages(bytearray(4 * LIMIT // 64)); warm.fill(1)          # so does the native library
     versions = [0] * THREADS
     with ResidentPeak() as peak:

@@ -59,12 +59,20 @@ CHECK = """
 """
 
 
+# One examination first: Python imports lazily, and the unprivileged user need not be able to read this Python.
+WARM = """
+    import contextlib, io, pwd, traceback
+    from uswap.cli import main
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["doctor", "--json"])
+"""
+
+
 def run(refusal: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Imports come first: an unprivileged user need not be able to read this checkout."""
-    imports = "import uswap, uswap.cli, uswap.commands.doctor, getpass, json\n"
-    program = "".join(textwrap.dedent(part) for part in (refusal.replace("MACHINE", repr(platform.machine())), CHECK))
+    parts = (WARM, refusal.replace("MACHINE", repr(platform.machine())), CHECK)
+    program = "".join(map(textwrap.dedent, parts))
     return subprocess.run(
-        [sys.executable, "-c", imports + program, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
     )
 
 

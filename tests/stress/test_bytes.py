@@ -9,7 +9,6 @@ import time
 from _support.workload import Pages, in_threads
 from conftest import PoolFactory
 
-
 SECONDS = float(os.environ.get("USWAP_STRESS_SECONDS", "60" if os.environ.get("CI") else "5"))
 THREADS = 8
 

@@ -69,7 +69,9 @@ def test_bad_usage_is_status_2(words: list[str], capsys: pytest.CaptureFixture[s
     assert "usage: uswap" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("option", "value"), [("--size", "12XB"), ("--limit", "1KiB"), ("--swap", "/no/such/file")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--size", "12XB"), ("--limit", "1KiB"), ("--swap", "/no/such/file")]
+)
 def test_the_demo_says_in_one_line_what_is_wrong(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

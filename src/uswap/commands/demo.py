@@ -74,7 +74,9 @@ class ProgressLine:
             f"  resident {format_size(stats.resident_bytes)}  in {stats.pages_in} out {stats.pages_out} pages"
             f"  {moved * 4096 / 1e6 / seconds:.0f} MB/s"
         )
-        print(f"\r{line:<110s}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
+        print(
+            f"\r{line:<110s}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr
+        )
         sys.stderr.flush()
 
 
@@ -96,14 +98,20 @@ def _report(result: dict[str, Any]) -> str:
     phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in result["seconds"].items())
     return "\n".join(
         [
-            f"answer: {'right' if result['right'] else 'WRONG'}"
-            " (order, checksums and every group, against an independent computation that streams)",
+            (
+                f"answer: {'right' if result['right'] else 'WRONG'}"
+                " (order, checksums and every group, against an independent computation that streams)"
+            ),
             f"data {format_size(result['data_bytes'])}, limit {format_size(limit)}: {phases}",
-            f"pages in {stats['pages_in']}, out {stats['pages_out']}, of these evictions by the Python reclaimer"
-            f" {stats['evictions_steered']} of {stats['evictions']}",
-            f"peak resident memory, measured from outside in {result['samples']} samples, less"
-            f" {format_size(result['baseline_bytes'])} before the pool: {format_size(result['growth_bytes'])}"
-            f" ({'within' if result['within'] else 'BEYOND'} limit + 1 % + 16 MiB)",
+            (
+                f"pages in {stats['pages_in']}, out {stats['pages_out']}, evictions by the Python reclaimer"
+                f" {stats['evictions_steered']} of {stats['evictions']}"
+            ),
+            (
+                f"peak resident memory, measured from outside in {result['samples']} samples, less"
+                f" {format_size(result['baseline_bytes'])} before the pool: {format_size(result['growth_bytes'])}"
+                f" ({'within' if result['within'] else 'BEYOND'} limit + 1 % + 16 MiB)"
+            ),
         ]
     )
 

@@ -108,7 +108,7 @@ def _permission_remedy() -> str:
 def _has_name() -> bool:
     try:
         getpass.getuser()
-    except (KeyError, OSError):
+    except (ImportError, KeyError, OSError):
         return False
     return True
 
@@ -125,7 +125,9 @@ def userfaultfd_findings(probe: Any) -> Iterator[Finding]:
         level = OK if number == 0 else (WARNING if allowed else FAILURE)
         remedy = _permission_remedy() if level == FAILURE else ""
         yield Finding(key, level, f"{name}: {'works' if number == 0 else _reason(number)}", remedy)
-    yield Finding("unprivileged_userfaultfd", OK, f"sysctl vm.unprivileged_userfaultfd = {sysctl or 'not there'}")
+    yield Finding(
+        "unprivileged_userfaultfd", OK, f"sysctl vm.unprivileged_userfaultfd = {sysctl or 'not there'}"
+    )
     if seccomp not in (None, "0"):
         level = OK if allowed else FAILURE
         yield Finding(
@@ -166,7 +168,9 @@ def live_findings(probe: Any) -> Iterator[Finding]:
         if number == 0:
             yield Finding(key, OK, f"self-test: {what}")
         else:
-            remedy = _permission_remedy() if level == FAILURE else "boot a newer kernel (6.12 or later is best)"
+            remedy = (
+                _permission_remedy() if level == FAILURE else "boot a newer kernel (6.12 or later is best)"
+            )
             yield Finding(key, level, f"self-test failed: {what}: {_reason(number)}", remedy)
 
 
@@ -203,9 +207,11 @@ def io_findings(probe: Any) -> Iterator[Finding]:
         remedy = (
             "sudo sysctl -w kernel.io_uring_disabled=0"
             if disabled not in (None, "0")
-            else "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile"
+            else "allow io_uring_setup, _enter and _register in the container's seccomp profile"
         )
-        yield Finding("io_uring", WARNING, f"io_uring: {_reason(probe.uring_errno)}; I/O is synchronous", remedy)
+        yield Finding(
+            "io_uring", WARNING, f"io_uring: {_reason(probe.uring_errno)}; I/O is synchronous", remedy
+        )
     memlock = probe.memlock_bytes
     yield Finding(
         "memlock", OK, f"RLIMIT_MEMLOCK: {'no limit' if memlock == _NO_LIMIT else format_size(memlock)}"
@@ -244,7 +250,9 @@ def swap_findings() -> Iterator[Finding]:
     )
     rate = 2**20 / write_ns[0] * 1000
     yield Finding(
-        "swap_latency", OK, f"reads 4 KiB in {read_ns[0] / 1000:.0f} us, writes 1 MiB at {rate:.0f} MB/s (medians)"
+        "swap_latency",
+        OK,
+        f"reads 4 KiB in {read_ns[0] / 1000:.0f} us, writes 1 MiB at {rate:.0f} MB/s (medians)",
     )
     direct = not notes[0] & lib.USWAP_AREA_NO_O_DIRECT
     remedy = "" if direct else "export USWAP_DIR=/a/directory/on/ext4/or/xfs"
