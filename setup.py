@@ -131,9 +131,7 @@ def compile_core(uring: list[str]) -> list[str]:
     """Compiles csrc/ and returns the objects. Each set of flags has a folder: changing back and forth costs
     nothing."""
     flags = core_flags(uring)
-    folder = (
-        ROOT / "build" / "core" / hashlib.sha256(" ".join([*compiler(), *flags]).encode()).hexdigest()[:12]
-    )
+    folder = ROOT / "build" / "core" / hashlib.sha256(" ".join([*compiler(), *flags]).encode()).hexdigest()[:12]
     sources = sorted(CSRC.rglob("*.c"))
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
         jobs = [

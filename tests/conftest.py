@@ -58,7 +58,6 @@ def io(request: pytest.FixtureRequest) -> str:
 def swap_directory(tmp_path: Path) -> Path:
     """A directory on a disk: pytest's own may lie in memory."""
     from uswap._filesystem import is_memory_backed
-
     from uswap._options import default_directory
 
     return Path(default_directory()) if is_memory_backed(str(tmp_path)) else tmp_path

@@ -21,6 +21,7 @@ typedef struct {
 
 typedef struct {
     context *ctx;
+    bool popped; /* the victims come from the ring: else they still have their entries there */
     uint32_t count;
     uint64_t freed; /* frames free now or when the writes end */
     victim victims[BATCH_PAGES];
@@ -207,8 +208,10 @@ static void leave(batch *b, victim *v, page_state state, swap_entry entry) {
     b->freed++;
 }
 
+/* The page stays where it is, and is as young as any. */
 static void stay(batch *b, victim *v) {
-    ring_push_page(b->ctx->pool, page_ref_of(v->r, v->page), page_generation_of(v->word));
+    if (b->popped)
+        ring_push_page(b->ctx->pool, page_ref_of(v->r, v->page), page_generation_of(v->word));
 }
 
 /* Contents that are in a slot already need no write. The slot's last write may still be in flight: it has these contents too. */
@@ -344,7 +347,7 @@ static void evict_batch(batch *b) {
 uint64_t page_out_oldest(context *ctx, uint64_t want) {
     uswap_pool *pool = ctx->pool;
     uint64_t freed = 0, left = ring_length(&pool->ring);
-    batch b = {.ctx = ctx};
+    batch b = {.ctx = ctx, .popped = true};
     atomic_fetch_add(&pool->evictors, 1);
     while (freed < want && left > 0) {
         choose_oldest(&b, want - freed, &left);

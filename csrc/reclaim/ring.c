@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "pool.h"
+#include "swap/swap_cache.h"
 
 #include <errno.h>
 
@@ -76,14 +77,16 @@ bool ring_try_push_front(reclaim_ring *ring, const ring_entry *entries, uint32_t
     return fits;
 }
 
-/* Whether the entry still says something: the page is out, or of a later stay, or held (unlock and unpin push it again). */
+/* Whether the entry says nothing any more: the page and its frame have gone, or have come again later, or are held (unlock and
+ * unpin push it again). The others are at most as many as there are frames, so that a compacted ring has room. */
 static bool is_stale(uswap_pool *pool, const ring_entry *entry) {
     region *r = region_get_by_ref(&pool->regions, entry->page);
     if (!r)
         return true;
     uint64_t word = page_load(&r->object.words[page_ref_page(entry->page)]);
     region_put(r);
-    bool cached = page_state_of(word) == PAGE_SWAPPED;
+    bool cached =
+        page_state_of(word) == PAGE_SWAPPED && slot_state_of(swap_cache_load(pool, page_entry_of(word))) == CACHE_CLEAN;
     return !(page_state_of(word) == PAGE_RESIDENT || cached) || page_generation_of(word) != entry->generation ||
            page_is_held(word);
 }

@@ -44,13 +44,22 @@ static void replace_bits(page_word *page, uint64_t mask, uint64_t bits) {
     }
 }
 
+static uint64_t next_generation(uint64_t word) {
+    return (word + (UINT64_C(1) << PAGE_GENERATION_SHIFT)) & PAGE_GENERATION_MASK;
+}
+
+void page_renew(page_word *page) {
+    uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
+    replace_bits(page, PAGE_GENERATION_MASK, next_generation(word));
+}
+
 void page_set_state(page_word *page, page_state state, swap_entry entry) {
     uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
     page_state from = page_state_of(word);
     INVARIANT(I3, moves[from] & (1U << state));
     uint64_t generation = word & PAGE_GENERATION_MASK;
     if (state == PAGE_RESIDENT && from != PAGE_RESIDENT)
-        generation = (generation + (UINT64_C(1) << PAGE_GENERATION_SHIFT)) & PAGE_GENERATION_MASK;
+        generation = next_generation(word);
     replace_bits(page, PAGE_STATE_MASK | PAGE_GENERATION_MASK | (~UINT64_C(0) << PAGE_ENTRY_SHIFT),
                  (uint64_t)state | generation | entry.value << PAGE_ENTRY_SHIFT);
 }

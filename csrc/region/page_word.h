@@ -67,6 +67,8 @@ void page_unlock(page_word *page);
 /* The only writer of states and entries. Context: page locked. Checks the move against the table of README; an arrival
  * (RESIDENT) starts a new generation. */
 void page_set_state(page_word *page, page_state state, swap_entry entry);
+/* A new generation without an arrival: earlier ring entries of the page become stale. Context: page locked. */
+void page_renew(page_word *page);
 /* Context: page locked. */
 void page_set_bits(page_word *page, uint64_t clear, uint64_t set);
 

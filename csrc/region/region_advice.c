@@ -30,9 +30,14 @@ static void advise_cold(region_range *range) {
         size_t page = range->first + i;
         if (!atomic_load(&range->r->object.touched[page / PAGE_WORDS_PER_CHUNK]))
             continue;
-        uint64_t word = page_load(&range->r->object.words[page]);
-        if (page_state_of(word) == PAGE_RESIDENT && !page_is_held(word))
-            ring_push_page_front(pool, page_ref_of(range->r, page), page_generation_of(word));
+        page_word *at = &range->r->object.words[page];
+        page_lock(at);
+        uint64_t word = page_load(at);
+        if (page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
+            page_renew(at);
+            ring_push_page_front(pool, page_ref_of(range->r, page), page_generation_of(page_load(at)));
+        }
+        page_unlock(at);
     }
     gate_leave(&pool->gate);
 }

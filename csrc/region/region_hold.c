@@ -96,8 +96,10 @@ static void unmark(uswap_pool *pool, region *r, size_t page, hold_kind kind) {
             STAT_SUB(pool, pinned_pages, 1);
     }
     uint64_t now = page_load(at);
-    if (page_is_held(word) && !page_is_held(now) && page_state_of(now) == PAGE_RESIDENT)
-        ring_push_page(pool, page_ref_of(r, page), page_generation_of(now)); /* I10 */
+    if (page_is_held(word) && !page_is_held(now) && page_state_of(now) == PAGE_RESIDENT) {
+        page_renew(at); /* an entry of before may still be in the ring */
+        ring_push_page(pool, page_ref_of(r, page), page_generation_of(page_load(at))); /* I10 */
+    }
     page_unlock(at);
 }
 

@@ -63,13 +63,9 @@ def map_fresh(kind: type[Any], size: int) -> Any:
     while True:
         mapping = mmap.mmap.__new__(kind, -1, size, flags=_FLAGS)
         start = address_of(mapping)
-        if not any(
-            start < old._address + old._mapping_bytes and old._address < start + size for old in _leaving
-        ):
+        if not any(start < old._address + old._mapping_bytes and old._address < start + size for old in _leaving):
             return mapping
-        unusable.append(
-            mapping
-        )  # kept until we have another: the kernel would offer the same addresses again
+        unusable.append(mapping)  # kept until we have another: the kernel would offer the same addresses again
 
 
 def address_of(mapping: Any) -> int:

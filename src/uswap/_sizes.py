@@ -38,9 +38,7 @@ def parse_size(value: object, what: str = "size") -> int:
         ValueError: limit: '12XB' is not a size; write for example 512MiB, 2GiB or a number of bytes
     """
     if isinstance(value, bool):
-        raise ValueError(
-            f"{what}: {value} is not a size; write for example 512MiB, 2GiB or a number of bytes"
-        )
+        raise ValueError(f"{what}: {value} is not a size; write for example 512MiB, 2GiB or a number of bytes")
     size = _parse_text(value, what) if isinstance(value, str) else _parse_number(value, what)
     if size <= 0:
         raise ValueError(f"{what} must be at least one byte, not {value!r}")
@@ -55,9 +53,7 @@ def _parse_text(text: str, what: str) -> int:
     if match is None or unit is None:
         if text.strip().startswith("-"):
             raise ValueError(f"{what} must be at least one byte, not {text!r}")
-        raise ValueError(
-            f"{what}: {text!r} is not a size; write for example 512MiB, 2GiB or a number of bytes"
-        )
+        raise ValueError(f"{what}: {text!r} is not a size; write for example 512MiB, 2GiB or a number of bytes")
     return int(Fraction(match[1]) * unit)
 
 

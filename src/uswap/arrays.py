@@ -40,9 +40,7 @@ def checked_dtype(dtype: Any) -> np.dtype[Any]:
     numpy = import_numpy()
     result: np.dtype[Any] = numpy.dtype(dtype)
     if result.hasobject or result.kind == "T":
-        raise TypeError(
-            f"dtype {result} holds references to Python objects: these cannot live in managed memory"
-        )
+        raise TypeError(f"dtype {result} holds references to Python objects: these cannot live in managed memory")
     return result
 
 

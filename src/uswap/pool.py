@@ -103,9 +103,7 @@ class Pool:
     ) -> None:
         require_core()
         if encrypt:
-            raise UnsupportedError(
-                "encrypted swap is not there yet", hint="put the swap file on an encrypted disk"
-            )
+            raise UnsupportedError("encrypted swap is not there yet", hint="put the swap file on an encrypted disk")
         if name is not None:
             raise UnsupportedError("pools that processes share are not there yet")
         options = CoreOptions(

@@ -93,9 +93,7 @@ class Reclaimer:
                 wanted = min(pressure.high_frames - pressure.free_frames, BATCH_PAGES)
                 evicted = check_error(lib.uswap_reclaimer_evict(pointer, wanted, error), error)
                 # When nothing could leave, the core lets a while pass: pins end without a sign.
-                check_error(
-                    lib.uswap_reclaimer_wait(pointer, 0 if evicted else _PAUSE_NS, pressure, error), error
-                )
+                check_error(lib.uswap_reclaimer_wait(pointer, 0 if evicted else _PAUSE_NS, pressure, error), error)
                 reclaiming = pressure.free_frames < pressure.high_frames
             if pressure.stopping:
                 return

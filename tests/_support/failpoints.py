@@ -34,9 +34,7 @@ def hits(name: str) -> int:
 
 
 @contextlib.contextmanager
-def armed(
-    name: str, action: Action, argument: int = 0, *, nth: int = 1, every: bool = False
-) -> Iterator[None]:
+def armed(name: str, action: Action, argument: int = 0, *, nth: int = 1, every: bool = False) -> Iterator[None]:
     """Inside the block the failpoint is set; at its end threads it holds are let go."""
     error = new_error()
     check_error(lib.uswap_failpoint_set(name.encode(), action, argument, nth, every, error), error)

@@ -33,9 +33,7 @@ class FifoModel:
 
 @pytest.mark.parametrize("pattern", ["sequential", "random", "backward"])
 def test_counts_are_those_of_the_model(pool_factory: PoolFactory, pattern: str) -> None:
-    pool = pool_factory(
-        "4MiB", background=False, fault_around=1, read_ahead=0, reclaim_batch=1, reclaimer=False
-    )
+    pool = pool_factory("4MiB", background=False, fault_around=1, read_ahead=0, reclaim_batch=1, reclaimer=False)
     region = pool.region("16MiB")
     region.advise(uswap.Advice.RANDOM)
     pages = Pages(region)

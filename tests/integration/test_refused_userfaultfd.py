@@ -71,9 +71,7 @@ WARM = """
 def run(refusal: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     parts = (WARM, refusal.replace("MACHINE", repr(platform.machine())), CHECK)
     program = "".join(map(textwrap.dedent, parts))
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def sysctl_allows_everybody() -> bool:

@@ -83,9 +83,7 @@ def test_the_demo_says_in_one_line_what_is_wrong(
 
 def test_the_demo_gets_the_right_answer_within_the_limit(swap_directory: Path) -> None:
     command = [sys.executable, "-m", "uswap", "demo", "--size", "64MiB", "--limit", "16MiB", "--json"]
-    result = subprocess.run(
-        [*command, "--swap", str(swap_directory)], capture_output=True, text=True, timeout=110
-    )
+    result = subprocess.run([*command, "--swap", str(swap_directory)], capture_output=True, text=True, timeout=110)
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads(result.stdout)
     assert report["right"] is True

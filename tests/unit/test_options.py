@@ -141,9 +141,7 @@ def test_swap_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
         ({"path": 7}, TypeError),
     ],
 )
-def test_bad_areas_are_refused_when_they_are_written(
-    arguments: dict[str, object], error: type[Exception]
-) -> None:
+def test_bad_areas_are_refused_when_they_are_written(arguments: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         SwapArea(**arguments)  # type: ignore[arg-type]
 

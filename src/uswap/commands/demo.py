@@ -74,9 +74,7 @@ class ProgressLine:
             f"  resident {format_size(stats.resident_bytes)}  in {stats.pages_in} out {stats.pages_out} pages"
             f"  {moved * 4096 / 1e6 / seconds:.0f} MB/s"
         )
-        print(
-            f"\r{line:<110s}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr
-        )
+        print(f"\r{line:<110s}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
         sys.stderr.flush()
 
 

@@ -125,9 +125,7 @@ def userfaultfd_findings(probe: Any) -> Iterator[Finding]:
         level = OK if number == 0 else (WARNING if allowed else FAILURE)
         remedy = _permission_remedy() if level == FAILURE else ""
         yield Finding(key, level, f"{name}: {'works' if number == 0 else _reason(number)}", remedy)
-    yield Finding(
-        "unprivileged_userfaultfd", OK, f"sysctl vm.unprivileged_userfaultfd = {sysctl or 'not there'}"
-    )
+    yield Finding("unprivileged_userfaultfd", OK, f"sysctl vm.unprivileged_userfaultfd = {sysctl or 'not there'}")
     if seccomp not in (None, "0"):
         level = OK if allowed else FAILURE
         yield Finding(
@@ -168,9 +166,7 @@ def live_findings(probe: Any) -> Iterator[Finding]:
         if number == 0:
             yield Finding(key, OK, f"self-test: {what}")
         else:
-            remedy = (
-                _permission_remedy() if level == FAILURE else "boot a newer kernel (6.12 or later is best)"
-            )
+            remedy = _permission_remedy() if level == FAILURE else "boot a newer kernel (6.12 or later is best)"
             yield Finding(key, level, f"self-test failed: {what}: {_reason(number)}", remedy)
 
 
@@ -209,13 +205,9 @@ def io_findings(probe: Any) -> Iterator[Finding]:
             if disabled not in (None, "0")
             else "allow io_uring_setup, _enter and _register in the container's seccomp profile"
         )
-        yield Finding(
-            "io_uring", WARNING, f"io_uring: {_reason(probe.uring_errno)}; I/O is synchronous", remedy
-        )
+        yield Finding("io_uring", WARNING, f"io_uring: {_reason(probe.uring_errno)}; I/O is synchronous", remedy)
     memlock = probe.memlock_bytes
-    yield Finding(
-        "memlock", OK, f"RLIMIT_MEMLOCK: {'no limit' if memlock == _NO_LIMIT else format_size(memlock)}"
-    )
+    yield Finding("memlock", OK, f"RLIMIT_MEMLOCK: {'no limit' if memlock == _NO_LIMIT else format_size(memlock)}")
 
 
 def memory_findings() -> Iterator[Finding]:
