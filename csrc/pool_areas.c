@@ -21,17 +21,28 @@ static swap_area *next_by_priority(uswap_pool *pool, uint64_t *done) {
     return best;
 }
 
+/* Gives an area space for up to slots. Return: how many it has then. On a full disk: all or nothing; with overcommit as much as
+ * there is. */
+static uint64_t grow_area(uswap_pool *pool, swap_area *area, uint64_t slots, uswap_error *err) {
+    uint64_t usable = atomic_load(&area->usable_slots) - 1;
+    while (slots > usable && swap_area_grow(area, slots, err) != 0) {
+        uint64_t missing = slots - usable;
+        if (!pool->options.overcommit || missing < 2 * (uint64_t)CLUSTER_SLOTS)
+            return usable;
+        slots = usable + missing / 2;
+    }
+    return slots;
+}
+
 /* Gives the areas space on their disks for so many slots. Return: how many slots are still missing; *err: why. */
 static uint64_t make_room(uswap_pool *pool, uint64_t slots, uswap_error *err) {
     uint64_t done = 0;
     swap_area *area;
     while (slots > 0 && (area = next_by_priority(pool, &done))) {
-        uint64_t usable = atomic_load(&area->usable_slots) - 1;
-        uint64_t share = MIN_OF(slots, area->total_slots - 1);
-        if (share > usable && swap_area_grow(area, share, err) != 0)
-            share = usable;
+        uint64_t share = grow_area(pool, area, MIN_OF(slots, area->total_slots - 1), err);
         slots -= MIN_OF(share, slots);
     }
+    atomic_store(&pool->slots_exhausted, 0);
     return slots;
 }
 

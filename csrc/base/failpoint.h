@@ -30,6 +30,7 @@
     X(discard_locked, "discard.locked")         /* the page lock is held by a discard                            */    \
     X(region_destroy, "region.destroy")         /* the region is closed to new faults                            */    \
     X(area_fallocate, "area.fallocate")         /* error: the disk is full                                       */    \
+    X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT                      */     \
     X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict                      */    \
     X(fork_child, "fork.child")                 /* in the child, before its handlers are set                     */
 

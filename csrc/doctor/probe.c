@@ -2,7 +2,7 @@
  * probe.c - what this machine can do, found out by doing it (uswap doctor).
  *
  * Every probe works on memory and descriptors of its own and gives them back. None can hang: a thread that waits for a fault
- * to be served is released by closing the userfaultfd.
+ * to be served is released by unregistering its page.
  */
 #define _GNU_SOURCE
 #include "base/lock.h"
@@ -11,6 +11,7 @@
 #include "fault/uffd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -47,6 +48,10 @@ static int bench_open(bench *b, uffd_scope scope, uint64_t features) {
     b->place = memory_map(PAGE_BYTES);
     b->source = memory_map(PAGE_BYTES);
     int status = b->uffd < 0 ? b->uffd : (b->page && b->place && b->source ? 0 : -ENOMEM);
+    /* Under mlockall(MCL_FUTURE) mmap has put pages there already; no fault would come. */
+    if (status == 0 &&
+        (madvise(b->page, PAGE_BYTES, MADV_DONTNEED) != 0 || madvise(b->place, PAGE_BYTES, MADV_DONTNEED) != 0))
+        status = -errno;
     uint64_t offered = 0;
     if (status == 0)
         status = uffd_query_features(&offered);
@@ -89,7 +94,7 @@ typedef struct {
 
 static void touch_by_system_call(toucher *t) {
     int ends[2];
-    if (pipe(ends) != 0) {
+    if (pipe2(ends, O_CLOEXEC) != 0) {
         t->status = -errno;
         return;
     }
@@ -113,7 +118,8 @@ static void *touch(void *argument) {
     return NULL;
 }
 
-/* Starts the toucher and serves its one fault with serve. On any failure the descriptor is closed, which lets the thread go on. */
+/* Starts the toucher and serves its one fault with serve. On any failure the page is unregistered, which lets the thread go
+ * on. Closing alone would not: a child forked meanwhile by another thread holds the descriptor too. */
 static int run_touch(bench *b, touch_kind kind, int (*serve)(bench *b, uint64_t flags), uint64_t expected) {
     toucher t = {.b = b, .kind = kind};
     pthread_t thread;
@@ -125,7 +131,7 @@ static int run_touch(bench *b, touch_kind kind, int (*serve)(bench *b, uint64_t 
     status = await_fault(b, &flags);
     if (status == 0)
         status = serve(b, flags);
-    if (status != 0) {
+    if (status != 0 && uffd_unregister(b->uffd, b->page, PAGE_BYTES) != 0) {
         close(b->uffd);
         b->uffd = -1;
     }
@@ -202,12 +208,21 @@ static int probe_poison(uffd_scope scope) {
     return status;
 }
 
+/* A ring can be made where a seccomp filter then refuses io_uring_enter: only a request that came back counts. */
 static int probe_uring(void) {
 #ifdef USWAP_HAVE_URING
     struct io_uring ring;
+    struct io_uring_cqe *done;
     int status = io_uring_queue_init(2, &ring, 0);
-    if (status == 0)
-        io_uring_queue_exit(&ring);
+    if (status != 0)
+        return status;
+    io_uring_prep_nop(io_uring_get_sqe(&ring));
+    int submitted = io_uring_submit(&ring);
+    if (submitted == 1)
+        status = io_uring_peek_cqe(&ring, &done); /* a no-op is complete when it is submitted */
+    else
+        status = submitted < 0 ? submitted : -EIO;
+    io_uring_queue_exit(&ring);
     return status;
 #else
     return -ENOSYS;

@@ -56,13 +56,16 @@ static int measure(swap_area *area, uint64_t *read_ns, uint64_t *write_ns, uswap
     unsigned char *chunk = memory_map(CHUNK_BYTES);
     if (!chunk)
         return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "mmap", area->path, "out of memory");
-    *write_ns = time_writes(area->fd, chunk);
-    *read_ns = *write_ns ? time_reads(area->fd, chunk) : 0;
+    errno = EIO; /* what a short write or read leaves */
+    uint64_t written = time_writes(area->fd, chunk);
+    uint64_t read = written ? time_reads(area->fd, chunk) : 0;
     int cause = errno;
     memory_unmap(chunk, CHUNK_BYTES);
-    if (*read_ns == 0)
-        return error_set(err, USWAP_E_OS, cause, "pwrite", area->path, "cannot write and read a swap file in '%s': %s",
-                         area->path, strerror(cause));
+    if (read == 0)
+        return error_set(err, USWAP_E_OS, cause, written ? "pread" : "pwrite", area->path,
+                         "cannot write and read a swap file in '%s': %s", area->path, strerror(cause));
+    *write_ns = written;
+    *read_ns = read;
     return 0;
 }
 

@@ -129,7 +129,8 @@ static int tend_parked(uswap_pool *pool) {
         if (frame_pool_free(&pool->frames) > 0)
             return RETRY_MS; /* not frames, but the kernel or the queue is short */
         uint64_t waited = clock_now_ns() - self->parked[self->parked_first].since_ns;
-        if (pool->options.background && waited < GRACE_NS && !reclaimer_is_exhausted(pool))
+        if (pool->options.background && waited < GRACE_NS && !reclaimer_is_exhausted(pool) &&
+            !atomic_load(&pool->slots_exhausted))
             return (int)((GRACE_NS - waited) / 1000000) + 1;
         /* What is being written now will be free soon: to evict more would be to evict too much. */
         if (atomic_load(&pool->writes_in_flight) > 0)
@@ -222,7 +223,7 @@ static int turn(uswap_pool *pool) {
     fill_orders(pool);
     context_submit(ctx);
     int timeout_ms = tend_parked(pool);
-    context_submit(ctx); /* serving the parked may have started reads */
+    context_submit(ctx);                  /* serving the parked may have started reads */
     return ctx->io.done ? 0 : timeout_ms; /* the synchronous backend has ended its requests by now */
 }
 

@@ -62,8 +62,15 @@ static bool open_cluster(context *ctx) {
 /* A slot for one page. Return: SWAP_ENTRY_NONE when all areas are full. */
 static swap_entry take_slot(context *ctx) {
     slot_cluster *cluster = &ctx->cluster;
-    if (FAILPOINT(page_out_slot) || (cluster->left == 0 && !open_cluster(ctx)))
+    if (FAILPOINT(page_out_slot))
         return SWAP_ENTRY_NONE;
+    if (cluster->left == 0) {
+        atomic_store(&ctx->pool->slots_freed, 0);
+        atomic_store(&ctx->pool->slots_exhausted, 1); /* before the look: slots freed after it clear this again */
+        if (!open_cluster(ctx))
+            return SWAP_ENTRY_NONE;
+        atomic_store(&ctx->pool->slots_exhausted, 0);
+    }
     swap_entry entry = swap_entry_make(cluster->area->index, cluster->next);
     cluster->next++;
     cluster->left--;
@@ -348,6 +355,8 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
     uswap_pool *pool = ctx->pool;
     uint64_t freed = 0, left = ring_length(&pool->ring);
     batch b = {.ctx = ctx, .popped = true};
+    if (atomic_load(&pool->slots_exhausted) && ctx->cluster.left == 0)
+        return 0; /* else each fault would move every page out and back again */
     atomic_fetch_add(&pool->evictors, 1);
     while (freed < want && left > 0) {
         choose_oldest(&b, want - freed, &left);

@@ -160,7 +160,7 @@ EXPORT int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pre
             break;
         if (exhausted) {
             event_wait(&native->pressure, seen, MIN_OF(deadline - now, EXHAUSTED_NS));
-            atomic_store(&native->exhausted, 0);
+            break; /* worth another try */
         } else {
             await_pressure(pool, seen, deadline - now);
         }

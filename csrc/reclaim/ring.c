@@ -24,6 +24,11 @@ int ring_grow(reclaim_ring *ring, uint64_t capacity) {
     if (!larger)
         return -ENOMEM;
     small_lock_acquire(&ring->lock);
+    if (ring->capacity >= capacity) { /* somebody else has made it grow */
+        small_lock_release(&ring->lock);
+        memory_unmap(larger, capacity * sizeof *larger);
+        return 0;
+    }
     uint64_t length = ring->tail - ring->head;
     for (uint64_t i = 0; i < length; i++)
         larger[i] = ring->entries[(ring->head + i) % ring->capacity];
@@ -111,14 +116,25 @@ static void compact(uswap_pool *pool) {
     }
 }
 
+/* The ring is full. It has room for twice the frames of the limit, so most entries are stale; unless locked pages or a full swap
+ * have taken the pool far over its limit (I9): then it grows. */
+static void make_room(uswap_pool *pool) {
+    uint64_t capacity = pool->ring.capacity;
+    compact(pool);
+    if (ring_length(&pool->ring) <= capacity / 4 * 3)
+        return;
+    if (ring_grow(&pool->ring, 2 * capacity) == 0)
+        frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(ring_entry)));
+}
+
 void ring_push_page(uswap_pool *pool, page_ref page, unsigned generation) {
     ring_entry entry = {.page = page, .generation = generation};
     while (!ring_try_push(&pool->ring, &entry, 1))
-        compact(pool);
+        make_room(pool);
 }
 
 void ring_push_page_front(uswap_pool *pool, page_ref page, unsigned generation) {
     ring_entry entry = {.page = page, .generation = generation};
     while (!ring_try_push_front(&pool->ring, &entry, 1))
-        compact(pool);
+        make_room(pool);
 }

@@ -115,7 +115,7 @@ static void note_file_system(swap_area *area) {
     if (fstatfs(area->fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
         area->notes |= USWAP_AREA_TMPFS;
     int flags = fcntl(area->fd, F_GETFL);
-    if (flags < 0 || fcntl(area->fd, F_SETFL, (flags & ~O_NONBLOCK) | O_DIRECT) != 0) {
+    if (flags < 0 || FAILPOINT(area_direct) || fcntl(area->fd, F_SETFL, (flags & ~O_NONBLOCK) | O_DIRECT) != 0) {
         area->notes |= USWAP_AREA_NO_O_DIRECT;
         return;
     }

@@ -41,6 +41,8 @@ static void free_slot(uswap_pool *pool, swap_entry entry, uint64_t word) {
     if (word & SLOT_BAD)
         return;
     slot_alloc_give(&pool->areas[swap_entry_area(entry)], swap_entry_slot(entry), 1);
+    if (unlikely(atomic_load(&pool->slots_exhausted)) && atomic_fetch_add(&pool->slots_freed, 1) >= CLUSTER_SLOTS)
+        atomic_store(&pool->slots_exhausted, 0);
 }
 
 static void settle(uswap_pool *pool, swap_entry entry, uint64_t word) {

@@ -6,11 +6,12 @@ import atexit
 import contextlib
 import os
 import threading
+import warnings
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 from uswap._core import Core, check_error, ffi, lib, live_cores, logger, new_error
-from uswap._errors import ClosedError, UswapError
+from uswap._errors import ClosedError, UswapError, UswapWarning
 
 # Pages a call. A call lasts as long as its writes, and the watermarks are looked at between calls.
 BATCH_PAGES = 1024
@@ -28,6 +29,7 @@ class Reclaimer:
 
     Attributes:
         error: what made it stop, or None.
+        trouble: the counters of Stats that it has warned of, such as "swap_full_events".
     """
 
     def __init__(self, core: Core) -> None:
@@ -36,6 +38,7 @@ class Reclaimer:
         # Event's lock.
         self._work: deque[None] = deque([None])
         self.error: BaseException | None = None
+        self.trouble: set[str] = set()
         core.call(lib.uswap_reclaimer_attach)
         self._thread = threading.Thread(target=self._run, name="uswap-reclaimer", daemon=True)
         core.reclaimer = self
@@ -86,17 +89,50 @@ class Reclaimer:
     def _steer(self, pointer: Any) -> None:
         error = new_error()
         pressure = ffi.new("uswap_pressure *")
+        trouble = Trouble(pointer, self.trouble)
         while self._work:
             check_error(lib.uswap_reclaimer_wait(pointer, _WAIT_NS, pressure, error), error)
+            trouble.look()
             reclaiming = pressure.free_frames < pressure.low_frames
             while reclaiming and self._work and not pressure.stopping:
                 wanted = min(pressure.high_frames - pressure.free_frames, BATCH_PAGES)
                 evicted = check_error(lib.uswap_reclaimer_evict(pointer, wanted, error), error)
+                if not evicted:
+                    trouble.look()
                 # When nothing could leave, the core lets a while pass: pins end without a sign.
                 check_error(lib.uswap_reclaimer_wait(pointer, 0 if evicted else _PAUSE_NS, pressure, error), error)
                 reclaiming = pressure.free_frames < pressure.high_frames
             if pressure.stopping:
                 return
+
+
+class Trouble:
+    """Says aloud, once each, what the core can only count: faults go on, so nothing raises."""
+
+    KINDS: ClassVar[dict[str, str]] = {
+        "swap_full_events": "swap is full: pages stay in memory; add a swap area (Pool.swapon) or free memory",
+        "over_limit_events": "the limit is exceeded: nothing can be evicted (swap is full, or all is locked)",
+        "write_errors": "the swap disk refused a write: the page stays in memory and the slot is not used again",
+        "read_errors": "the swap disk refused a read: a page is lost; region.verify() says which",
+        "hash_errors": "a page came back from the swap disk changed and is lost; region.verify() says which",
+    }
+
+    def __init__(self, pointer: Any, said: set[str]) -> None:
+        self._pointer = pointer
+        self._said = said
+        self._stats = ffi.new("uswap_stats *")
+
+    def look(self) -> None:
+        """Compares the counters with what was said."""
+        error = new_error()
+        check_error(lib.uswap_pool_stats(self._pointer, self._stats, error), error)
+        for kind, text in self.KINDS.items():
+            if kind not in self._said and getattr(self._stats, kind) > 0:
+                self._said.add(kind)
+                logger.warning(text)
+                # Where warnings are errors this one would end the reclaimer and reach nobody.
+                with contextlib.suppress(UswapWarning):
+                    warnings.warn(text, UswapWarning, stacklevel=2)
 
 
 @atexit.register

@@ -1,4 +1,4 @@
-"""Until forked children can share swap: a fork warns, and a child that touches a region dies with one clear line."""
+"""Until forked children can share swap: a fork warns, and a child that touches a region dies with one line."""
 
 import signal
 from pathlib import Path

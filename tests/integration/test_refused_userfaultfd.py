@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from conftest import probe
 
 # A filter that lets everything pass but userfaultfd(2) and the ioctl that makes one from /dev/userfaultfd:
 # these get EPERM (seccomp(2); the numbers are those of linux/filter.h and linux/seccomp.h).
@@ -117,3 +118,24 @@ def test_doctor_says_so_in_json(refusal: str) -> None:
     refused = {finding["key"]: finding for finding in report["findings"] if finding["level"] == "failure"}
     assert {"userfaultfd_syscall", "userfaultfd_device"} <= set(refused)
     assert all(finding["remedy"] for finding in refused.values())
+
+
+def test_doctor_does_not_blame_the_kernel_for_what_a_filter_does() -> None:
+    report = json.loads(run(SECCOMP, "doctor", "--json").stdout)
+    findings = {finding["key"]: finding for finding in report["findings"]}
+    assert ": unknown: " in findings["feature_move"]["summary"]
+    assert not any("newer kernel" in finding["remedy"] for finding in report["findings"])
+    if os.getuid() == 0:  # the kernel would have permitted it
+        assert "it is what refuses" in findings["seccomp"]["summary"]
+
+
+def test_doctor_sees_that_a_ring_which_can_be_made_cannot_be_used() -> None:
+    """The filter refuses io_uring_enter only (426 everywhere) and an ioctl that nobody uses."""
+    if probe().uring_errno != 0:
+        pytest.skip(f"io_uring is not there: {os.strerror(probe().uring_errno)}")
+    enter = SECCOMP.replace("(323, 16)", "(426, 16)").replace("(282, 29)", "(426, 29)").replace("0xAA00", "0xFFFF")
+    result = run(enter, "doctor", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    findings = {finding["key"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert findings["io_uring"]["level"] == "warning"
+    assert findings["io_uring"]["remedy"]

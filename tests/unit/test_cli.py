@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import probe
 
+import uswap
 from uswap.cli import main
 from uswap.commands import doctor
 
@@ -59,6 +60,13 @@ def test_doctor_needs_a_directory_for_swap(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_probe_of_this_machine_can_be_repeated() -> None:
     probe.cache_clear()
     assert probe().uffd_features == probe().uffd_features
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"uswap {uswap.__version__}\n"
 
 
 @pytest.mark.parametrize("words", [[], ["no-such-verb"], ["doctor", "--no-such-option"]])

@@ -1,11 +1,10 @@
-"""Memory limits of containers and file systems of directories, on files laid out as the kernel does."""
+"""Memory limits of containers, on files laid out as the kernel does."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from uswap import _container, _filesystem
+from uswap import _container
 
 
 def lay_out(root: Path, files: dict[str, str]) -> None:
@@ -61,21 +60,3 @@ def test_no_cgroup_means_no_limit(cgroup: Path) -> None:
 def test_this_machine_can_be_asked() -> None:
     limit = _container.memory_limit_bytes()
     assert limit is None or limit > 0
-
-
-def test_file_systems_are_named() -> None:
-    assert _filesystem.file_system_of("/proc/self") == "proc"
-    assert _filesystem.file_system_of("/proc/self/no/such/place") == "proc"
-    assert not _filesystem.is_memory_backed("/proc")
-
-
-@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="no tmpfs at /dev/shm")
-def test_tmpfs_is_memory() -> None:
-    assert _filesystem.is_memory_backed("/dev/shm")
-    assert _filesystem.is_memory_backed("/dev/shm/not/there/yet")
-
-
-def test_swap_directories_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("USWAP_DIR", "/somewhere")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert _filesystem.default_swap_directories() == ["/somewhere", "/var/tmp", "/cache"]

@@ -6,10 +6,11 @@ The findings come from doing it (the core's probes), not from version numbers.
 from __future__ import annotations
 
 import argparse
-import getpass
+import errno
 import json
 import os
 import platform
+import pwd
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from uswap._sizes import format_size
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 _NO_LIMIT = 2**64 - 1
+_CAP_SYS_PTRACE = 19  # linux/capability.h
+_NEWER_KERNEL = "boot a newer kernel (6.12 or later is best)"
 
 # bit of struct uffdio_api.features -> name, what it buys (linux/userfaultfd.h)
 FEATURES = {
@@ -92,6 +95,51 @@ def _probe() -> Any:
 # ---- userfaultfd -----------------------------------------------------------------------------------------
 
 
+def _user() -> str:
+    """This user's name, or number; not from the environment, which survives a change of user."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _is_allowed(probe: Any) -> bool:
+    """Whether a userfaultfd for all faults can be had, in one way or the other."""
+    return 0 in (probe.uffd_syscall_errno, probe.uffd_device_errno)
+
+
+def _is_answered(probe: Any) -> bool:
+    """Whether the kernel could be asked for its features at all."""
+    return _is_allowed(probe) or probe.uffd_user_only_errno == 0
+
+
+def _has_seccomp_filter() -> bool:
+    return _status_field("Seccomp") not in (None, "0")
+
+
+def _kernel_permits() -> bool:
+    """Whether the kernel's own check lets this user have userfaultfd(2): then only a filter can refuse it."""
+    capabilities = int(_status_field("CapEff") or "0", 16)
+    return bool(capabilities >> _CAP_SYS_PTRACE & 1) or _read("/proc/sys/vm/unprivileged_userfaultfd") == "1"
+
+
+def _refusal_remedy(probe: Any) -> str:
+    """What mends a refused userfaultfd, by what refuses it."""
+    if _has_seccomp_filter() and (_kernel_permits() or not _is_answered(probe)):
+        if looks_like_container():
+            return (
+                "start the container with a seccomp profile that allows userfaultfd: docker run --security-opt "
+                "seccomp=PROFILE.json ...  (to find out whether that is it: seccomp=unconfined)"
+            )
+        return (
+            "let the seccomp filter pass userfaultfd and ioctl; in a systemd unit: sudo systemctl edit UNIT, "
+            "[Service] SystemCallFilter=userfaultfd"
+        )
+    if probe.uffd_syscall_errno == errno.ENOSYS:
+        return "boot a kernel with CONFIG_USERFAULTFD=y"
+    return _permission_remedy()
+
+
 def _permission_remedy() -> str:
     if looks_like_container():
         return (
@@ -99,47 +147,37 @@ def _permission_remedy() -> str:
             "seccomp profile that allows userfaultfd: --security-opt seccomp=PROFILE.json, and on the host: "
             "sudo sysctl -w vm.unprivileged_userfaultfd=1"
         )
-    user = getpass.getuser() if _has_name() else str(os.getuid())
     device = os.path.exists("/dev/userfaultfd")
-    mend_device = f"sudo setfacl -m u:{user}:rw /dev/userfaultfd  or: " if device else ""
+    mend_device = f"sudo setfacl -m u:{_user()}:rw /dev/userfaultfd  or: " if device else ""
     return f"{mend_device}sudo sysctl -w vm.unprivileged_userfaultfd=1"
-
-
-def _has_name() -> bool:
-    try:
-        getpass.getuser()
-    except (ImportError, KeyError, OSError):
-        return False
-    return True
 
 
 def userfaultfd_findings(probe: Any) -> Iterator[Finding]:
     """Whether faults may be served at all, by which way, and what stands in it."""
-    seccomp = _status_field("Seccomp")
     sysctl = _read("/proc/sys/vm/unprivileged_userfaultfd")
-    allowed = probe.uffd_syscall_errno == 0 or probe.uffd_device_errno == 0
+    allowed = _is_allowed(probe)
     for key, name, number in (
         ("userfaultfd_syscall", "userfaultfd(2)", probe.uffd_syscall_errno),
         ("userfaultfd_device", "/dev/userfaultfd", probe.uffd_device_errno),
     ):
         level = OK if number == 0 else (WARNING if allowed else FAILURE)
-        remedy = _permission_remedy() if level == FAILURE else ""
+        remedy = "" if allowed else _refusal_remedy(probe)
         yield Finding(key, level, f"{name}: {'works' if number == 0 else _reason(number)}", remedy)
     yield Finding("unprivileged_userfaultfd", OK, f"sysctl vm.unprivileged_userfaultfd = {sysctl or 'not there'}")
-    if seccomp not in (None, "0"):
-        level = OK if allowed else FAILURE
+    if _has_seccomp_filter():
+        verdict = "" if allowed else ": it is what refuses" if _kernel_permits() else ": it may be what refuses"
         yield Finding(
             "seccomp",
-            level,
-            f"a seccomp filter is at work (mode {seccomp}){'' if allowed else ': it may be what refuses'}",
-            "" if allowed else _permission_remedy(),
+            OK if allowed else FAILURE,
+            f"a seccomp filter is at work (mode {_status_field('Seccomp')}){verdict}",
+            "" if allowed else _refusal_remedy(probe),
         )
     if not allowed and probe.uffd_user_only_errno == 0:
         yield Finding(
             "userfaultfd_user_only",
             WARNING,
             "userfaultfd works for faults of user code only: system calls on managed memory would get EFAULT",
-            _permission_remedy(),
+            _refusal_remedy(probe),
         )
 
 
@@ -148,8 +186,12 @@ def feature_findings(probe: Any) -> Iterator[Finding]:
     for bit, (name, use) in FEATURES.items():
         there = bool(probe.uffd_features >> bit & 1)
         missed = not there and name in ("PAGEFAULT_FLAG_WP", "MOVE", "POISON")
+        if not _is_answered(probe):  # "no" would blame the kernel for what a filter or a permission hides
+            level, remedy = (WARNING, _refusal_remedy(probe)) if missed else (OK, "")
+            yield Finding(f"feature_{name.lower()}", level, f"{name}: unknown: {use}", remedy)
+            continue
         level = (FAILURE if name == "PAGEFAULT_FLAG_WP" else WARNING) if missed else OK
-        remedy = "boot a newer kernel (6.12 or later is best)" if missed else ""
+        remedy = _NEWER_KERNEL if missed else ""
         yield Finding(f"feature_{name.lower()}", level, f"{name}: {'yes' if there else 'no'}: {use}", remedy)
 
 
@@ -166,8 +208,26 @@ def live_findings(probe: Any) -> Iterator[Finding]:
         if number == 0:
             yield Finding(key, OK, f"self-test: {what}")
         else:
-            remedy = _permission_remedy() if level == FAILURE else "boot a newer kernel (6.12 or later is best)"
+            # Not allowed, the tests run as far as faults of user code go; a system call's is refused then.
+            refused = not _is_answered(probe) or (key == "live_kernel_fault" and not _is_allowed(probe))
+            remedy = _refusal_remedy(probe) if refused else _NEWER_KERNEL
             yield Finding(key, level, f"self-test failed: {what}: {_reason(number)}", remedy)
+
+
+def self_memory_findings(probe: Any) -> Iterator[Finding]:
+    """/proc/self/mem: how the copy transport reads pages. Without it a pool needs the move transport."""
+    try:
+        os.close(os.open("/proc/self/mem", os.O_RDONLY))
+    except OSError as failure:
+        level = WARNING if probe.live_move_errno == 0 else FAILURE
+        yield Finding(
+            "self_memory",
+            level,
+            f"/proc/self/mem: {failure.strerror}: no copy transport",
+            "start the program as the user it runs as: one that changes its user may not read itself",
+        )
+    else:
+        yield Finding("self_memory", OK, "/proc/self/mem: can be read")
 
 
 # ---- the rest --------------------------------------------------------------------------------------------
@@ -260,6 +320,7 @@ def examine() -> list[Finding]:
         *userfaultfd_findings(probe),
         *feature_findings(probe),
         *live_findings(probe),
+        *self_memory_findings(probe),
         *io_findings(probe),
         *memory_findings(),
         *swap_findings(),
@@ -269,11 +330,12 @@ def examine() -> list[Finding]:
 def as_text(findings: list[Finding]) -> str:
     """The report for people."""
     marks = {OK: "ok  ", WARNING: "warn", FAILURE: "FAIL"}
-    lines = []
+    lines, said = [], ""
     for finding in findings:
         lines.append(f"{marks[finding.level]}  {finding.summary}")
         if finding.remedy:
-            lines.append(f"      mend it: {finding.remedy}")
+            lines.append(f"      mend it: {'as above' if finding.remedy == said else finding.remedy}")
+            said = finding.remedy
     failed = any(finding.level == FAILURE for finding in findings)
     lines.append("A pool cannot be made here." if failed else "A pool can be made here.")
     return "\n".join(lines)

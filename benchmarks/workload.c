@@ -1,0 +1,121 @@
+/*
+ * workload.c - the access loops of the benchmark: the same native code on every side, called through ctypes (no GIL).
+ *
+ * Word i of a page is word_of(page, version, i) + added; word 0 may be the page's mark instead (touch_write leaves it).
+ * No page is all zeroes and no two are equal, so that no side can save I/O on the contents.
+ */
+#include <stdint.h>
+#include <time.h>
+
+#define WORDS 512
+
+static uint64_t word_of(uint64_t page, uint64_t version, uint64_t i) {
+    return (page + 1) * UINT64_C(0x9E3779B97F4A7C15) + version * UINT64_C(0xD1342543DE82EF95) +
+           i * UINT64_C(0xBF58476D1CE4E5B9);
+}
+
+static uint64_t mark_of(uint64_t page) {
+    return ~page;
+}
+
+static uint64_t next_random(uint64_t *state) {
+    uint64_t x = *state;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return *state = x;
+}
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* ---- every word of every page ----------------------------------------------------------------------------------- */
+
+void sweep_write(uint64_t *memory, uint64_t pages, uint64_t version) {
+    for (uint64_t page = 0; page < pages; page++)
+        for (uint64_t i = 0; i < WORDS; i++)
+            memory[page * WORDS + i] = word_of(page, version, i);
+}
+
+void sweep_add(uint64_t *memory, uint64_t pages) {
+    for (uint64_t i = 0; i < pages * WORDS; i++)
+        memory[i] += 1;
+}
+
+static uint64_t page_sum(const uint64_t *words) {
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < WORDS; i++)
+        sum += words[i];
+    return sum;
+}
+
+uint64_t sweep_read(const uint64_t *memory, uint64_t pages) {
+    uint64_t sum = 0;
+    for (uint64_t page = 0; page < pages; page++)
+        sum += page_sum(memory + page * WORDS);
+    return sum;
+}
+
+/* From the last page to the first; within a page forwards. */
+uint64_t sweep_read_backward(const uint64_t *memory, uint64_t pages) {
+    uint64_t sum = 0;
+    for (uint64_t page = pages; page-- > 0;)
+        sum += page_sum(memory + page * WORDS);
+    return sum;
+}
+
+/* One page of the first half, one of the second, and so on. */
+uint64_t sweep_read_two_streams(const uint64_t *memory, uint64_t pages) {
+    uint64_t sum = 0;
+    for (uint64_t page = 0; page < pages / 2; page++)
+        sum += page_sum(memory + page * WORDS) + page_sum(memory + (pages / 2 + page) * WORDS);
+    return sum;
+}
+
+/* Return: number of words that are wrong, in pages first to first + count. */
+uint64_t sweep_check(const uint64_t *memory, uint64_t first, uint64_t count, uint64_t version, uint64_t added) {
+    uint64_t wrong = 0;
+    for (uint64_t page = first; page < first + count; page++) {
+        const uint64_t *words = memory + page * WORDS;
+        wrong += words[0] != word_of(page, version, 0) + added && words[0] != mark_of(page);
+        for (uint64_t i = 1; i < WORDS; i++)
+            wrong += words[i] != word_of(page, version, i) + added;
+    }
+    return wrong;
+}
+
+/* ---- one word a page, until so many accesses or so much time are over; return: accesses made --------------------- */
+
+uint64_t touch_read_stride(const uint64_t *memory, uint64_t pages, uint64_t stride, uint64_t count, uint64_t budget_ns,
+                           uint64_t *sum) {
+    uint64_t end = now_ns() + budget_ns, done = 0, page = 0, lane = 0;
+    for (; done < count && now_ns() < end; done++) {
+        *sum += *(const volatile uint64_t *)(memory + page * WORDS);
+        page += stride;
+        if (page >= pages) {
+            lane = (lane + 1) % stride;
+            page = lane;
+        }
+    }
+    return done;
+}
+
+uint64_t touch_read_random(const uint64_t *memory, uint64_t pages, uint64_t seed, uint64_t count, uint64_t budget_ns,
+                           uint64_t *sum) {
+    uint64_t end = now_ns() + budget_ns, done = 0;
+    for (; done < count && now_ns() < end; done++)
+        *sum += *(const volatile uint64_t *)(memory + next_random(&seed) % pages * WORDS);
+    return done;
+}
+
+uint64_t touch_write_random(uint64_t *memory, uint64_t pages, uint64_t seed, uint64_t count, uint64_t budget_ns) {
+    uint64_t end = now_ns() + budget_ns, done = 0;
+    for (; done < count && now_ns() < end; done++) {
+        uint64_t page = next_random(&seed) % pages;
+        *(volatile uint64_t *)(memory + page * WORDS) = mark_of(page);
+    }
+    return done;
+}
