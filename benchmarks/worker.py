@@ -201,26 +201,33 @@ def measure(memory: Memory, pattern: str, counters: Counters) -> dict[str, Any]:
     }
 
 
+def run(job: dict[str, Any]) -> str | None:
+    """Measures the job's patterns, a JSON line each; => what was wrong with the contents, or None."""
+    with SIDES[job["side"]](job) as (buffer, counters):
+        memory = Memory(job["library"], buffer, job["seconds"], job["seed"])
+        for number, pattern in enumerate(["fill", *(name for name in job["patterns"] if name != "fill")]):
+            if number > 0 and (wrong := memory.settle()):
+                return f"{wrong} words are wrong before {pattern}"
+            print(json.dumps(measure(memory, pattern, counters)), flush=True)
+        wrong = memory.settle()
+        del memory, buffer  # so that the pool can end
+    return f"{wrong} words are wrong at the end" if wrong else None
+
+
 def main() -> int:
-    """=> 0, or 1 if contents were wrong."""
+    """=> 0, or 1 if it could not run or contents were wrong."""
     # A run that is killed must not leave its workers behind: they would hold its cgroup and swap file.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     job = json.loads(sys.argv[1])
     if os.getppid() != job["parent"]:
         return 1
-    with SIDES[job["side"]](job) as (buffer, counters):
-        memory = Memory(job["library"], buffer, job["seconds"], job["seed"])
-        for number, pattern in enumerate(["fill", *(name for name in job["patterns"] if name != "fill")]):
-            if number > 0 and (wrong := memory.settle()):
-                print(json.dumps({"error": f"{wrong} words are wrong before {pattern}"}), flush=True)
-                return 1
-            result = measure(memory, pattern, counters)
-            print(json.dumps(result), flush=True)
-        if wrong := memory.settle():
-            print(json.dumps({"error": f"{wrong} words are wrong at the end"}), flush=True)
-            return 1
-        del memory, buffer
-    return 0
+    try:
+        error = run(job)
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    if error is not None:
+        print(json.dumps({"error": error}), flush=True)
+    return 0 if error is None else 1
 
 
 if __name__ == "__main__":

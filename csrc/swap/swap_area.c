@@ -112,7 +112,9 @@ static int examine(swap_area *area, uint64_t *device_bytes, uswap_error *err) {
 
 static void note_file_system(swap_area *area) {
     struct statfs fs;
-    if (fstatfs(area->fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
+    /* (Of a device node it would say where the node lies.) */
+    if (!(area->notes & USWAP_AREA_BLOCK_DEVICE) && fstatfs(area->fd, &fs) == 0 &&
+        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
         area->notes |= USWAP_AREA_TMPFS;
     int flags = fcntl(area->fd, F_GETFL);
     if (flags < 0 || FAILPOINT(area_direct) || fcntl(area->fd, F_SETFL, (flags & ~O_NONBLOCK) | O_DIRECT) != 0) {

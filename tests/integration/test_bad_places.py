@@ -181,7 +181,7 @@ def test_a_block_device_with_a_file_system_is_refused(swap_directory: Path) -> N
             region = pool.region("6MiB")
             Pages(region).fill(1)
             assert Pages(region).wrong(1) == 0
-            assert pool.areas()[0].size_bytes == 16 * MIB
+            assert pool.areas()[0].size == 16 * MIB
             region.close()
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)

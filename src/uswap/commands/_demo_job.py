@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[str, int, int], None]
 
 RECORD = np.dtype([("value", "<u4"), ("key", "<u4")])
-CHUNK = 1 << 18  # records: 2 MiB
+# Records: 512 KiB. NumPy's temporaries, a dozen of this, are outside the limit and must be small beside what it may be exceeded by.
+CHUNK = 1 << 16
 GROUPS = 1 << 16
 _GROUP_SHIFT = np.uint64(48)  # a group is the upper half of the key
 

@@ -1,0 +1,199 @@
+"""A Hypothesis state machine: regions against a byte-for-byte model, with a second thread at work all the time;
+after each step the core checks itself."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from _support.workload import PAGE, Pages
+from conftest import probe
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import uswap
+from uswap._options import default_directory
+
+REGION_PAGES = 1100  # more than the least limit has frames
+SIZE = REGION_PAGES * PAGE
+
+offsets = st.integers(0, SIZE - 1)
+lengths = st.one_of(st.integers(0, 3 * PAGE), st.integers(0, SIZE))
+pages = st.integers(0, REGION_PAGES - 1)
+
+
+class RegionMachine(RuleBasedStateMachine):
+    """What a program may do to a region, and a bytearray that has it done too."""
+
+    transport = "move"
+    io = "uring"
+
+    @initialize()
+    def make(self) -> None:
+        area = uswap.SwapArea(default_directory(), size="64MiB")
+        self.pool = uswap.Pool("3MiB", swap=area, transport=self.transport, io=self.io, recycle=False)
+        self.neighbour = Pages(self.pool.region(4 << 20))
+        self.open()
+        self.done = threading.Event()
+        self.wrong = 0
+        self.thread = threading.Thread(target=self.work_beside, daemon=True)
+        self.thread.start()
+
+    def open(self) -> None:
+        self.region: Any = self.pool.region(SIZE, name="model")
+        self.model = bytearray(SIZE)
+        self.protected: set[int] = set()
+        self.locked = False
+
+    def work_beside(self) -> None:
+        seed = 1
+        while not self.done.is_set():
+            self.wrong += self.neighbour.stress(seed, 20)
+            seed += 1
+
+    def writable(self, start: int, length: int) -> bool:
+        touched = range(start // PAGE, -(-(start + length) // PAGE))
+        return not any(page in self.protected for page in touched)
+
+    @rule(start=offsets, data=st.binary(min_size=1, max_size=2 * PAGE))
+    def write(self, start: int, data: bytes) -> None:
+        data = data[: SIZE - start]
+        if self.writable(start, len(data)):
+            self.region[start : start + len(data)] = data
+            self.model[start : start + len(data)] = data
+
+    @rule(start=offsets, length=lengths)
+    def read(self, start: int, length: int) -> None:
+        assert self.region[start : start + length] == self.model[start : start + length]
+
+    @rule(first=pages, count=st.integers(1, REGION_PAGES), value=st.integers(0, 255))
+    def fill(self, first: int, count: int, value: int) -> None:
+        start, stop = first * PAGE, min(first + count, REGION_PAGES) * PAGE
+        if self.writable(start, stop - start):
+            data = bytes([value]) * (stop - start)
+            self.region[start:stop] = data
+            self.model[start:stop] = data
+
+    @rule(first=pages, count=st.integers(1, 400), salt=st.integers(1, 1 << 30))
+    def fill_pages_that_differ(self, first: int, count: int, salt: int) -> None:
+        stop = min(first + count, REGION_PAGES)
+        if self.writable(first * PAGE, (stop - first) * PAGE):
+            Pages(self.model).fill(salt, first, stop - first)
+            Pages(self.region).fill(salt, first, stop - first)
+
+    @rule(size=st.integers(1, SIZE))
+    def evict_some(self, size: int) -> None:
+        self.pool.evict(size)
+
+    @rule()
+    def evict_all(self) -> None:
+        self.region.advise(uswap.Advice.PAGEOUT)
+
+    @rule(
+        advice=st.sampled_from([advice for advice in uswap.Advice if advice is not uswap.Advice.DONTNEED]),
+        start=offsets,
+        length=lengths,
+    )
+    def advise(self, advice: uswap.Advice, start: int, length: int) -> None:
+        self.region.advise(advice, start, min(length, SIZE - start))
+
+    @precondition(lambda self: not self.locked)
+    @rule(start=offsets, length=lengths)
+    def discard(self, start: int, length: int) -> None:
+        length = min(length, SIZE - start)
+        self.region.advise(uswap.Advice.DONTNEED, start, length)
+        first, last = -(-start // PAGE), (start + length) // PAGE
+        if last > first:
+            self.model[first * PAGE : last * PAGE] = bytes((last - first) * PAGE)
+
+    @rule(first=pages, count=st.integers(1, 50), writable=st.booleans())
+    def protect(self, first: int, count: int, writable: bool) -> None:
+        stop = min(first + count, REGION_PAGES)
+        wanted = uswap.Protection.READ | (uswap.Protection.WRITE if writable else uswap.Protection.NONE)
+        self.region.protect(wanted, first * PAGE, (stop - first) * PAGE)
+        change = self.protected.difference_update if writable else self.protected.update
+        change(range(first, stop))
+
+    @rule(first=pages, count=st.integers(1, 100))
+    def lock(self, first: int, count: int) -> None:
+        stop = min(first + count, REGION_PAGES)
+        self.region.unlock()
+        self.region.lock(first * PAGE, (stop - first) * PAGE)
+        self.locked = True
+        assert set(self.region.page_classes(first * PAGE, (stop - first) * PAGE)) == {uswap.PageClass.RESIDENT}
+
+    @rule()
+    def unlock(self) -> None:
+        self.region.unlock()
+        self.locked = False
+
+    @rule(first=pages, count=st.integers(1, 50))
+    def hold(self, first: int, count: int) -> None:
+        start, length = first * PAGE, (min(first + count, REGION_PAGES) - first) * PAGE
+        with self.region.resident(start, length):
+            self.region.advise(uswap.Advice.PAGEOUT)
+            assert set(self.region.page_classes(start, length)) == {uswap.PageClass.RESIDENT}
+            assert self.region[start : start + length] == self.model[start : start + length]
+
+    @rule(mebibytes=st.integers(3, 6))
+    def change_the_limit(self, mebibytes: int) -> None:
+        self.pool.limit = mebibytes << 20
+        assert self.pool.stats().resident_bytes <= mebibytes << 20
+
+    @rule()
+    def verify(self) -> None:
+        self.region.verify()
+
+    @rule()
+    def close_and_reopen(self) -> None:
+        self.region.close()
+        self.open()
+
+    @invariant()
+    def the_core_agrees_with_itself(self) -> None:
+        if hasattr(self, "done"):
+            self.pool.check()
+            stats = self.pool.stats()
+            assert stats.over_limit_events == 0
+            assert self.wrong == 0
+
+    def teardown(self) -> None:
+        if not hasattr(self, "done"):
+            return
+        self.done.set()
+        self.thread.join()
+        assert self.wrong == 0
+        assert self.region[:] == self.model
+        assert self.neighbour.wrong_after_stress() == 0
+        self.pool.check()
+        self.region.close()
+        del self.neighbour
+        gc.collect()
+        self.pool.close()
+
+
+EXAMPLES, STEPS = (60, 50) if os.environ.get("CI") else (8, 30)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("transport", "io"), [("move", "uring"), ("move", "sync"), ("copy", "uring"), ("copy", "sync")]
+)
+def test_regions_are_what_their_model_says(transport: str, io: str) -> None:
+    if transport == "move" and probe().live_move_errno:
+        pytest.skip("UFFDIO_MOVE is not there")
+    if io == "uring" and probe().uring_errno:
+        pytest.skip("io_uring is not there")
+    machine = type("Machine", (RegionMachine,), {"transport": transport, "io": io})
+    machine.TestCase.settings = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    machine.TestCase().runTest()
