@@ -8,12 +8,17 @@ static size_t whole_pages(size_t bytes) {
 
 void *memory_map(size_t bytes) {
     size_t length = whole_pages(bytes);
-    void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* Without access at first: under mlockall(MCL_FUTURE) the kernel would populate all of it at once. */
+    void *address = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED)
         return NULL;
+    munlock(address, length);
     madvise(address, length, MADV_NOHUGEPAGE);
     madvise(address, length, MADV_DONTFORK);
-    munlock(address, length); /* under mlockall(MCL_FUTURE) lazily touched memory would be populated */
+    if (mprotect(address, length, PROT_READ | PROT_WRITE) != 0) {
+        munmap(address, length);
+        return NULL;
+    }
     return address;
 }
 
