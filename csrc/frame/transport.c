@@ -16,10 +16,24 @@
 /* Frames lent by the reserve to one copy. */
 #define COPY_PAGES_MAX 4
 
+/* Whether a page is mapped there, by the kernel's word. */
+static bool is_mapped(const void *address) {
+    unsigned char there = 1;
+    return mincore((void *)(uintptr_t)address, PAGE_BYTES, &there) != 0 || (there & 1);
+}
+
+/* UFFDIO_MOVE, and what it really did: after an EAGAIN inside, kernels from 6.17 on may move pages that they do not report, and then
+ * stop at them with EEXIST (K17). The destination was empty and nobody else may fill it, so what is there and gone here has moved. */
 static int move(uswap_pool *pool, void *to, const void *from, size_t pages, size_t *done) {
     *done = 0;
     int failure = FAILPOINT(uffd_move);
-    return failure ? failure : uffd_move(pool->uffd, to, from, pages, true, done);
+    if (failure)
+        return failure;
+    int status = uffd_move(pool->uffd, to, from, pages, true, done);
+    while (*done < pages && is_mapped((char *)to + (*done << PAGE_SHIFT)) &&
+           !is_mapped((const char *)from + (*done << PAGE_SHIFT)))
+        ++*done;
+    return status;
 }
 
 static int copy(uswap_pool *pool, void *to, const void *from, size_t pages, size_t *done) {
@@ -29,12 +43,6 @@ static int copy(uswap_pool *pool, void *to, const void *from, size_t pages, size
 }
 
 /* ---- out ---- */
-
-/* Whether a page is mapped there; for the case that it could not be read. */
-static bool is_mapped(unsigned char *address) {
-    unsigned char there = 1;
-    return mincore(address, PAGE_BYTES, &there) != 0 || (there & 1);
-}
 
 static out_outcome give_up(uswap_pool *pool, unsigned char *address, frame_id frame, out_result result) {
     uffd_write_protect(pool->uffd, address, 1, false, true);
