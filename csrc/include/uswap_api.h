@@ -32,28 +32,28 @@ typedef enum {
 } uswap_status;
 
 typedef struct {
-    int32_t status;      /* a uswap_status                                                              */
-    int32_t os_errno;    /* 0 where no system call failed                                               */
-    char operation[64];  /* "fallocate", "userfaultfd", ...                                             */
-    char path[512];      /* the file concerned, or ""                                                   */
-    uint64_t offset;     /* byte offset in the file or region                                           */
-    char detail[512];    /* one sentence: what is wrong, and what to do                                 */
+    int32_t status;     /* a uswap_status                                                              */
+    int32_t os_errno;   /* 0 where no system call failed                                               */
+    char operation[64]; /* "fallocate", "userfaultfd", ...                                             */
+    char path[512];     /* the file concerned, or ""                                                   */
+    uint64_t offset;    /* byte offset in the file or region                                           */
+    char detail[512];   /* one sentence: what is wrong, and what to do                                 */
 } uswap_error;
 
 typedef enum { USWAP_TRANSPORT_AUTO = 0, USWAP_TRANSPORT_MOVE = 1, USWAP_TRANSPORT_COPY = 2 } uswap_transport;
 typedef enum { USWAP_IO_AUTO = 0, USWAP_IO_URING = 1, USWAP_IO_SYNC = 2 } uswap_io_kind;
 
 typedef struct {
-    uint64_t limit_bytes;          /* hard limit; rounded down to whole pages                              */
-    uint32_t transport;            /* a uswap_transport                                                    */
-    uint32_t io_kind;              /* a uswap_io_kind                                                      */
-    uint32_t recycle;              /* 1: frames circulate (see csrc/README.md, Frames)                     */
-    uint32_t overcommit;           /* 1: regions do not reserve swap                                       */
-    uint32_t fault_around_pages;   /* fresh pages mapped per first touch; 1 = only the page touched        */
-    uint32_t read_ahead_pages;     /* largest read-ahead window; 0 = off                                   */
-    uint32_t reclaim_batch_pages;  /* pages a direct reclaim evicts at most; 1 gives exact FIFO            */
-    uint32_t background;           /* 0: no native reclaimer and no watermarks: only direct reclaim        */
-    uint32_t verify;               /* 1: check every slot's hash on the way in                             */
+    uint64_t limit_bytes;         /* hard limit; rounded down to whole pages                              */
+    uint32_t transport;           /* a uswap_transport                                                    */
+    uint32_t io_kind;             /* a uswap_io_kind                                                      */
+    uint32_t recycle;             /* 1: frames circulate (see csrc/README.md, Frames)                     */
+    uint32_t overcommit;          /* 1: regions do not reserve swap                                       */
+    uint32_t fault_around_pages;  /* fresh pages mapped per first touch; 1 = only the page touched        */
+    uint32_t read_ahead_pages;    /* largest read-ahead window; 0 = off                                   */
+    uint32_t reclaim_batch_pages; /* pages a direct reclaim evicts at most; 1 gives exact FIFO            */
+    uint32_t background;          /* 0: no native reclaimer and no watermarks: only direct reclaim        */
+    uint32_t verify;              /* 1: check every slot's hash on the way in                             */
 } uswap_options;
 
 /* Defaults: the one table of them. */
@@ -76,16 +76,16 @@ int uswap_pool_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *er
 
 /* Bits of uswap_area_info.notes */
 typedef enum {
-    USWAP_AREA_NO_O_DIRECT = 1,   /* the file system refuses O_DIRECT: the page cache is used               */
-    USWAP_AREA_TMPFS = 2,         /* the file lies in memory: swapping there frees nothing                  */
-    USWAP_AREA_NO_FALLOCATE = 4,  /* space cannot be reserved: a full disk may show up late                 */
+    USWAP_AREA_NO_O_DIRECT = 1,  /* the file system refuses O_DIRECT: the page cache is used               */
+    USWAP_AREA_TMPFS = 2,        /* the file lies in memory: swapping there frees nothing                  */
+    USWAP_AREA_NO_FALLOCATE = 4, /* space cannot be reserved: a full disk may show up late                 */
     USWAP_AREA_BLOCK_DEVICE = 8,
-    USWAP_AREA_UNLINKED = 16      /* no name on the disk: gone with the process                             */
+    USWAP_AREA_UNLINKED = 16 /* no name on the disk: gone with the process                             */
 } uswap_area_note;
 
 typedef struct {
-    uint32_t area;            /* index of the area in the pool                                              */
-    uint32_t notes;           /* uswap_area_note bits                                                       */
+    uint32_t area;  /* index of the area in the pool                                              */
+    uint32_t notes; /* uswap_area_note bits                                                       */
     int32_t priority;
     uint64_t size_bytes;      /* what it may grow to                                                        */
     uint64_t allocated_bytes; /* what it takes on the disk now                                              */
@@ -103,58 +103,58 @@ int uswap_pool_areas(uswap_pool *pool, uswap_area_info *infos, uint32_t capacity
 typedef struct {
     /* configuration */
     uint64_t limit_bytes;
-    uint64_t capacity_frames;       /* frames that faults can use: the limit less the reserve and the metadata charge */
-    uint64_t transport;             /* the uswap_transport in use                                          */
-    uint64_t io_kind;               /* the uswap_io_kind in use                                            */
+    uint64_t capacity_frames; /* frames that faults can use: the limit less the reserve and the metadata charge */
+    uint64_t transport;       /* the uswap_transport in use                                          */
+    uint64_t io_kind;         /* the uswap_io_kind in use                                            */
     /* state */
-    uint64_t resident_bytes;        /* frames counted now: mapped, swap cache, in flight, metadata charge  */
+    uint64_t resident_bytes; /* frames counted now: mapped, swap cache, in flight, metadata charge  */
     uint64_t peak_resident_bytes;
-    uint64_t mapped_bytes;          /* frames mapped in regions                                            */
-    uint64_t cached_bytes;          /* frames in the swap cache, I/O in flight included                    */
-    uint64_t metadata_bytes;        /* metadata touched                                                    */
-    uint64_t metadata_charged_bytes;/* the part of it that is counted as frames                            */
-    uint64_t locked_bytes;          /* by uswap_region_lock                                                */
-    uint64_t pinned_bytes;          /* by uswap_region_pin                                                 */
-    uint64_t managed_bytes;         /* sum of the region sizes                                             */
-    uint64_t swap_total_bytes;      /* what the areas may grow to                                          */
-    uint64_t swap_allocated_bytes;  /* on disk now                                                         */
-    uint64_t swap_reserved_bytes;   /* promised to regions                                                 */
-    uint64_t swap_used_bytes;       /* slots in use                                                        */
+    uint64_t mapped_bytes;           /* frames mapped in regions                                            */
+    uint64_t cached_bytes;           /* frames in the swap cache, I/O in flight included                    */
+    uint64_t metadata_bytes;         /* metadata touched                                                    */
+    uint64_t metadata_charged_bytes; /* the part of it that is counted as frames                            */
+    uint64_t locked_bytes;           /* by uswap_region_lock                                                */
+    uint64_t pinned_bytes;           /* by uswap_region_pin                                                 */
+    uint64_t managed_bytes;          /* sum of the region sizes                                             */
+    uint64_t swap_total_bytes;       /* what the areas may grow to                                          */
+    uint64_t swap_allocated_bytes;   /* on disk now                                                         */
+    uint64_t swap_reserved_bytes;    /* promised to regions                                                 */
+    uint64_t swap_used_bytes;        /* slots in use                                                        */
     uint64_t bad_slots;
-    uint64_t over_limit_frames;     /* frames over the limit now (see csrc/README.md, I9)                  */
+    uint64_t over_limit_frames; /* frames over the limit now (see csrc/README.md, I9)                  */
     uint64_t over_limit_events;
     uint64_t poisoned_pages;
     uint64_t regions;
     /* counters since the pool was made */
-    uint64_t faults;                /* messages that needed a page: zero_fills + soft_faults + major_faults */
-    uint64_t zero_fills;            /* first touches                                                       */
-    uint64_t soft_faults;           /* served from the swap cache, no read                                 */
-    uint64_t major_faults;          /* waited for a read                                                   */
-    uint64_t duplicate_faults;      /* messages for a page that was there already                          */
-    uint64_t parked_faults;         /* had to wait for a frame                                             */
-    uint64_t write_waits;           /* faults that waited for a write to end                               */
-    uint64_t fault_around_pages;    /* fresh pages mapped beside the one touched                           */
-    uint64_t pages_in;              /* read from swap areas                                                */
-    uint64_t pages_out;             /* written to swap areas                                               */
-    uint64_t reads;                 /* read requests                                                       */
-    uint64_t writes;                /* write requests                                                      */
-    uint64_t read_ahead_pages;      /* of pages_in, those read before their fault                          */
-    uint64_t read_ahead_hits;       /* markers and cached pages that were then wanted                      */
-    uint64_t read_ahead_waste;      /* dropped from the swap cache unused                                  */
-    uint64_t evictions;             /* pages taken out of regions                                          */
-    uint64_t evictions_steered;     /* by the Python reclaimer                                             */
-    uint64_t evictions_native;      /* by the native reclaimer                                             */
-    uint64_t evictions_direct;      /* in the fault path                                                   */
-    uint64_t evictions_api;         /* by advise, evict, a lowered limit                                   */
-    uint64_t clean_drops;           /* evictions that needed no write: the slot had the same contents      */
-    uint64_t zero_drops;            /* evictions of pages full of zeroes: no slot, no write                */
-    uint64_t evict_busy;            /* victims the kernel had pinned                                       */
-    uint64_t copy_fallbacks;        /* pages that went by copy where move was refused                      */
+    uint64_t faults;             /* messages that needed a page: zero_fills + soft_faults + major_faults */
+    uint64_t zero_fills;         /* first touches                                                       */
+    uint64_t soft_faults;        /* served from the swap cache, no read                                 */
+    uint64_t major_faults;       /* waited for a read                                                   */
+    uint64_t duplicate_faults;   /* messages for a page that was there already                          */
+    uint64_t parked_faults;      /* had to wait for a frame                                             */
+    uint64_t write_waits;        /* faults that waited for a write to end                               */
+    uint64_t fault_around_pages; /* fresh pages mapped beside the one touched                           */
+    uint64_t pages_in;           /* read from swap areas                                                */
+    uint64_t pages_out;          /* written to swap areas                                               */
+    uint64_t reads;              /* read requests                                                       */
+    uint64_t writes;             /* write requests                                                      */
+    uint64_t read_ahead_pages;   /* of pages_in, those read before their fault                          */
+    uint64_t read_ahead_hits;    /* markers and cached pages that were then wanted                      */
+    uint64_t read_ahead_waste;   /* dropped from the swap cache unused                                  */
+    uint64_t evictions;          /* pages taken out of regions                                          */
+    uint64_t evictions_steered;  /* by the Python reclaimer                                             */
+    uint64_t evictions_native;   /* by the native reclaimer                                             */
+    uint64_t evictions_direct;   /* in the fault path                                                   */
+    uint64_t evictions_api;      /* by advise, evict, a lowered limit                                   */
+    uint64_t clean_drops;        /* evictions that needed no write: the slot had the same contents      */
+    uint64_t zero_drops;         /* evictions of pages full of zeroes: no slot, no write                */
+    uint64_t evict_busy;         /* victims the kernel had pinned                                       */
+    uint64_t copy_fallbacks;     /* pages that went by copy where move was refused                      */
     uint64_t read_errors;
     uint64_t write_errors;
     uint64_t hash_errors;
-    uint64_t swap_full_events;      /* evictions refused for lack of a slot                                */
-    uint64_t stall_ns;              /* sum over faults of message read to wake                             */
+    uint64_t swap_full_events; /* evictions refused for lack of a slot                                */
+    uint64_t stall_ns;         /* sum over faults of message read to wake                             */
 } uswap_stats;
 
 int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *err);
@@ -182,8 +182,8 @@ typedef struct {
     uint64_t region;
     uint64_t address;
     uint64_t size_bytes;
-    uint64_t resident_bytes;   /* mapped                                                                   */
-    uint64_t swapped_bytes;    /* pages whose contents are in a slot or in the swap cache                  */
+    uint64_t resident_bytes; /* mapped                                                                   */
+    uint64_t swapped_bytes;  /* pages whose contents are in a slot or in the swap cache                  */
     uint64_t locked_bytes;
     uint64_t faults;
     uint64_t poisoned_pages;
@@ -203,16 +203,14 @@ typedef enum {
 } uswap_advice;
 
 /* start and length in bytes; DONTNEED covers only the pages wholly inside, the others all pages touched by the range. */
-int uswap_region_advise(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
-                        uint32_t advice, uswap_error *err);
+int uswap_region_advise(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes, uint32_t advice,
+                        uswap_error *err);
 /* Not evicted until unlocked; locks do not nest. USWAP_E_LIMIT if the limit would leave too little unlocked. */
-int uswap_region_lock(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
-                      uswap_error *err);
+int uswap_region_lock(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err);
 int uswap_region_unlock(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
                         uswap_error *err);
 /* As lock, but nests (up to 100 deep). Also the contract around DMA and system calls (csrc/README.md, Transports). */
-int uswap_region_pin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
-                     uswap_error *err);
+int uswap_region_pin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err);
 int uswap_region_unpin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
                        uswap_error *err);
 /* protection: PROT_READ | PROT_WRITE bits, or 0. */
@@ -223,23 +221,23 @@ int uswap_region_verify(uswap_pool *pool, uint64_t region, uint64_t start_bytes,
                         uswap_error *err);
 /* One byte a page: a uswap_page_class. pages entries are written. */
 typedef enum {
-    USWAP_PAGE_ZERO = 0,     /* untouched or discarded                                                     */
+    USWAP_PAGE_ZERO = 0, /* untouched or discarded                                                     */
     USWAP_PAGE_RESIDENT = 1,
-    USWAP_PAGE_SWAPPED = 2,  /* in its slot only                                                           */
-    USWAP_PAGE_CACHED = 3,   /* out of the region, still or already in the swap cache                      */
+    USWAP_PAGE_SWAPPED = 2, /* in its slot only                                                           */
+    USWAP_PAGE_CACHED = 3,  /* out of the region, still or already in the swap cache                      */
     USWAP_PAGE_POISONED = 4
 } uswap_page_class;
-int uswap_region_page_classes(uswap_pool *pool, uint64_t region, uint64_t first_page, uint64_t pages,
-                              uint8_t *classes, uswap_error *err);
+int uswap_region_page_classes(uswap_pool *pool, uint64_t region, uint64_t first_page, uint64_t pages, uint8_t *classes,
+                              uswap_error *err);
 
 /* ---- reclaim, steered from outside ------------------------------------------------------------------------------ */
 
 typedef struct {
     uint64_t free_frames;
-    uint64_t low_frames;      /* below: reclaim                                                            */
-    uint64_t high_frames;     /* up to: reclaim                                                            */
-    uint64_t wakeups;         /* times the low watermark was passed                                        */
-    uint64_t stopping;        /* 1: the pool wants this thread gone                                        */
+    uint64_t low_frames;  /* below: reclaim                                                            */
+    uint64_t high_frames; /* up to: reclaim                                                            */
+    uint64_t wakeups;     /* times the low watermark was passed                                        */
+    uint64_t stopping;    /* 1: the pool wants this thread gone                                        */
 } uswap_pressure;
 
 /* Says that a steering thread exists; the native reclaimer then acts only when it is late. */
@@ -255,18 +253,17 @@ int64_t uswap_reclaimer_evict(uswap_pool *pool, uint64_t pages, uswap_error *err
 
 typedef enum {
     USWAP_FAIL_OFF = 0,
-    USWAP_FAIL_ERROR = 1,  /* the step fails with os_errno = argument                                      */
-    USWAP_FAIL_DELAY = 2,  /* the thread sleeps argument microseconds                                      */
-    USWAP_FAIL_STOP = 3,   /* sync point: the thread waits there until uswap_syncpoint_release             */
-    USWAP_FAIL_KILL = 4,   /* SIGKILL to the process                                                       */
-    USWAP_FAIL_FLIP = 5    /* a bit of the data at hand is flipped (where there is data)                   */
+    USWAP_FAIL_ERROR = 1, /* the step fails with os_errno = argument                                      */
+    USWAP_FAIL_DELAY = 2, /* the thread sleeps argument microseconds                                      */
+    USWAP_FAIL_STOP = 3,  /* sync point: the thread waits there until uswap_syncpoint_release             */
+    USWAP_FAIL_KILL = 4,  /* SIGKILL to the process                                                       */
+    USWAP_FAIL_FLIP = 5   /* a bit of the data at hand is flipped (where there is data)                   */
 } uswap_fail_action;
 
 /* 1 if the core was built with failpoints. */
 int uswap_failpoints_built(void);
 /* nth: fires at the nth hit from now (1 = next) and, if every = 1, at each hit after it. */
-int uswap_failpoint_set(const char *name, uint32_t action, int64_t argument, uint64_t nth, int every,
-                        uswap_error *err);
+int uswap_failpoint_set(const char *name, uint32_t action, int64_t argument, uint64_t nth, int every, uswap_error *err);
 /* => hits counted since the failpoint was last set. */
 int64_t uswap_failpoint_hits(const char *name, uswap_error *err);
 /* => 1 when a thread is held at the sync point, 0 when the time was over. */
@@ -279,18 +276,18 @@ const char *uswap_failpoint_name(uint32_t index);
 /* ---- what this machine can do (uswap doctor) ---------------------------------------------------------------------- */
 
 typedef struct {
-    int32_t uffd_syscall_errno;  /* 0: userfaultfd(2) works for kernel faults too                           */
-    int32_t uffd_user_only_errno;/* 0: userfaultfd(2) works with UFFD_USER_MODE_ONLY                        */
-    int32_t uffd_device_errno;   /* 0: /dev/userfaultfd works                                               */
-    uint64_t uffd_features;      /* bits of struct uffdio_api.features                                      */
-    int32_t live_fault_errno;    /* 0: a missing page was served to a thread                                */
+    int32_t uffd_syscall_errno;      /* 0: userfaultfd(2) works for kernel faults too                           */
+    int32_t uffd_user_only_errno;    /* 0: userfaultfd(2) works with UFFD_USER_MODE_ONLY                        */
+    int32_t uffd_device_errno;       /* 0: /dev/userfaultfd works                                               */
+    uint64_t uffd_features;          /* bits of struct uffdio_api.features                                      */
+    int32_t live_fault_errno;        /* 0: a missing page was served to a thread                                */
     int32_t live_kernel_fault_errno; /* 0: the same inside a system call                                    */
-    int32_t live_wp_errno;       /* 0: a write to a write-protected page was reported, and went on          */
-    int32_t live_move_errno;     /* 0: a page went out and back by UFFDIO_MOVE with its contents            */
-    int32_t live_poison_errno;   /* 0: UFFDIO_POISON is there                                               */
-    int32_t uring_errno;         /* 0: io_uring works; ENOSYS also when built without liburing              */
+    int32_t live_wp_errno;           /* 0: a write to a write-protected page was reported, and went on          */
+    int32_t live_move_errno;         /* 0: a page went out and back by UFFDIO_MOVE with its contents            */
+    int32_t live_poison_errno;       /* 0: UFFDIO_POISON is there                                               */
+    int32_t uring_errno;             /* 0: io_uring works; ENOSYS also when built without liburing              */
     int32_t uring_built;
-    uint64_t memlock_bytes;      /* RLIMIT_MEMLOCK; UINT64_MAX: no limit                                    */
+    uint64_t memlock_bytes; /* RLIMIT_MEMLOCK; UINT64_MAX: no limit                                    */
 } uswap_probe;
 
 int uswap_probe_run(uswap_probe *probe, uswap_error *err);

@@ -1,5 +1,8 @@
 """Memory limits of containers, on files laid out as the kernel does."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,44 @@ def test_no_cgroup_means_no_limit(cgroup: Path) -> None:
     assert _container.memory_used_bytes() is None
 
 
-def test_this_machine_can_be_asked() -> None:
-    limit = _container.memory_limit_bytes()
-    assert limit is None or limit > 0
+def dividable_cgroup() -> tuple[str, Path] | None:
+    """A memory cgroup in which this process may make others, found without the code under test."""
+    top = Path("/sys/fs/cgroup")
+    v2_control = top / "cgroup.subtree_control"
+    if v2_control.exists() and "memory" in v2_control.read_text().split():
+        found = "memory.max", top
+    elif (top / "memory" / "memory.limit_in_bytes").exists():
+        found = "memory.limit_in_bytes", top / "memory"
+    else:
+        return None
+    return found if os.access(found[1], os.W_OK) else None
+
+
+@pytest.mark.skipif(dividable_cgroup() is None, reason="this user may not make memory cgroups here")
+def test_a_limit_set_in_a_cgroup_around_is_found_by_a_process_in_it() -> None:
+    """On the kernel's own files: two cgroups, the outer one limited, a process in the inner one."""
+    place = dividable_cgroup()
+    assert place is not None
+    limit, top = place
+    outer = top / f"uswap-test-{os.getpid()}"
+    inner = outer / "inner"
+    program = """if True:
+        import sys
+        open(sys.argv[1], "w").write("0")
+        from uswap import _container
+        print(_container.memory_limit_bytes(), _container.memory_used_bytes())
+    """
+    outer.mkdir()
+    try:
+        inner.mkdir()
+        (outer / limit).write_text(str(256 << 20))
+        words = [sys.executable, "-c", program, str(inner / "cgroup.procs")]
+        result = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    finally:
+        for folder in (inner, outer):
+            if folder.exists():
+                folder.rmdir()
+    assert result.returncode == 0, result.stderr
+    found, used = map(int, result.stdout.split())
+    assert found == 256 << 20
+    assert 0 < used < found

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[str, int, int], None]
 
 RECORD = np.dtype([("value", "<u4"), ("key", "<u4")])
-# Records: 512 KiB. NumPy's temporaries, a dozen of this, are outside the limit and must be small beside what it may be exceeded by.
+# Records: 512 KiB. NumPy's temporaries are a dozen times this and outside the limit: they must be small beside the
+# 16 MiB that the demo allows for all that is.
 CHUNK = 1 << 16
 GROUPS = 1 << 16
 _GROUP_SHIFT = np.uint64(48)  # a group is the upper half of the key

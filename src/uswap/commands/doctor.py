@@ -18,7 +18,7 @@ from typing import Any
 
 from uswap._container import looks_like_container, memory_limit_bytes, memory_used_bytes
 from uswap._core import check_error, ffi, lib, new_error, require_core
-from uswap._errors import UswapError
+from uswap._errors import UnsupportedError, UswapError
 from uswap._filesystem import file_system_of, free_bytes, is_memory_backed
 from uswap._options import default_directory
 from uswap._sizes import format_size
@@ -312,11 +312,24 @@ def swap_findings() -> Iterator[Finding]:
     yield Finding("swap_direct_io", OK if direct else WARNING, f"O_DIRECT: {summary}", remedy)
 
 
+def core_finding() -> Finding:
+    """Whether the compiled core is there, and what it was built with. Without it nothing can be probed."""
+    try:
+        require_core()
+    except UnsupportedError as failure:
+        return Finding("core", FAILURE, str(failure), "pip install .   (in the folder of the sources)")
+    return Finding("core", OK, f"core: {ffi.string(lib.uswap_build_info()).decode()}")
+
+
 def examine() -> list[Finding]:
     """All findings, in the order of the report. Takes well under a second on a good disk."""
+    core = core_finding()
+    if core.level == FAILURE:
+        return [*machine_findings(), core, *memory_findings()]
     probe = _probe()
     return [
         *machine_findings(),
+        core,
         *userfaultfd_findings(probe),
         *feature_findings(probe),
         *live_findings(probe),
