@@ -48,8 +48,8 @@ clean:
 # ---- stamps: each step runs once, and again when what it depends on has changed ------------------------------------
 
 # The environment with what building and the demo need.
-$(VENV)/.base: pyproject.toml tools/prepare.sh
-	bash tools/prepare.sh $(PYTHON)
+$(VENV)/.base: pyproject.toml .ci/prepare
+	bash .ci/prepare $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install 'setuptools>=77' wheel 'cffi>=1.15.1' 'psutil>=5.9' 'numpy>=1.23'
 	touch $@

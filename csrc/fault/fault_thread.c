@@ -271,7 +271,9 @@ void fault_thread_stop(uswap_pool *pool) {
         (void)ignored;
         pthread_join(self->thread, NULL);
     }
+    atomic_store(&self->wants_frames, 0); /* frames that come free from here on wake nobody */
     if (self->wake_fd >= 0)
         close(self->wake_fd);
+    self->wake_fd = -1;
     memory_unmap(self->parked, PARKED_MAX * sizeof *self->parked);
 }

@@ -15,6 +15,8 @@
 #define HOLD_LEAVES_FRAMES 256
 /* A retry of what only the kernel can end. */
 #define PAUSE_NS UINT64_C(1000000)
+/* How often frames are waited for before the caller is told that there are none (2 s). */
+#define FRAME_TRIES 2000
 
 typedef enum { HOLD_LOCK, HOLD_PIN } hold_kind;
 
@@ -32,11 +34,12 @@ static void wait_for_frames(uswap_pool *pool, uint32_t seen) {
     atomic_fetch_sub(&pool->frame_waiters, 1);
 }
 
-/* Brings one page in. Return: 0; -EIO: its contents are lost; -EFAULT: the program has unmapped it. Context: outside the gate. */
+/* Brings one page in. Return: 0; -EIO: its contents are lost; -EFAULT: the program has unmapped it; -ENOMEM: nothing can be evicted
+ * for it. Context: outside the gate. */
 static int fetch(context *ctx, region *r, size_t page) {
     uswap_pool *pool = ctx->pool;
     page_word *at = &r->object.words[page];
-    for (;;) {
+    for (int tries = 0; tries < FRAME_TRIES;) {
         uint32_t seen = event_count(&pool->frames_freed);
         uint64_t word = page_load(at);
         if (page_state_of(word) == PAGE_RESIDENT)
@@ -51,11 +54,14 @@ static int fetch(context *ctx, region *r, size_t page) {
         gate_leave(&pool->gate);
         if (result == FAULT_GONE)
             return -EFAULT;
-        if (result == FAULT_NO_FRAME && frame_pool_free(&pool->frames) == 0)
+        if (result == FAULT_NO_FRAME && frame_pool_free(&pool->frames) == 0) {
             wait_for_frames(pool, seen);
-        else if (result != FAULT_NO_FRAME)
+            tries++;
+        } else if (result != FAULT_NO_FRAME) {
             page_wait(at, word); /* another context's read brings it */
+        }
     }
+    return -ENOMEM;
 }
 
 /* Whether the page was not held in this way before; -EMFILE: too many pins. */
@@ -137,6 +143,10 @@ static int hold_error(region_range *range, size_t page, int status, uswap_error 
     else if (status == -EMFILE)
         result =
             error_set(err, USWAP_E_INVALID, 0, "pin", NULL, "a page can be pinned at most %d times", PAGE_PINS_MAX);
+    else if (status == -ENOMEM)
+        result = error_set(
+            err, USWAP_E_LIMIT, 0, "pin", NULL,
+            "no frame could be freed for the range: swap is full, or the kernel has pinned what is in memory");
     else
         result = error_set(err, USWAP_E_OS, -status, "pin", NULL, "region '%s', offset %llu is not mapped any more",
                            range->r->name, offset);
