@@ -172,6 +172,7 @@ static fault_result serve_from_read(fault *f, swap_entry entry) {
         STAT_ADD(f->pool, duplicate_faults, 1);
         return FAULT_DONE;
     }
+    page_in_wanted(f->ctx, entry);
     count(f, &f->pool->counters.major_faults);
     STAT_ADD(f->pool, read_ahead_hits, 1); /* only reads ahead are not wanted from the start */
     f->read_ahead = true;

@@ -1,6 +1,5 @@
 #include "io/io.h"
 
-#include "base/lock.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -53,7 +52,17 @@ io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap
     request->first = first;
     request->pages = 0;
     request->pieces = 0;
+    request->wanted_ns = 0;
     return request;
+}
+
+io_request *io_request_of(io_queue *queue, swap_entry entry) {
+    for (int i = 0; i < IO_REQUESTS; i++) {
+        io_request *request = &queue->requests[i]; /* a free one has no pages */
+        if (entry.value - request->first.value < request->pages)
+            return request;
+    }
+    return NULL;
 }
 
 bool io_request_add(io_request *request, void *page) {
@@ -75,12 +84,12 @@ bool io_request_add(io_request *request, void *page) {
 }
 
 void io_request_put(io_queue *queue, io_request *request) {
+    request->pages = 0;
     request->next = queue->free;
     queue->free = request;
 }
 
 void io_submit(io_queue *queue, io_request *request) {
-    request->submitted_ns = clock_now_ns();
     queue->in_flight++;
     queue->backend->submit(queue, request);
 }

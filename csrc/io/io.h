@@ -28,8 +28,8 @@ typedef struct io_request {
     swap_entry first; /* pages slots from here */
     uint32_t pages;
     uint32_t pieces;
-    int64_t result; /* bytes, or -errno */
-    uint64_t submitted_ns;
+    int64_t result;     /* bytes, or -errno */
+    uint64_t wanted_ns; /* when the first fault on one of its pages came; 0: none has */
     struct iovec piece[IO_PIECES_MAX];
 } io_request;
 
@@ -72,6 +72,8 @@ void io_queue_fini(io_queue *queue);
 
 /* NULL: all are in flight; collect first. */
 io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap_entry first);
+/* The request in flight, or growing, that this slot belongs to; NULL if it is none of this queue's. */
+io_request *io_request_of(io_queue *queue, swap_entry entry);
 /* Adds one page of memory for the next slot. Return: false when the request is full. */
 bool io_request_add(io_request *request, void *page);
 void io_request_put(io_queue *queue, io_request *request);

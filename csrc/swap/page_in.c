@@ -33,6 +33,12 @@ static bool read_add(context *ctx, swap_entry entry, frame_id frame) {
     return io_request_add(fresh, memory);
 }
 
+void page_in_wanted(context *ctx, swap_entry entry) {
+    io_request *request = io_request_of(&ctx->io, entry);
+    if (request && request->wanted_ns == 0)
+        request->wanted_ns = clock_now_ns();
+}
+
 int page_in_start(context *ctx, swap_entry entry) {
     uswap_pool *pool = ctx->pool;
     frame_id frame;
@@ -45,6 +51,7 @@ int page_in_start(context *ctx, swap_entry entry) {
     /* The page lock excludes every other reader of this slot. */
     bool claimed = swap_cache_claim_read(pool, entry, frame, SLOT_WANTED);
     INVARIANT(I7, claimed);
+    page_in_wanted(ctx, entry);
     FAILPOINT(page_in_claimed);
     return 0;
 }
@@ -301,7 +308,7 @@ void page_in_complete(context *ctx, io_request *request) {
     uswap_pool *pool = ctx->pool;
     int failure = FAILPOINT(page_in_read);
     bool whole = failure == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
-    uint64_t stall_ns = clock_now_ns() - request->submitted_ns;
+    uint64_t stall_ns = request->wanted_ns ? clock_now_ns() - request->wanted_ns : 0;
     map_run run;
     run.count = 0;
     for (uint32_t i = 0; i < request->pages; i++) {

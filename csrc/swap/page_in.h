@@ -13,6 +13,9 @@
  * Context: page locked. => request in ctx->reading; context_submit sends it. */
 int page_in_start(context *ctx, swap_entry entry);
 
+/* A fault waits for the read of this slot from now on: for stall_ns. */
+void page_in_wanted(context *ctx, swap_entry entry);
+
 /* A fault on a swapped page: reads ahead what its stream will want next. Context: no page locked. */
 void page_in_ahead(context *ctx, region *r, size_t page);
 
