@@ -76,6 +76,7 @@ typedef struct {
     _Atomic uint32_t exhausted;  /* the last eviction found nothing that could leave */
     _Atomic uint32_t signalled;  /* since somebody last went to sleep on pressure */
     _Atomic uint64_t steered_ns; /* when the steering thread last began or ended an eviction */
+    uint64_t missed_ns;          /* when it was last too late; native thread only */
     event pressure;              /* signalled when free frames fall below the low watermark */
     _Atomic uint64_t wakeups;
 } reclaimer;

@@ -9,8 +9,9 @@
 #include <limits.h>
 #include <sys/prctl.h>
 
-/* How late a steering thread may be before the native one acts. CPython hands its lock over after 5 ms. */
-#define LATE_NS UINT64_C(5000000)
+/* How late a steering thread may be before the native one acts: CPython hands its lock over after 5 ms, to one of those who wait.
+ * One that was late gets no grace again until it has been seen at work. */
+#define LATE_NS UINT64_C(8000000)
 /* Pages evicted between two looks at the watermarks. */
 #define STEP_PAGES 1024
 /* When nothing could be evicted, look again after this: pins and DMA end without telling. */
@@ -59,6 +60,8 @@ static bool refill(uswap_pool *pool) {
 static bool is_late(uswap_pool *pool) {
     reclaimer *self = &pool->native;
     uint64_t begin = clock_now_ns();
+    if (self->missed_ns > atomic_load(&self->steered_ns))
+        return free_frames(pool) < low_frames(pool);
     while (atomic_load(&self->attached) && !atomic_load(&self->stop)) {
         if (free_frames(pool) >= low_frames(pool))
             return false;
@@ -66,6 +69,7 @@ static bool is_late(uswap_pool *pool) {
         if (now >= since + LATE_NS) {
             if (small_lock_try(&pool->reclaim_lock)) {
                 small_lock_release(&pool->reclaim_lock);
+                self->missed_ns = now;
                 return true;
             }
             since = now; /* it is at work, and the disk is slow */
