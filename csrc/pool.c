@@ -68,7 +68,7 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .io_kind = USWAP_IO_AUTO,
         .recycle = 0,
         .overcommit = 0,
-        .fault_around_pages = 32,
+        .fault_around_pages = 64,
         .read_ahead_pages = 512,
         .reclaim_batch_pages = 64,
         .background = 1,
@@ -301,7 +301,7 @@ static bool evict_to_limit(uswap_pool *pool) {
 static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
     uint64_t before = atomic_load(&pool->frames.budget->limit_frames), after = limit_bytes >> PAGE_SHIFT;
     uint64_t held = STAT_GET(pool, locked_pages) + STAT_GET(pool, pinned_pages);
-    if (limit_bytes < uswap_minimum_limit_bytes() || after < held + LEAST_FAULT_FRAMES)
+    if (limit_bytes < uswap_minimum_limit_bytes() || after < held + RESERVE_FRAMES + HOLD_LEAVES_FRAMES)
         return error_set(err, USWAP_E_LIMIT, 0, "limit", NULL,
                          "a limit of %llu bytes is too low: the minimum is %llu, and %llu bytes are locked or pinned",
                          (unsigned long long)limit_bytes, (unsigned long long)uswap_minimum_limit_bytes(),

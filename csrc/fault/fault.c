@@ -99,7 +99,8 @@ static fault_result serve_zero(fault *f) {
         pages = 1;
     }
     size_t alone = 0;
-    int status = transport_zero(f->pool, region_address(f->r, first), pages, &done);
+    int status = pages > 1 && f->pool->use_move ? transport_fresh(f->pool, region_address(f->r, first), pages, &done)
+                                                : transport_zero(f->pool, region_address(f->r, first), pages, &done);
     if (pages > 1 && f->page - first >= done) /* the run ended before the page that matters */
         status = transport_zero(f->pool, f->address, 1, &alone);
     if (alone)

@@ -16,6 +16,8 @@
 #define RESERVE_FRAMES 64
 /* Least frames for faults: an instruction may need some 32 pages at once, 16 threads of them. */
 #define LEAST_FAULT_FRAMES 704
+/* Frames that locks and pins must leave to faults. */
+#define HOLD_LEAVES_FRAMES 256
 /* Metadata that is not charged (uswap_api.h): code, stacks and rings take the rest of the fixed 16 MiB. */
 #define METADATA_FREE_PAGES 1024
 

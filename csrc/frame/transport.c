@@ -10,6 +10,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 /* A frame that has just been read into may be pinned for a moment longer by the completion of the read (K7: 15 retries
  * at most were seen). */
 #define PINNED_RETRIES 100
@@ -183,6 +187,23 @@ int transport_copy_in(uswap_pool *pool, unsigned char *address, frame_id frame) 
     if (status == -EEXIST)
         uffd_wake(pool->uffd, address, PAGE_BYTES);
     return status == -ENOMEM ? -EAGAIN : status;
+}
+
+int transport_fresh(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done) {
+    frame_id first;
+    *done = 0;
+    uint32_t places = arena_take(&pool->frames.fill, (uint32_t)pages, &first);
+    if (places == 0)
+        return -EAGAIN;
+    void *memory = frame_address(pool, first);
+    size_t bytes = (size_t)places << PAGE_SHIFT;
+    int status = madvise(memory, bytes, MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
+    if (status == 0)
+        status = move(pool, address, memory, places, done);
+    if (*done < places)
+        madvise(memory, bytes, MADV_DONTNEED);
+    frame_give_places(pool, first, places);
+    return *done > 0 ? 0 : status;
 }
 
 int transport_zero(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done) {

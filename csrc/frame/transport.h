@@ -35,6 +35,11 @@ int transport_back(uswap_pool *pool, unsigned char *address, frame_id frame);
 /* Puts a copy of a frame in; the frame stays where it is. The caller has counted the new one. Return: 0 or -errno. */
 int transport_copy_in(uswap_pool *pool, unsigned char *address, frame_id frame);
 
+/* Puts in fresh frames full of zeroes, prepared together outside the region; the caller has counted them. For pages that will be
+ * written: a store to a mapped zero page costs a fault and a TLB flush on every processor. Returns as transport_in, but does less if
+ * places are short. Only with pool->use_move. */
+int transport_fresh(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done);
+
 /* Maps zeroes; the caller has counted the frames that stores will take. Returns as transport_in. */
 int transport_zero(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done);
 

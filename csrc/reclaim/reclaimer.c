@@ -10,8 +10,9 @@
 #include <sys/prctl.h>
 
 /* How late a steering thread may be before the native one acts: CPython hands its lock over after 5 ms, to one of those who wait.
- * One that was late gets no grace again until it has been seen at work. */
+ * One that was late gets no grace again until it has been seen at work, or some time has passed. */
 #define LATE_NS UINT64_C(8000000)
+#define FORGIVEN_NS UINT64_C(100000000)
 /* Pages evicted between two looks at the watermarks. */
 #define STEP_PAGES 1024
 /* When nothing could be evicted, look again after this: pins and DMA end without telling. */
@@ -60,7 +61,7 @@ static bool refill(uswap_pool *pool) {
 static bool is_late(uswap_pool *pool) {
     reclaimer *self = &pool->native;
     uint64_t begin = clock_now_ns();
-    if (self->missed_ns > atomic_load(&self->steered_ns))
+    if (self->missed_ns > atomic_load(&self->steered_ns) && begin < self->missed_ns + FORGIVEN_NS)
         return free_frames(pool) < low_frames(pool);
     while (atomic_load(&self->attached) && !atomic_load(&self->stop)) {
         if (free_frames(pool) >= low_frames(pool))

@@ -11,8 +11,6 @@
 
 #include <errno.h>
 
-/* Frames that locks and pins must leave to faults. */
-#define HOLD_LEAVES_FRAMES 256
 /* A retry of what only the kernel can end. */
 #define PAUSE_NS UINT64_C(1000000)
 /* How often frames are waited for before the caller is told that there are none (2 s). */

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _support.workload import Pages
 
 import uswap
 from uswap._core import ffi
@@ -181,8 +182,7 @@ def test_the_python_reclaimer_steers(make_pool: Callable[..., uswap.Pool]) -> No
     assert pool.reclaimer.running
     assert "running" in repr(pool.reclaimer)
     r = pool.region(64 * MIB)
-    for start in range(0, 64 * MIB, MIB):
-        r[start : start + MIB] = b"x" * MIB
+    Pages(r).fill(1)  # without the GIL
     assert pool.stats().evictions_steered > 0
     assert pool.reclaimer.error is None
     r.close()
