@@ -10,6 +10,8 @@
 
 /* Pages isolated together. More would hold more page locks at once and gain little: MOVE costs 0.035 us a page from 64 on. */
 #define BATCH_PAGES 64
+/* Time between two rounds over all pages while there is no slot to be had. */
+#define EXHAUSTED_ROUND_NS UINT64_C(100000000)
 
 typedef struct {
     region *r;
@@ -351,12 +353,19 @@ static void evict_batch(batch *b) {
     b->count = 0;
 }
 
+/* Without slots only clean and zero pages can leave, and which are is found by moving each out, and most of them back again: not at
+ * every fault, but now and then. */
+static bool try_without_slots(uswap_pool *pool) {
+    uint64_t now = clock_now_ns(), last = atomic_load(&pool->exhausted_round_ns);
+    return now - last >= EXHAUSTED_ROUND_NS && atomic_compare_exchange_strong(&pool->exhausted_round_ns, &last, now);
+}
+
 uint64_t page_out_oldest(context *ctx, uint64_t want) {
     uswap_pool *pool = ctx->pool;
     uint64_t freed = 0, left = ring_length(&pool->ring);
     batch b = {.ctx = ctx, .popped = true};
-    if (atomic_load(&pool->slots_exhausted) && ctx->cluster.left == 0)
-        return 0; /* else each fault would move every page out and back again */
+    if (atomic_load(&pool->slots_exhausted) && ctx->cluster.left == 0 && !try_without_slots(pool))
+        return 0;
     atomic_fetch_add(&pool->evictors, 1);
     while (freed < want && left > 0) {
         choose_oldest(&b, want - freed, &left);

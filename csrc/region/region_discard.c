@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE
 #include "base/failpoint.h"
+#include "fault/uffd.h"
 #include "region/region_range.h"
 #include "swap/swap_cache.h"
 
@@ -65,6 +66,8 @@ static int discard_run(uswap_pool *pool, region *r, size_t first, size_t count) 
         STAT_SUB(pool, mapped_pages, frames);
         frame_uncharge(pool, frames);
     }
+    /* Who waits for a read of what is gone now faults again, and gets zeroes. */
+    uffd_wake(pool->uffd, region_address(r, first), count << PAGE_SHIFT);
     return 0;
 }
 

@@ -123,6 +123,7 @@ static void destroy(uswap_pool *pool, region *r) {
         atomic_load(&r->quiesced); /* the caller has unmapped it since: those addresses are not ours any more */
     FAILPOINT(region_destroy);
     region_table_retire(&pool->regions, r);
+    uffd_wake(pool->uffd, r->base, bytes);
     if (!unmapped) {
         munlock(r->base, bytes);
         uffd_unregister(pool->uffd, r->base, bytes);

@@ -107,13 +107,19 @@ uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, 
         int64_t page = first + stride * (int64_t)step;
         if (page < 0 || (uint64_t)page >= r->object.pages)
             continue;
+        size_t chunk = (size_t)page / PAGE_WORDS_PER_CHUNK;
+        if (stride == 1 && !atomic_load_explicit(&r->object.touched[chunk], memory_order_relaxed)) {
+            looked +=
+                (uint32_t)((chunk + 1) * PAGE_WORDS_PER_CHUNK - (size_t)page) - 1; /* never touched: nothing to read */
+            continue;
+        }
         uint64_t flags = SLOT_AHEAD | (marker && step == 0 ? SLOT_MARKER : 0);
         if (!read_ahead_page(ctx, r, (size_t)page, &run, count - looked, flags))
             break;
     }
     if (run.left > 0)
         frame_drop(ctx->pool, run.next, run.left);
-    return looked;
+    return MIN_OF(looked, count);
 }
 
 void page_in_ahead(context *ctx, region *r, size_t page) {
@@ -270,6 +276,17 @@ static void run_lock(context *ctx, map_run *run, region *r, size_t page, frame_i
     run->frame = frame;
 }
 
+/* Nobody uses the slot any more; whoever waited for it is woken, faults again and finds what there is now. */
+static void drop_unused(uswap_pool *pool, frame_id frame, page_ref owner) {
+    frame_drop(pool, frame, 1);
+    region *r = region_get_by_ref(&pool->regions, owner);
+    if (!r)
+        return;
+    if (page_ref_page(owner) < r->object.pages)
+        uffd_wake(pool->uffd, region_address(r, page_ref_page(owner)), PAGE_BYTES);
+    region_put(r);
+}
+
 /* READING, contents right: maps the page, or leaves it in the cache. */
 static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t stall_ns) {
     uswap_pool *pool = ctx->pool;
@@ -282,7 +299,7 @@ static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t s
     unsigned generation = r ? page_generation_of(page_load(&r->object.words[page])) : 0;
     cache_end end = swap_cache_end_read(pool, entry, wish, &frame);
     if (end == END_DROP)
-        frame_drop(pool, frame, 1);
+        drop_unused(pool, frame, owner);
     if (end == END_KEEP && r)
         ring_push_page(pool, owner, generation);
     if (end != END_MAP) {
@@ -301,7 +318,7 @@ static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t s
     if (run->count == 0)
         region_put(run->r);
     if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
-        frame_drop(pool, frame, 1);
+        drop_unused(pool, frame, owner);
 }
 
 void page_in_complete(context *ctx, io_request *request) {

@@ -41,7 +41,7 @@ static void free_slot(uswap_pool *pool, swap_entry entry, uint64_t word) {
     if (word & SLOT_BAD)
         return;
     slot_alloc_give(&pool->areas[swap_entry_area(entry)], swap_entry_slot(entry), 1);
-    if (unlikely(atomic_load(&pool->slots_exhausted)) && atomic_fetch_add(&pool->slots_freed, 1) >= CLUSTER_SLOTS)
+    if (unlikely(atomic_load(&pool->slots_exhausted)) && atomic_fetch_add(&pool->slots_freed, 1) + 1 >= CLUSTER_SLOTS)
         atomic_store(&pool->slots_exhausted, 0);
 }
 
@@ -114,8 +114,9 @@ bool swap_cache_unpin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
     do {
         INVARIANT(I7, word & SLOT_PIN_MASK);
         to = word - SLOT_PIN_ONE;
-        /* The write ended while we copied: nobody else will drop the frame. */
-        last = !(to & SLOT_PIN_MASK) && slot_state_of(word) == CACHE_CLEAN;
+        /* The write ended while we copied, or failed and the page has given the slot up: nobody else will drop the frame. */
+        last = !(to & SLOT_PIN_MASK) &&
+               (slot_state_of(word) == CACHE_CLEAN || (slot_state_of(word) == CACHE_DIRTY && slot_count_of(word) == 0));
         if (last)
             to = without_frame(word);
     } while (!exchange(at, &word, to));
@@ -171,14 +172,16 @@ cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *fra
 bool swap_cache_fail_write(uswap_pool *pool, swap_entry entry, frame_id *frame) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
+    bool unused;
     do {
         *frame = slot_frame_of(word);
-        to = slot_count_of(word) == 0 ? SLOT_BAD : with_state(word, CACHE_DIRTY, *frame) | SLOT_BAD;
+        unused = slot_count_of(word) == 0 && !(word & SLOT_PIN_MASK); /* pinned: the last unpin drops the frame */
+        to = unused ? SLOT_BAD : with_state(word, CACHE_DIRTY, *frame) | SLOT_BAD;
     } while (!exchange(at, &word, to));
     STAT_ADD(pool, bad_slots, 1);
-    if (slot_count_of(word) == 0)
+    if (unused)
         STAT_SUB(pool, cached_pages, 1);
-    return slot_count_of(word) != 0;
+    return !unused;
 }
 
 void swap_map_put(uswap_pool *pool, swap_entry entry) {

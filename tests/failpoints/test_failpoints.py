@@ -246,3 +246,21 @@ def test_direct_io_that_is_refused_is_done_without(make_pool: PoolFactory) -> No
     with armed("area.direct", Action.ERROR, errno.EINVAL), pytest.warns(uswap.UswapWarning, match="O_DIRECT"):
         pool = make_pool("4MiB")
     workload(pool)
+
+
+def test_a_discard_wakes_who_waits_for_the_read_of_what_it_throws_away(pool_factory: PoolFactory) -> None:
+    pool = pool_factory("4MiB", read_ahead=0)
+    region = pool.region("1MiB")
+    pages = Pages(region)
+    pages.fill(1)
+    region.advise(uswap.Advice.PAGEOUT)
+    found: list[int] = []
+    with armed("page_in.read", Action.STOP):
+        reader = threading.Thread(target=lambda: found.append(pages.wrong(0, 3, 1)), daemon=True)
+        reader.start()
+        await_stopped("page_in.read")
+        region.advise(uswap.Advice.DONTNEED, 3 * PAGE, PAGE)
+        release("page_in.read")
+        reader.join(timeout=60)
+    assert found == [0], "the reader sleeps for ever, or saw what was thrown away"
+    pool.check()

@@ -256,3 +256,19 @@ def test_an_array_too_large_for_swap_is_a_memory_error(make_pool: PoolFactory, s
         pool.zeros(1 << 40)
     array = pool.zeros(1 << 10)
     assert (array == np.zeros(1 << 10)).all()
+
+
+def test_an_empty_file_of_loose_mode_is_made_private(make_pool: PoolFactory, swap_directory: Path) -> None:
+    path = swap_directory / "one.swap"
+    path.touch()
+    path.chmod(0o666)
+    make_pool("4MiB", swap=path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_with_two_names_is_refused(swap_directory: Path) -> None:
+    path = swap_directory / "one.swap"
+    path.touch()
+    os.link(path, swap_directory / "two.swap")
+    with pytest.raises(uswap.SwapAreaError, match="another name"):
+        uswap.Pool("4MiB", swap=path)
