@@ -111,7 +111,7 @@ struct uswap_pool {
     _Atomic uint64_t writes_in_flight;
     _Atomic uint32_t evictors;        /* threads inside page_out */
     _Atomic uint32_t slots_exhausted; /* no slot was to be had, and less than a cluster of them has come free since */
-    _Atomic uint64_t exhausted_round_ns; /* when the last round over the pages without slots began */
+    _Atomic uint64_t exhausted_round_ns; /* when the next round over the pages without slots may begin */
     _Atomic uint32_t slots_freed;        /* since then */
     gate gate;                           /* everybody who changes pages, slots or frames is inside */
     _Atomic uint32_t stripe;             /* which of several areas of equal priority is next */

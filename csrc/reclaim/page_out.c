@@ -10,8 +10,9 @@
 
 /* Pages isolated together. More would hold more page locks at once and gain little: MOVE costs 0.035 us a page from 64 on. */
 #define BATCH_PAGES 64
-/* Time between two rounds over all pages while there is no slot to be had. */
+/* Least time between two rounds over all pages while there is no slot to be had, and at least so many times what the last took. */
 #define EXHAUSTED_ROUND_NS UINT64_C(100000000)
+#define EXHAUSTED_ROUND_SHARE 10
 
 typedef struct {
     region *r;
@@ -23,7 +24,8 @@ typedef struct {
 
 typedef struct {
     context *ctx;
-    bool popped; /* the victims come from the ring: else they still have their entries there */
+    bool popped;   /* the victims come from the ring: else they still have their entries there */
+    uint32_t room; /* pages it may hold */
     uint32_t count;
     uint64_t freed; /* frames free now or when the writes end */
     victim victims[BATCH_PAGES];
@@ -59,6 +61,20 @@ static bool open_cluster(context *ctx) {
         }
     }
     return false;
+}
+
+/* How many pages a batch may hold: when slots are few, no more than there are. The others would be moved out, find none, and have to
+ * be moved back again, at every fault. */
+static uint32_t batch_room(const context *ctx) {
+    const uswap_pool *pool = ctx->pool;
+    uint64_t slots = ctx->cluster.left;
+    for (uint32_t i = 0; i < atomic_load(&pool->area_count) && slots < BATCH_PAGES; i++) {
+        const swap_area *area = &pool->areas[i];
+        uint64_t used = atomic_load_explicit(&area->used_slots, memory_order_relaxed);
+        uint64_t usable = atomic_load_explicit(&area->usable_slots, memory_order_relaxed);
+        slots += usable > used ? usable - used : 0;
+    }
+    return (uint32_t)MIN_OF(slots, (uint64_t)BATCH_PAGES);
 }
 
 /* A slot for one page. Return: SWAP_ENTRY_NONE when all areas are full. */
@@ -133,7 +149,7 @@ static choice choose(batch *b, page_ref ref, int64_t generation, bool wait) {
 static void choose_oldest(batch *b, uint64_t want, uint64_t *left) {
     uswap_pool *pool = b->ctx->pool;
     ring_entry entries[BATCH_PAGES];
-    want = MIN_OF(want, (uint64_t)BATCH_PAGES);
+    want = MIN_OF(want, (uint64_t)b->room);
     while (b->count + b->freed<want && * left> 0) {
         uint64_t missing = want - b->count - b->freed;
         uint32_t popped = ring_pop(&pool->ring, entries, (uint32_t)MIN_OF(missing, *left));
@@ -353,21 +369,14 @@ static void evict_batch(batch *b) {
     b->count = 0;
 }
 
-/* Without slots only clean and zero pages can leave, and which are is found by moving each out, and most of them back again: not at
- * every fault, but now and then. */
-static bool try_without_slots(uswap_pool *pool) {
-    uint64_t now = clock_now_ns(), last = atomic_load(&pool->exhausted_round_ns);
-    return now - last >= EXHAUSTED_ROUND_NS && atomic_compare_exchange_strong(&pool->exhausted_round_ns, &last, now);
-}
-
-uint64_t page_out_oldest(context *ctx, uint64_t want) {
-    uswap_pool *pool = ctx->pool;
-    uint64_t freed = 0, left = ring_length(&pool->ring);
+/* Evicts about want pages of the ring's first left entries. Return: how many. */
+static uint64_t evict_oldest(context *ctx, uint64_t want, uint64_t left, bool without_slots) {
+    uint64_t freed = 0;
     batch b = {.ctx = ctx, .popped = true};
-    if (atomic_load(&pool->slots_exhausted) && ctx->cluster.left == 0 && !try_without_slots(pool))
-        return 0;
-    atomic_fetch_add(&pool->evictors, 1);
     while (freed < want && left > 0) {
+        b.room = without_slots ? BATCH_PAGES : batch_room(ctx);
+        if (b.room == 0)
+            break;
         choose_oldest(&b, want - freed, &left);
         evict_batch(&b);
         freed += b.freed;
@@ -375,12 +384,36 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
         while (context_complete(ctx, false)) {
         }
     }
+    return freed;
+}
+
+/* Without slots only clean and zero pages can leave, and which are is found by moving each out, and most of them back again: not at
+ * every fault, but now and then, by one thread. */
+static uint64_t evict_without_slots(context *ctx, uint64_t want) {
+    uswap_pool *pool = ctx->pool;
+    uint64_t begin = clock_now_ns(), due = atomic_load(&pool->exhausted_round_ns);
+    if (begin < due || !atomic_compare_exchange_strong(&pool->exhausted_round_ns, &due, UINT64_MAX))
+        return 0;
+    uint64_t freed = evict_oldest(ctx, want, ring_length(&pool->ring), true);
+    uint64_t end = clock_now_ns();
+    atomic_store(&pool->exhausted_round_ns, end + MAX_OF(EXHAUSTED_ROUND_NS, EXHAUSTED_ROUND_SHARE * (end - begin)));
+    return freed;
+}
+
+uint64_t page_out_oldest(context *ctx, uint64_t want) {
+    uswap_pool *pool = ctx->pool;
+    atomic_fetch_add(&pool->evictors, 1);
+    uint64_t freed = 0;
+    if (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0)
+        freed = evict_oldest(ctx, want, ring_length(&pool->ring), false);
+    if (freed == 0 && batch_room(ctx) < BATCH_PAGES)
+        freed = evict_without_slots(ctx, want);
     atomic_fetch_sub(&pool->evictors, 1);
     return freed;
 }
 
 uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count) {
-    batch b = {.ctx = ctx};
+    batch b = {.ctx = ctx, .room = BATCH_PAGES};
     atomic_fetch_add(&ctx->pool->evictors, 1);
     for (size_t page = first; page < first + count;) {
         for (; page < first + count && b.count < BATCH_PAGES; page++) {

@@ -86,12 +86,12 @@ def test_overcommitted_swap_that_fills_up_goes_over_the_limit_says_so_and_loses_
     pool = make_pool("4MiB", swap=uswap.SwapArea(small_disk), transport=transport, overcommit=True)
     region = pool.region("128MiB")
     pages = Pages(region)
-    pages.fill(1, 0, 14336)
+    pages.fill(1, 0, 12288)
     stats = pool.stats()
     assert stats.swap_full_events > 0
     assert stats.over_limit_events > 0
     assert stats.over_limit_frames > 0
-    assert pages.wrong(1, 0, 14336) == 0
+    assert pages.wrong(1, 0, 12288) == 0
     pool.check()
     region.advise(uswap.Advice.DONTNEED, 0, 60 * MIB)
     pages.fill(2, 0, 1024)
