@@ -29,6 +29,7 @@
     X(uffd_zeropage, "uffd.zeropage")           /* error: UFFDIO_ZEROPAGE fails                                  */    \
     X(discard_locked, "discard.locked")         /* the page lock is held by a discard                            */    \
     X(region_destroy, "region.destroy")         /* the region is closed to new faults                            */    \
+    X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring             */    \
     X(area_fallocate, "area.fallocate")         /* error: the disk is full                                       */    \
     X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT                      */     \
     X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict                      */    \

@@ -111,7 +111,7 @@ void io_queue_done(io_queue *queue, io_request *request, int64_t result) {
 io_request *io_collect(io_queue *queue, bool wait) {
     if (!queue->done && queue->in_flight > 0) {
         queue->backend->flush(queue);
-        queue->backend->collect(queue, wait);
+        queue->backend->collect(queue, wait && !queue->done);
     }
     io_request *request = queue->done;
     if (request) {

@@ -4,12 +4,26 @@
 #ifdef USWAP_HAVE_URING
 #include "io/io.h"
 
+#include "base/failpoint.h"
 #include "base/memory.h"
 
 #include <errno.h>
 #include <liburing.h>
+#include <sched.h>
+#include <string.h>
 
-static struct io_uring *ring_of(const io_queue *queue) {
+/* How often the kernel is asked again to take requests while it has none of ours to end. */
+#define SUBMIT_TRIES 100
+
+typedef struct {
+    struct io_uring ring;
+    uint32_t sent;         /* requests the kernel has, until their ends are collected */
+    uint32_t unsent_count; /* in the ring's submission queue; its order is theirs */
+    io_request *unsent[IO_REQUESTS];
+    bool broken; /* the kernel takes no more: all further requests are done synchronously */
+} uring_state;
+
+static uring_state *state_of(const io_queue *queue) {
     return queue->backend_state;
 }
 
@@ -27,43 +41,76 @@ static int try_out(struct io_uring *ring) {
 }
 
 static int uring_init(io_queue *queue) {
-    struct io_uring *ring = memory_map(sizeof *ring);
-    if (!ring)
+    uring_state *state = memory_map(sizeof *state);
+    if (!state)
         return -ENOMEM;
+    struct io_uring *ring = &state->ring;
     int status = io_uring_queue_init(IO_REQUESTS, ring, 0);
     if (status == 0 && (status = try_out(ring)) < 0)
         io_uring_queue_exit(ring);
     if (status < 0) {
-        memory_unmap(ring, sizeof *ring);
+        memory_unmap(state, sizeof *state);
         return status;
     }
     io_uring_ring_dontfork(ring);
-    queue->backend_state = ring;
+    queue->backend_state = state;
     return 0;
 }
 
 static void uring_fini(io_queue *queue) {
-    io_uring_queue_exit(ring_of(queue));
-    memory_unmap(queue->backend_state, sizeof(struct io_uring));
+    io_uring_queue_exit(&state_of(queue)->ring);
+    memory_unmap(queue->backend_state, sizeof(uring_state));
     queue->backend_state = NULL;
 }
 
+static void note_sent(uring_state *state, uint32_t count) {
+    state->sent += count;
+    state->unsent_count -= count;
+    memmove(state->unsent, state->unsent + count, state->unsent_count * sizeof *state->unsent);
+}
+
+/* The kernel takes no request although it has none of ours: waiting would be for ever. What lies in the ring is never sent, since
+ * nobody enters the kernel with it again. */
+static void give_up(io_queue *queue) {
+    uring_state *state = state_of(queue);
+    state->broken = true;
+    for (uint32_t i = 0; i < state->unsent_count; i++)
+        io_backend_sync.submit(queue, state->unsent[i]);
+    state->unsent_count = 0;
+}
+
+static int submit_unsent(struct io_uring *ring) {
+    int error = FAILPOINT(io_submit);
+    return error ? error : io_uring_submit(ring);
+}
+
+static bool is_passing(int error) {
+    return error == -EINTR || error == -EAGAIN || error == -EBUSY; /* the kernel is short of memory or of requests */
+}
+
 static void uring_flush(io_queue *queue) {
-    struct io_uring *ring = ring_of(queue);
-    while (io_uring_sq_ready(ring) > 0) {
-        int submitted = io_uring_submit(ring);
-        if (submitted >= 0 || submitted == -EINTR)
-            continue;
-        /* EAGAIN and EBUSY: the kernel is short of requests until some end. */
-        struct io_uring_cqe *ended;
-        if (io_uring_wait_cqe(ring, &ended) < 0 && io_uring_sq_ready(ring) == 0)
-            return;
-        queue->backend->collect(queue, false);
+    uring_state *state = state_of(queue);
+    unsigned tries = 0;
+    while (state->unsent_count > 0) {
+        int submitted = submit_unsent(&state->ring);
+        if (submitted > 0)
+            note_sent(state, (uint32_t)submitted);
+        else if (state->sent > 0)
+            queue->backend->collect(queue, true);
+        else if (!is_passing(submitted) || ++tries > SUBMIT_TRIES)
+            give_up(queue);
+        else
+            sched_yield();
     }
 }
 
 static void uring_submit(io_queue *queue, io_request *request) {
-    struct io_uring_sqe *sqe = io_uring_get_sqe(ring_of(queue));
+    uring_state *state = state_of(queue);
+    if (state->broken) {
+        io_backend_sync.submit(queue, request);
+        return;
+    }
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&state->ring);
     INVARIANT(I6, sqe != NULL); /* as many entries as requests */
     __u64 offset = io_offset(request->first);
     if (request->pieces == 1) {
@@ -78,12 +125,14 @@ static void uring_submit(io_queue *queue, io_request *request) {
         io_uring_prep_writev(sqe, request->fd, request->piece, request->pieces, offset);
     }
     io_uring_sqe_set_data(sqe, request);
+    state->unsent[state->unsent_count++] = request;
 }
 
 static void uring_collect(io_queue *queue, bool wait) {
-    struct io_uring *ring = ring_of(queue);
+    uring_state *state = state_of(queue);
+    struct io_uring *ring = &state->ring;
     struct io_uring_cqe *cqe;
-    if (wait) {
+    if (wait && state->sent > 0) {
         int status;
         do
             status = io_uring_wait_cqe(ring, &cqe);
@@ -93,12 +142,13 @@ static void uring_collect(io_queue *queue, bool wait) {
         io_request *request = io_uring_cqe_get_data(cqe);
         int64_t result = cqe->res;
         io_uring_cqe_seen(ring, cqe);
+        state->sent--;
         io_queue_done(queue, request, result);
     }
 }
 
 static int uring_poll_fd(const io_queue *queue) {
-    return ring_of(queue)->ring_fd;
+    return state_of(queue)->ring.ring_fd;
 }
 
 const io_backend io_backend_uring = {
