@@ -273,9 +273,10 @@ EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
 
 /* ---- the limit ---- */
 
+/* The reserve must be free again as well, or the next loan from it would go over the new limit. */
 static uint64_t frames_over(uswap_pool *pool) {
     frame_budget *budget = pool->frames.budget;
-    uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames);
+    uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames) + RESERVE_FRAMES;
     return used > limit ? used - limit : 0;
 }
 

@@ -192,7 +192,7 @@ static void make_idle(uswap_pool *pool, frame_id first, uint32_t count) {
 
 void frame_drop(uswap_pool *pool, frame_id first, uint32_t count) {
     frame_budget *budget = pool->frames.budget;
-    bool over = atomic_load_explicit(&budget->used_frames, memory_order_relaxed) >
+    bool over = atomic_load_explicit(&budget->used_frames, memory_order_relaxed) + RESERVE_FRAMES >
                 atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
     if (pool->frames.recycle && !over) {
         make_idle(pool, first, count);
