@@ -273,22 +273,24 @@ EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
 
 /* ---- the limit ---- */
 
-/* The reserve must be free again as well, or the next loan from it would go over the new limit. */
-static uint64_t frames_over(uswap_pool *pool) {
+/* How many frames are used beyond so many below the limit. */
+static uint64_t frames_over(uswap_pool *pool, uint64_t below) {
     frame_budget *budget = pool->frames.budget;
-    uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames) + RESERVE_FRAMES;
+    uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames) + below;
     return used > limit ? used - limit : 0;
 }
 
+/* Until the reserve is free again as well, or the next loan from it would go over the new limit; but loans that are out at the
+ * moment are no reason to refuse it. */
 /* Return: whether the limit holds now. */
 static bool evict_to_limit(uswap_pool *pool) {
     context *ctx = context_borrow(pool);
-    for (int tries = 0; frames_over(pool) > 0 && tries < SET_LIMIT_TRIES; tries++) {
+    for (int tries = 0; frames_over(pool, RESERVE_FRAMES) > 0 && tries < SET_LIMIT_TRIES; tries++) {
         gate_enter(&pool->gate);
-        uint64_t freed = page_out_oldest(ctx, frames_over(pool));
+        uint64_t freed = page_out_oldest(ctx, frames_over(pool, RESERVE_FRAMES));
         context_drain(ctx);
         gate_leave(&pool->gate);
-        if (freed == 0 && frames_over(pool) > 0) {
+        if (freed == 0 && frames_over(pool, RESERVE_FRAMES) > 0) {
             uint32_t seen = event_count(&pool->frames_freed);
             atomic_fetch_add(&pool->frame_waiters, 1);
             event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
@@ -296,7 +298,7 @@ static bool evict_to_limit(uswap_pool *pool) {
         }
     }
     context_return(ctx);
-    return frames_over(pool) == 0;
+    return frames_over(pool, 0) == 0;
 }
 
 static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
@@ -318,7 +320,7 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     }
     frame_pool_set_limit(&pool->frames, after, pool->options.background);
     pool->options.limit_bytes = limit_bytes;
-    if (frames_over(pool) > 0 && !evict_to_limit(pool)) {
+    if (frames_over(pool, RESERVE_FRAMES) > 0 && !evict_to_limit(pool)) {
         frame_pool_set_limit(&pool->frames, before, pool->options.background);
         pool->options.limit_bytes = before << PAGE_SHIFT;
         return error_set(
