@@ -281,8 +281,7 @@ static uint64_t frames_over(uswap_pool *pool, uint64_t below) {
 }
 
 /* Until the reserve is free again as well, or the next loan from it would go over the new limit; but loans that are out at the
- * moment are no reason to refuse it. */
-/* Return: whether the limit holds now. */
+ * moment are no reason to refuse it. Return: whether the limit holds now. */
 static bool evict_to_limit(uswap_pool *pool) {
     context *ctx = context_borrow(pool);
     for (int tries = 0; frames_over(pool, RESERVE_FRAMES) > 0 && tries < SET_LIMIT_TRIES; tries++) {

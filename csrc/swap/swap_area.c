@@ -99,16 +99,12 @@ static int examine(swap_area *area, uint64_t *device_bytes, uswap_error *err) {
         return error_set(err, USWAP_E_NOT_OURS, 0, "open", area->path, "'%s' is neither a file nor a block device",
                          area->path);
     }
-    if (S_ISREG(status.st_mode) && !(area->notes & USWAP_AREA_UNLINKED)) {
-        if (status.st_uid != geteuid() || status.st_nlink > 1)
-            return error_set(
-                err, USWAP_E_NOT_OURS, 0, "open", area->path,
-                "'%s' belongs to another user or has another name too: others could read what is swapped; name a "
-                "new file",
-                area->path);
-        if (fchmod(area->fd, 0600) != 0)
-            return os_error(err, "fchmod", area, "cannot make private swap file");
-    }
+    bool named = S_ISREG(status.st_mode) && !(area->notes & USWAP_AREA_UNLINKED);
+    if (named && (status.st_uid != geteuid() || status.st_nlink > 1))
+        return error_set(err, USWAP_E_NOT_OURS, 0, "open", area->path,
+                         "'%s' belongs to another user or has another name too: others could read what is swapped; "
+                         "name a new file",
+                         area->path);
     if (flock(area->fd, LOCK_EX | LOCK_NB) != 0)
         return error_set(err, USWAP_E_IN_USE, errno, "flock", area->path,
                          "swap area '%s' is used by another pool: give this pool a file of its own", area->path);
@@ -117,6 +113,8 @@ static int examine(swap_area *area, uint64_t *device_bytes, uswap_error *err) {
                          "'%s' holds data that is not uswap's and is left as it is: name a new file, or empty this one "
                          "yourself",
                          area->path);
+    if (named && fchmod(area->fd, 0600) != 0) /* not before: the mode of a file that is refused is not ours to change */
+        return os_error(err, "fchmod", area, "cannot make private swap file");
     return 0;
 }
 

@@ -203,9 +203,11 @@ def test_areas_can_be_added(pool: uswap.Pool, swap_directory: Path) -> None:
 def test_somebody_s_data_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "thesis.txt"
     path.write_text("not a swap file")
+    path.chmod(0o644)
     with pytest.raises(uswap.SwapAreaError, match="holds data"):
         uswap.Pool("32MiB", swap=path)
     assert path.read_text() == "not a swap file"
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")
