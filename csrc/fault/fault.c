@@ -37,7 +37,7 @@ static void count(fault *f, _Atomic uint64_t *kind) {
  * mapped. The frame is counted already. */
 static fault_result serve_resident(fault *f) {
     size_t done;
-    int status = transport_zero(f->pool, f->address, 1, &done);
+    int status = transport_zero(f->r->uffd, f->address, 1, &done);
     if (status == 0) {
         count(f, &f->pool->counters.zero_fills);
         return FAULT_DONE;
@@ -46,7 +46,7 @@ static fault_result serve_resident(fault *f) {
         return result_of(status);
     STAT_ADD(f->pool, duplicate_faults, 1);
     if (!f->pool->use_move) /* a store may be waiting for a write-protection that has been taken off */
-        uffd_write_protect(f->pool->uffd, f->address, 1, false, true);
+        uffd_write_protect(f->r->uffd, f->address, 1, false, true);
     return FAULT_DONE;
 }
 
@@ -99,10 +99,11 @@ static fault_result serve_zero(fault *f) {
         pages = 1;
     }
     size_t alone = 0;
-    int status = pages > 1 && f->pool->use_move ? transport_fresh(f->pool, region_address(f->r, first), pages, &done)
-                                                : transport_zero(f->pool, region_address(f->r, first), pages, &done);
+    int status = pages > 1 && f->pool->use_move
+                     ? transport_fresh(f->pool, f->r->uffd, region_address(f->r, first), pages, &done)
+                     : transport_zero(f->r->uffd, region_address(f->r, first), pages, &done);
     if (pages > 1 && f->page - first >= done) /* the run ended before the page that matters */
-        status = transport_zero(f->pool, f->address, 1, &alone);
+        status = transport_zero(f->r->uffd, f->address, 1, &alone);
     if (alone)
         page_arrived_fresh(f, f->page);
     frame_uncharge(f->pool, pages - done - alone);
@@ -133,7 +134,8 @@ static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state sta
     uint32_t done;
     frame_id frame;
     uint64_t flags;
-    int status = transport_in(f->pool, f->address, slot_frame_of(swap_cache_load(f->pool, entry)), 1, &done);
+    int status =
+        transport_in(f->pool, f->r->uffd, f->address, slot_frame_of(swap_cache_load(f->pool, entry)), 1, &done);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
     /* The page lock has kept everybody away from the frame. */
@@ -153,7 +155,7 @@ static fault_result serve_from_write(fault *f, swap_entry entry) {
         frame_uncharge(f->pool, 1);
         return FAULT_AGAIN;
     }
-    int status = transport_copy_in(f->pool, f->address, frame);
+    int status = transport_copy_in(f->pool, f->r->uffd, f->address, frame);
     if (status == 0) {
         page_in_arrived(f->pool, f->r, f->page, entry, true);
         count_soft(f, 0);
@@ -215,7 +217,7 @@ static fault_result serve(fault *f) {
     case PAGE_SWAPPED:
         return serve_swapped(f, page_entry_of(word));
     case PAGE_POISONED:
-        poison_map(f->pool, f->address);
+        poison_map(f->pool, f->r->uffd, f->address);
         return FAULT_DONE;
     }
     return FAULT_GONE;

@@ -11,15 +11,15 @@
 /* What was there before us, by signal. */
 static struct sigaction earlier[NSIG];
 
-void poison_map(uswap_pool *pool, unsigned char *address) {
+void poison_map(uswap_pool *pool, int uffd, unsigned char *address) {
     poison_arm(SIGBUS);
     if (pool->has_poison) {
-        uffd_poison(pool->uffd, address, 1, true);
+        uffd_poison(uffd, address, 1, true);
     } else { /* before 6.6: a SIGSEGV instead of a SIGBUS */
         poison_arm(SIGSEGV);
         mprotect(address, PAGE_BYTES, PROT_NONE);
     }
-    uffd_wake(pool->uffd, address, PAGE_BYTES);
+    uffd_wake(uffd, address, PAGE_BYTES);
 }
 
 /* One line, put together without stdio: this runs in a signal handler. */

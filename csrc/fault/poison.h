@@ -9,7 +9,7 @@
 #include "pool.h"
 
 /* => a touch of the page raises a signal, a system call gets EFAULT; who waits for the page is woken. Context: page locked. */
-void poison_map(uswap_pool *pool, unsigned char *address);
+void poison_map(uswap_pool *pool, int uffd, unsigned char *address);
 
 /* Makes sure that our handler is in place for a signal (SIGBUS, SIGSEGV): whoever came first is called after us. */
 void poison_arm(int signal_number);

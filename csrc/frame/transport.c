@@ -28,59 +28,59 @@ static bool is_mapped(const void *address) {
 
 /* UFFDIO_MOVE, and what it really did: after an EAGAIN inside, kernels from 6.17 on may move pages that they do not report, and then
  * stop at them with EEXIST (K17). The destination was empty and nobody else may fill it, so what is there and gone here has moved. */
-static int move(uswap_pool *pool, void *to, const void *from, size_t pages, size_t *done) {
+static int move(int uffd, void *to, const void *from, size_t pages, size_t *done) {
     *done = 0;
     int failure = FAILPOINT(uffd_move);
     if (failure)
         return failure;
-    int status = uffd_move(pool->uffd, to, from, pages, true, done);
+    int status = uffd_move(uffd, to, from, pages, true, done);
     while (*done < pages && is_mapped((char *)to + (*done << PAGE_SHIFT)) &&
            !is_mapped((const char *)from + (*done << PAGE_SHIFT)))
         ++*done;
     return status;
 }
 
-static int copy(uswap_pool *pool, void *to, const void *from, size_t pages, size_t *done) {
+static int copy(int uffd, void *to, const void *from, size_t pages, size_t *done) {
     *done = 0;
     int failure = FAILPOINT(uffd_copy);
-    return failure ? failure : uffd_copy(pool->uffd, to, from, pages, true, done);
+    return failure ? failure : uffd_copy(uffd, to, from, pages, true, done);
 }
 
 /* ---- out ---- */
 
-static out_outcome give_up(uswap_pool *pool, unsigned char *address, frame_id frame, out_result result) {
-    uffd_write_protect(pool->uffd, address, 1, false, true);
+static out_outcome give_up(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame, out_result result) {
+    uffd_write_protect(uffd, address, 1, false, true);
     if (frame != FRAME_NONE)
         frame_drop(pool, frame, 1);
     return (out_outcome){.result = result, .frame = FRAME_NONE};
 }
 
 /* Write-protect, copy, discard. A store in between faults and waits for the page lock (README, Transports). */
-static out_outcome copy_out(uswap_pool *pool, unsigned char *address) {
+static out_outcome copy_out(uswap_pool *pool, int uffd, unsigned char *address) {
     frame_id frame = FRAME_NONE;
-    if (uffd_write_protect(pool->uffd, address, 1, true, false) != 0)
-        return give_up(pool, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
+    if (uffd_write_protect(uffd, address, 1, true, false) != 0)
+        return give_up(pool, uffd, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
     if (pool->self_mem_fd < 0 || frame_take_fill(pool, 1, FRAME_RESERVE, &frame) != 1)
-        return give_up(pool, address, FRAME_NONE, OUT_BUSY);
+        return give_up(pool, uffd, address, FRAME_NONE, OUT_BUSY);
     /* Not by a load: a missing page would fault, here, on ourselves (I12). */
     if (pread(pool->self_mem_fd, frame_address(pool, frame), PAGE_BYTES, (off_t)(uintptr_t)address) !=
         (ssize_t)PAGE_BYTES)
-        return give_up(pool, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
+        return give_up(pool, uffd, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
     if (madvise(address, PAGE_BYTES, MADV_DONTNEED) != 0) /* mlocked by the program */
-        return give_up(pool, address, frame, OUT_BUSY);
+        return give_up(pool, uffd, address, frame, OUT_BUSY);
     frame_uncharge(pool, 1); /* the region's; the copy was counted when it was taken */
     return (out_outcome){.result = OUT_TAKEN, .frame = frame};
 }
 
-static out_outcome copy_out_fallback(uswap_pool *pool, unsigned char *address) {
-    out_outcome outcome = copy_out(pool, address);
+static out_outcome copy_out_fallback(uswap_pool *pool, int uffd, unsigned char *address) {
+    out_outcome outcome = copy_out(pool, uffd, address);
     if (outcome.result == OUT_TAKEN)
         STAT_ADD(pool, copy_fallbacks, 1);
     return outcome;
 }
 
 /* Moves a prefix of the run out. Return: pages decided, at least 1. */
-static size_t move_out(uswap_pool *pool, unsigned char *address, size_t pages, out_outcome *outcome) {
+static size_t move_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, out_outcome *outcome) {
     frame_id first;
     uint32_t places = frame_take_catch(pool, (uint32_t)pages, &first);
     if (places == 0) {
@@ -90,7 +90,7 @@ static size_t move_out(uswap_pool *pool, unsigned char *address, size_t pages, o
     size_t done, want = places;
     int status;
     for (int turn = 0;; turn++) {
-        status = move(pool, frame_address(pool, first), address, want, &done);
+        status = move(pool->uffd, frame_address(pool, first), address, want, &done);
         if (done > 0 || turn == PINNED_RETRIES)
             break;
         if (status == -EINVAL && want > 1) /* the run may cross a boundary of protection: page by page then */
@@ -106,19 +106,19 @@ static size_t move_out(uswap_pool *pool, unsigned char *address, size_t pages, o
         return done;
     INVARIANT(I8, status != -EEXIST); /* a free catch place is empty */
     if (status == -EINVAL)
-        outcome[0] = copy_out_fallback(pool, address);
+        outcome[0] = copy_out_fallback(pool, uffd, address);
     else
         outcome[0] = (out_outcome){.result = status == -ENOENT ? OUT_ABSENT : OUT_BUSY, .frame = FRAME_NONE};
     return 1;
 }
 
-void transport_out(uswap_pool *pool, unsigned char *address, size_t pages, out_outcome *outcome) {
+void transport_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, out_outcome *outcome) {
     for (size_t decided = 0; decided < pages;) {
         unsigned char *at = address + (decided << PAGE_SHIFT);
         if (pool->use_move) {
-            decided += move_out(pool, at, pages - decided, outcome + decided);
+            decided += move_out(pool, uffd, at, pages - decided, outcome + decided);
         } else {
-            outcome[decided] = copy_out(pool, at);
+            outcome[decided] = copy_out(pool, uffd, at);
             decided++;
         }
     }
@@ -126,16 +126,16 @@ void transport_out(uswap_pool *pool, unsigned char *address, size_t pages, out_o
 
 /* ---- in ---- */
 
-static int copy_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
+static int copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
     uint32_t want = MIN_OF(count, (uint32_t)COPY_PAGES_MAX);
     *done = 0;
     frame_charge(pool, want, FRAME_RESERVE);
     size_t copied;
-    int status = copy(pool, address, frame_address(pool, first), want, &copied);
+    int status = copy(uffd, address, frame_address(pool, first), want, &copied);
     if (copied == 0 && want > 1 && (status == -EINVAL || status == -ENOENT)) { /* the run may cross a boundary */
         frame_uncharge(pool, want - 1);
         want = 1;
-        status = copy(pool, address, frame_address(pool, first), want, &copied);
+        status = copy(uffd, address, frame_address(pool, first), want, &copied);
     }
     frame_uncharge(pool, want - copied);
     if (copied > 0)
@@ -144,11 +144,11 @@ static int copy_in(uswap_pool *pool, unsigned char *address, frame_id first, uin
     return copied > 0 ? 0 : (status == -ENOMEM ? -EAGAIN : status);
 }
 
-static int move_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
+static int move_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
     size_t moved = 0;
     int status = 0;
     for (int turn = 0; turn <= PINNED_RETRIES; turn++) {
-        status = move(pool, address, frame_address(pool, first), count, &moved);
+        status = move(uffd, address, frame_address(pool, first), count, &moved);
         if (moved > 0 || (status != -EBUSY && status != -EAGAIN))
             break;
     }
@@ -157,39 +157,39 @@ static int move_in(uswap_pool *pool, unsigned char *address, frame_id first, uin
         frame_give_places(pool, first, (uint32_t)moved);
         return 0;
     }
-    return status == -EEXIST ? status : copy_in(pool, address, first, count, done);
+    return status == -EEXIST ? status : copy_in(pool, uffd, address, first, count, done);
 }
 
-int transport_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
+int transport_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
     int status = 0;
     for (*done = 0; status == 0 && *done < count;) {
         uint32_t step = 0;
         unsigned char *at = address + ((size_t)*done << PAGE_SHIFT);
-        status = (pool->use_move ? move_in : copy_in)(pool, at, first + *done, count - *done, &step);
+        status = (pool->use_move ? move_in : copy_in)(pool, uffd, at, first + *done, count - *done, &step);
         *done += step;
     }
     if (status == -EEXIST) /* EEXIST does not wake (K2) */
-        uffd_wake(pool->uffd, address + ((size_t)*done << PAGE_SHIFT), PAGE_BYTES);
+        uffd_wake(uffd, address + ((size_t)*done << PAGE_SHIFT), PAGE_BYTES);
     return status;
 }
 
-int transport_back(uswap_pool *pool, unsigned char *address, frame_id frame) {
+int transport_back(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame) {
     uint32_t done;
     int status;
-    while ((status = transport_in(pool, address, frame, 1, &done)) == -EAGAIN)
+    while ((status = transport_in(pool, uffd, address, frame, 1, &done)) == -EAGAIN)
         sched_yield(); /* the kernel is at the page (migration), or out of memory for an instant */
     return status;
 }
 
-int transport_copy_in(uswap_pool *pool, unsigned char *address, frame_id frame) {
+int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame) {
     size_t done;
-    int status = copy(pool, address, frame_address(pool, frame), 1, &done);
+    int status = copy(uffd, address, frame_address(pool, frame), 1, &done);
     if (status == -EEXIST)
-        uffd_wake(pool->uffd, address, PAGE_BYTES);
+        uffd_wake(uffd, address, PAGE_BYTES);
     return status == -ENOMEM ? -EAGAIN : status;
 }
 
-int transport_fresh(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done) {
+int transport_fresh(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, size_t *done) {
     frame_id first;
     *done = 0;
     uint32_t places = arena_take(&pool->frames.fill, (uint32_t)pages, &first);
@@ -199,23 +199,23 @@ int transport_fresh(uswap_pool *pool, unsigned char *address, size_t pages, size
     size_t bytes = (size_t)places << PAGE_SHIFT;
     int status = madvise(memory, bytes, MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
     if (status == 0)
-        status = move(pool, address, memory, places, done);
+        status = move(uffd, address, memory, places, done);
     if (*done < places)
         madvise(memory, bytes, MADV_DONTNEED);
     frame_give_places(pool, first, places);
     return *done > 0 ? 0 : status;
 }
 
-int transport_zero(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done) {
+int transport_zero(int uffd, unsigned char *address, size_t pages, size_t *done) {
     *done = 0;
     int failure = FAILPOINT(uffd_zeropage);
     if (failure)
         return failure;
-    int status = uffd_zeropage(pool->uffd, address, pages, true, done);
+    int status = uffd_zeropage(uffd, address, pages, true, done);
     if (*done == 0 && pages > 1 && (status == -EINVAL || status == -ENOENT))
-        status = uffd_zeropage(pool->uffd, address, 1, true, done);
+        status = uffd_zeropage(uffd, address, 1, true, done);
     if (status == -EEXIST && *done == 0)
-        uffd_wake(pool->uffd, address, PAGE_BYTES);
+        uffd_wake(uffd, address, PAGE_BYTES);
     if (*done > 0)
         return 0;
     return status == -ENOMEM ? -EAGAIN : status;

@@ -2,7 +2,8 @@
  * transport.h - how frames enter and leave regions: move or copy, chosen page by page.
  *
  * Owns: the choice, the retries, and the frame count across a copy (for an instant there are two frames of one page).
- * Does not own: page states and slots. The caller holds the locks of all pages concerned.
+ * Does not own: page states and slots. The caller holds the locks of all pages concerned, and names the descriptor that watches their
+ * region (region.uffd): what changes the region goes through that one. Catch places are watched by the pool's own.
  * README, Transports, says what each protects against.
  */
 #ifndef USWAP_FRAME_TRANSPORT_H
@@ -22,25 +23,25 @@ typedef struct {
 } out_outcome;
 
 /* Takes the frames of pages neighbouring pages out. Fills outcome[pages]. */
-void transport_out(uswap_pool *pool, unsigned char *address, size_t pages, out_outcome *outcome);
+void transport_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, out_outcome *outcome);
 
 /* Puts the frames of neighbouring places in, and wakes who waits for the pages. Their places become free.
  * Return: 0, or -errno of the first page not done: -EAGAIN (try again later), -EEXIST (something is mapped), others: there is no
  * region any more. *done: exactly this prefix went in. */
-int transport_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t count, uint32_t *done);
+int transport_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count, uint32_t *done);
 
 /* As transport_in for one frame that has just left that very page: does not give up while the region is there. */
-int transport_back(uswap_pool *pool, unsigned char *address, frame_id frame);
+int transport_back(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame);
 
 /* Puts a copy of a frame in; the frame stays where it is. The caller has counted the new one. Return: 0 or -errno. */
-int transport_copy_in(uswap_pool *pool, unsigned char *address, frame_id frame);
+int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame);
 
 /* Puts in fresh frames full of zeroes, prepared together outside the region; the caller has counted them. For pages that will be
  * written: a store to a mapped zero page costs a fault and a TLB flush on every processor. Returns as transport_in, but does less if
  * places are short. Only with pool->use_move. */
-int transport_fresh(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done);
+int transport_fresh(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, size_t *done);
 
 /* Maps zeroes; the caller has counted the frames that stores will take. Returns as transport_in. */
-int transport_zero(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done);
+int transport_zero(int uffd, unsigned char *address, size_t pages, size_t *done);
 
 #endif

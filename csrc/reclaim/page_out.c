@@ -190,7 +190,7 @@ static void isolate(batch *b) {
         victim *first = &b->victims[i];
         while (i + run < b->count && first[run].r == first->r && first[run].page == first->page + run)
             run++;
-        transport_out(b->ctx->pool, region_address(first->r, first->page), run, outcome);
+        transport_out(b->ctx->pool, first->r->uffd, region_address(first->r, first->page), run, outcome);
         for (uint32_t n = 0; n < run; n++)
             first[n].out = outcome[n];
         i += run;
@@ -252,7 +252,7 @@ static bool is_clean(uswap_pool *pool, const victim *v, page_hash hash) {
 static void put_back(batch *b, victim *v) {
     uswap_pool *pool = b->ctx->pool;
     STAT_ADD(pool, swap_full_events, 1);
-    if (transport_back(pool, region_address(v->r, v->page), v->out.frame) == 0) {
+    if (transport_back(pool, v->r->uffd, region_address(v->r, v->page), v->out.frame) == 0) {
         v->out.frame = FRAME_NONE;
         stay(b, v);
     } else { /* the program has unmapped the region: nobody can want the contents */
@@ -448,7 +448,8 @@ static void take_back(uswap_pool *pool, swap_entry entry) {
     uint64_t word = page_load(at);
     bool ours = swap_entry_equal(page_entry_of(word), entry);
     if (ours && page_state_of(word) == PAGE_SWAPPED && slot_state_of(swap_cache_load(pool, entry)) == CACHE_DIRTY) {
-        int status = transport_back(pool, region_address(r, page), slot_frame_of(swap_cache_load(pool, entry)));
+        int status =
+            transport_back(pool, r->uffd, region_address(r, page), slot_frame_of(swap_cache_load(pool, entry)));
         if (status == 0 && swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
             page_in_arrived(pool, r, page, entry, false);
         }

@@ -40,6 +40,7 @@ typedef struct region {
     _Atomic uint32_t advice;     /* NORMAL, RANDOM or SEQUENTIAL */
     uint32_t index;
     uint32_t generation;
+    int uffd; /* watches its addresses: the pool's, or the one of its inline regions */
     unsigned char *base;
     memory_object object;
     uint64_t reserved_slots;

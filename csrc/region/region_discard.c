@@ -67,7 +67,7 @@ static int discard_run(uswap_pool *pool, region *r, size_t first, size_t count) 
         frame_uncharge(pool, frames);
     }
     /* Who waits for a read of what is gone now faults again, and gets zeroes. */
-    uffd_wake(pool->uffd, region_address(r, first), count << PAGE_SHIFT);
+    uffd_wake(r->uffd, region_address(r, first), count << PAGE_SHIFT);
     return 0;
 }
 

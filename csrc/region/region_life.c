@@ -33,14 +33,14 @@ static int table_error(uswap_error *err, int status) {
                      status == -ENFILE ? REGIONS_MAX : 64);
 }
 
-static int prepare_mapping(uswap_pool *pool, void *address, uint64_t bytes, uswap_error *err) {
+static int prepare_mapping(int uffd, void *address, uint64_t bytes, uswap_error *err) {
     munlock(address, bytes); /* mlockall(MCL_FUTURE) would forbid eviction */
     madvise(address, bytes, MADV_DONTNEED);
     madvise(address, bytes, MADV_NOHUGEPAGE);
     if (madvise(address, bytes, MADV_DONTFORK) != 0)
         return error_set(err, USWAP_E_OS, errno, "madvise", NULL, "cannot keep the region out of forks: %s",
                          strerror(errno));
-    int status = uffd_register(pool->uffd, address, bytes, UFFD_MISSING | UFFD_WP);
+    int status = uffd_register(uffd, address, bytes, UFFD_MISSING | UFFD_WP);
     if (status == -EBUSY)
         return error_set(err, USWAP_E_IN_USE, EBUSY, "UFFDIO_REGISTER", NULL,
                          "another userfaultfd watches these addresses already");
@@ -62,7 +62,8 @@ static int create(uswap_pool *pool, void *address, uint64_t bytes, const char *n
         return table_error(err, status);
     }
     r->reserved_slots = pages;
-    status = prepare_mapping(pool, address, bytes, err);
+    r->uffd = pool->uffd;
+    status = prepare_mapping(r->uffd, address, bytes, err);
     if (status != 0) {
         region_table_remove(&pool->regions, r);
         pool_unreserve_slots(pool, pages);
@@ -123,10 +124,10 @@ static void destroy(uswap_pool *pool, region *r) {
         atomic_load(&r->quiesced); /* the caller has unmapped it since: those addresses are not ours any more */
     FAILPOINT(region_destroy);
     region_table_retire(&pool->regions, r);
-    uffd_wake(pool->uffd, r->base, bytes);
+    uffd_wake(r->uffd, r->base, bytes);
     if (!unmapped) {
         munlock(r->base, bytes);
-        uffd_unregister(pool->uffd, r->base, bytes);
+        uffd_unregister(r->uffd, r->base, bytes);
         madvise(r->base, bytes, MADV_DONTNEED);
     }
     gate_enter(&pool->gate);

@@ -157,7 +157,7 @@ static void poison(context *ctx, page_ref owner, swap_entry entry) {
             atomic_fetch_add(&r->poisoned_pages, 1);
             atomic_fetch_sub(&r->swapped_pages, 1);
             STAT_ADD(pool, poisoned_pages, 1);
-            poison_map(pool, region_address(r, page));
+            poison_map(pool, r->uffd, region_address(r, page));
             swap_map_put(pool, entry);
             page_unlock(word);
             region_put(r);
@@ -238,7 +238,7 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
     uint32_t done = 0;
     int status = FAILPOINT(page_in_map);
     if (status == 0)
-        status = transport_in(pool, region_address(run->r, run->page), run->frame, run->count, &done);
+        status = transport_in(pool, run->r->uffd, region_address(run->r, run->page), run->frame, run->count, &done);
     for (uint32_t i = 0; i < run->count; i++) {
         size_t page = run->page + i;
         page_word *word = &run->r->object.words[page];
@@ -256,7 +256,7 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
         page_unlock(word);
     }
     if (done < run->count) /* who waits faults again, and finds the frame in the cache */
-        uffd_wake(pool->uffd, region_address(run->r, run->page + done), (size_t)(run->count - done) << PAGE_SHIFT);
+        uffd_wake(run->r->uffd, region_address(run->r, run->page + done), (size_t)(run->count - done) << PAGE_SHIFT);
     region_put(run->r);
     run->count = 0;
 }
@@ -283,7 +283,7 @@ static void drop_unused(uswap_pool *pool, frame_id frame, page_ref owner) {
     if (!r)
         return;
     if (page_ref_page(owner) < r->object.pages)
-        uffd_wake(pool->uffd, region_address(r, page_ref_page(owner)), PAGE_BYTES);
+        uffd_wake(r->uffd, region_address(r, page_ref_page(owner)), PAGE_BYTES);
     region_put(r);
 }
 
