@@ -3,6 +3,7 @@
 #include "base/memory.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,12 +25,12 @@ int region_table_init(region_table *table) {
 
 void region_table_fini(region_table *table) {
     memory_unmap(table->regions, REGIONS_MAX * sizeof *table->regions);
-    memory_unmap(table->by_address, REGIONS_MAX * sizeof *table->by_address);
+    memory_unmap((void *)table->by_address, REGIONS_MAX * sizeof *table->by_address);
     table->regions = NULL;
     table->by_address = NULL;
 }
 
-/* Number of live regions with base <= address. Context: table->lock. */
+/* Number of live regions with base <= address. Context: table->lock; or without it, and then the answer is a guess to be checked. */
 static uint32_t count_up_to(const region_table *table, uintptr_t address) {
     uint32_t low = 0, high = table->live;
     while (low < high) {
@@ -46,19 +47,37 @@ static bool covers(const region *r, uintptr_t address) {
     return address - (uintptr_t)r->base < r->object.pages << PAGE_SHIFT;
 }
 
-region *region_get_by_address(region_table *table, uintptr_t address) {
-    region *found = NULL;
-    small_lock_acquire(&table->lock);
+/* First the reference, then the look, as below: what is live and covers the address now is right, however the search went. */
+static region *guess(region_table *table, uintptr_t address) {
     uint32_t position = count_up_to(table, address);
-    if (position > 0) {
-        region *r = &table->regions[table->by_address[position - 1]];
-        if (covers(r, address)) {
-            atomic_fetch_add(&r->references, 1);
-            found = r;
-        }
+    if (position == 0)
+        return NULL;
+    region *r = &table->regions[table->by_address[position - 1]];
+    atomic_fetch_add(&r->references, 1);
+    if (atomic_load(&r->state) == REGION_LIVE && covers(r, address))
+        return r;
+    region_put(r);
+    return NULL;
+}
+
+/* Only "there is none" can be wrong, and only if regions came or went during the search: then it is done again. */
+region *region_get_by_address(region_table *table, uintptr_t address) {
+    for (;;) {
+        uint32_t before = atomic_load(&table->changing);
+        region *r = guess(table, address);
+        if (r || (before % 2 == 0 && atomic_load(&table->changing) == before))
+            return r;
+        sched_yield();
     }
-    small_lock_release(&table->lock);
-    return found;
+}
+
+bool region_is_leaving(region_table *table, uintptr_t address) {
+    for (uint32_t i = 0; i < table->highest; i++) {
+        const region *r = &table->regions[i];
+        if (atomic_load(&r->state) == REGION_DYING && covers(r, address))
+            return true;
+    }
+    return false;
 }
 
 /* Without the lock: first the reference, then the look. retire sets DYING first and then looks at the references, so one of
@@ -155,12 +174,14 @@ int region_table_add(region_table *table, unsigned char *base, size_t pages, con
 void region_table_publish(region_table *table, region *r) {
     small_lock_acquire(&table->lock);
     uint32_t position = count_up_to(table, (uintptr_t)r->base);
-    memmove(&table->by_address[position + 1], &table->by_address[position],
-            (table->live - position) * sizeof *table->by_address);
+    atomic_fetch_add(&table->changing, 1);
+    for (uint32_t i = table->live; i > position; i--)
+        table->by_address[i] = table->by_address[i - 1];
     table->by_address[position] = r->index;
     table->live++;
     table->pages += r->object.pages;
     atomic_store(&r->state, REGION_LIVE);
+    atomic_fetch_add(&table->changing, 1);
     small_lock_release(&table->lock);
 }
 
@@ -168,11 +189,13 @@ void region_table_retire(region_table *table, region *r) {
     small_lock_acquire(&table->lock);
     uint32_t position = count_up_to(table, (uintptr_t)r->base) - 1;
     INVARIANT(I3, table->by_address[position] == r->index);
+    atomic_fetch_add(&table->changing, 1);
     table->live--;
     table->pages -= r->object.pages;
-    memmove(&table->by_address[position], &table->by_address[position + 1],
-            (table->live - position) * sizeof *table->by_address);
+    for (uint32_t i = position; i < table->live; i++)
+        table->by_address[i] = table->by_address[i + 1];
     atomic_store(&r->state, REGION_DYING);
+    atomic_fetch_add(&table->changing, 1);
     small_lock_release(&table->lock);
     for (;;) {
         uint32_t ticket = parking_ticket((const void *)&r->references);

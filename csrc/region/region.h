@@ -56,22 +56,26 @@ typedef struct region {
 
 typedef struct {
     small_lock lock;
-    region *regions;      /* [REGIONS_MAX], lazily touched */
-    uint32_t *by_address; /* t: indexes of live regions, sorted by base */
-    uint32_t live;        /* t */
-    uint32_t highest;     /* t: indexes at or above were never used */
-    uint64_t pages;       /* t: sum of sizes */
-} region_table;           /* t: under lock */
+    region *regions;              /* [REGIONS_MAX], lazily touched */
+    _Atomic uint32_t *by_address; /* t: indexes of live regions, sorted by base */
+    _Atomic uint32_t live;        /* t */
+    _Atomic uint32_t changing;    /* t: odd while by_address is being changed */
+    uint32_t highest;             /* t: indexes at or above were never used */
+    uint64_t pages;               /* t: sum of sizes */
+} region_table;                   /* t: under lock */
 
 int region_table_init(region_table *table);
 void region_table_fini(region_table *table);
 
-/* The region at this address, referenced; NULL if it is none of ours. */
+/* The region at this address, referenced; NULL if it is none of ours. Takes no lock: threads that fault at once do not wait for each
+ * other, and a signal handler may ask. */
 region *region_get_by_address(region_table *table, uintptr_t address);
 /* By page_ref or exported id; NULL if it is gone (index reused or dying). */
 region *region_get_by_ref(region_table *table, page_ref ref);
 region *region_get_by_id(region_table *table, uint64_t id);
 void region_put(region *r);
+/* Whether a region that is being closed lies there: its memory is about to be ordinary again. */
+bool region_is_leaving(region_table *table, uintptr_t address);
 
 /* Context: pool.api_lock. Return: 0, -EEXIST (overlaps), -ENFILE (table full), -ENOMEM. Not findable until _publish. */
 int region_table_add(region_table *table, unsigned char *base, size_t pages, const char *name, region **out);
