@@ -7,9 +7,14 @@
 #include "swap/page_in.h"
 #include "swap/swap_cache.h"
 
+/* The page itself, and in direct reclaim a write that is gathered beside one that has ended. */
+#define INLINE_REQUESTS 4
+
 int context_init(context *ctx, uswap_pool *pool, actor who) {
     *ctx = (context){.pool = pool, .who = who};
-    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind);
+    if (who == ACTOR_INLINE) /* a thread that waits for its page needs no ring for it */
+        return io_queue_init(&ctx->io, USWAP_IO_SYNC, INLINE_REQUESTS);
+    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind, IO_REQUESTS);
 }
 
 void context_fini(context *ctx) {
@@ -19,6 +24,7 @@ void context_fini(context *ctx) {
 void context_send(context *ctx, io_request *request) {
     if (request->direction == IO_READ) {
         swap_cache_count_read(ctx->pool, 1, request->pages, 0);
+        atomic_fetch_add(&ctx->pool->reads_in_flight, 1);
     } else {
         swap_cache_count_write(ctx->pool, 1, request->pages);
         atomic_fetch_add(&ctx->pool->writes_in_flight, 1);
@@ -42,6 +48,7 @@ bool context_complete(context *ctx, bool wait) {
         return false;
     if (request->direction == IO_READ) {
         page_in_complete(ctx, request);
+        atomic_fetch_sub(&ctx->pool->reads_in_flight, 1);
     } else {
         page_out_complete(ctx, request);
         atomic_fetch_sub(&ctx->pool->writes_in_flight, 1);

@@ -8,7 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "base/failpoint.h"
-#include "fault/poison.h"
+#include "fault/signal.h"
 #include "pool.h"
 
 #include <signal.h>
@@ -18,8 +18,6 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
-
-uswap_pool *_Atomic pool_list[POOLS_MAX];
 
 static void occupy_regions(const uswap_pool *pool) {
     for (uint32_t i = 0; i < pool->regions.highest; i++) {
@@ -41,30 +39,18 @@ static void in_child(void) {
         any = true;
         occupy_regions(pool);
         close(pool->uffd); /* else the parent's regions would stay registered as long as the child lives */
+        close(pool->inlines.uffd);
         close(pool->self_mem_fd);
     }
     if (any)
-        poison_arm(SIGSEGV);
+        signal_arm_in_child(SIGSEGV);
 }
 
 static void register_once(void) {
     pthread_atfork(NULL, NULL, in_child);
 }
 
-int pool_list_add(uswap_pool *pool) {
+void fork_watch(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, register_once);
-    for (int i = 0; i < POOLS_MAX; i++) {
-        uswap_pool *nothing = NULL;
-        if (atomic_compare_exchange_strong(&pool_list[i], &nothing, pool))
-            return 0;
-    }
-    return -1;
-}
-
-void pool_list_remove(uswap_pool *pool) {
-    for (int i = 0; i < POOLS_MAX; i++) {
-        uswap_pool *expected = pool;
-        atomic_compare_exchange_strong(&pool_list[i], &expected, NULL);
-    }
 }

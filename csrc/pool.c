@@ -3,7 +3,9 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "fault/fault_inline.h"
 #include "fault/fault_thread.h"
+#include "fault/signal.h"
 #include "fault/uffd.h"
 #include "reclaim/page_out.h"
 #include "reclaim/reclaimer.h"
@@ -36,7 +38,9 @@ int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err) {
             "this pool belongs to process %d, of which this one (%d) is a fork: make a pool in the child, or start "
             "it by spawn or forkserver",
             (int)pool->owner_pid, (int)getpid());
-    signals_block(guard->saved_mask);
+    signals_block_but(SIGBUS, guard->saved_mask);
+    if (pool->inlines.uffd >= 0)
+        signal_arm(SIGBUS);
     return 0;
 }
 
@@ -73,6 +77,7 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .reclaim_batch_pages = 64,
         .background = 1,
         .verify = 1,
+        .fault_mode = USWAP_FAULTS_DEFAULT,
     };
 }
 
@@ -89,50 +94,13 @@ static int check_options(const uswap_options *options, uswap_error *err) {
             err, USWAP_E_LIMIT, 0, "pool", NULL,
             "a limit of %llu bytes is below the minimum of %llu: threads could not make progress with less",
             (unsigned long long)options->limit_bytes, (unsigned long long)uswap_minimum_limit_bytes());
-    if (options->transport > USWAP_TRANSPORT_COPY || options->io_kind > USWAP_IO_SYNC)
-        return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "no such transport or I/O backend");
+    if (options->transport > USWAP_TRANSPORT_COPY || options->io_kind > USWAP_IO_SYNC ||
+        options->fault_mode > USWAP_FAULTS_INLINE)
+        return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "no such transport, I/O backend or fault mode");
     if (options->fault_around_pages < 1 || options->reclaim_batch_pages < 1 || options->reclaim_batch_pages > 65536 ||
         options->read_ahead_pages > 65536 || options->fault_around_pages > 65536)
         return error_set(err, USWAP_E_INVALID, 0, "pool", NULL,
                          "fault_around_pages and reclaim_batch_pages are 1 to 65536, read_ahead_pages is 0 to 65536");
-    return 0;
-}
-
-static int refuse_uffd(uswap_error *err, int os_errno) {
-    const char *cause = os_errno == ENOSYS
-                            ? "this kernel has no userfaultfd, or a seccomp filter hides it"
-                            : "userfaultfd is not permitted to this user (or a seccomp filter refuses it)";
-    return error_set(
-        err, USWAP_E_UNSUPPORTED, os_errno, "userfaultfd", NULL,
-        "%s: %s. Allow it with 'sudo sysctl -w vm.unprivileged_userfaultfd=1' or, from kernel 6.1 on, 'sudo setfacl "
-        "-m u:%u:rw /dev/userfaultfd'; in a container pass '--device /dev/userfaultfd' or a seccomp profile that "
-        "allows userfaultfd. 'uswap doctor' says more",
-        cause, strerror(os_errno), (unsigned)getuid());
-}
-
-static int open_uffd(uswap_pool *pool, uswap_error *err) {
-    uint64_t offered = 0;
-    int status = uffd_query_features(&offered);
-    if (status == 0)
-        status = pool->uffd = uffd_open(UFFD_ALL_FAULTS);
-    if (status < 0)
-        return refuse_uffd(err, -status);
-    bool can_move = offered & UFFD_FEATURE_MOVE, can_copy = offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
-    uint64_t wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON;
-    status = uffd_handshake(pool->uffd, offered & wanted);
-    if (status != 0)
-        return refuse_uffd(err, -status);
-    if ((pool->options.transport == USWAP_TRANSPORT_MOVE && !can_move) || !can_copy)
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "userfaultfd", NULL, "this kernel lacks %s: use %s",
-                         can_copy ? "UFFDIO_MOVE (6.8)" : "write-protection by userfaultfd (5.7)",
-                         can_copy ? "transport=\"auto\"" : "a newer kernel");
-    pool->use_move = can_move && pool->options.transport != USWAP_TRANSPORT_COPY;
-    pool->has_poison = offered & UFFD_FEATURE_POISON;
-    pool->self_mem_fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-    if (pool->self_mem_fd < 0 && !pool->use_move)
-        return error_set(err, USWAP_E_UNSUPPORTED, errno, "open", "/proc/self/mem",
-                         "the copy transport reads pages through /proc/self/mem, which cannot be opened: %s",
-                         strerror(errno));
     return 0;
 }
 
@@ -185,6 +153,7 @@ static void release(uswap_pool *pool) {
         context_fini(&pool->api_contexts[i]);
     context_fini(&pool->reclaim_context);
     context_fini(&pool->fault_context);
+    fault_inline_fini(pool);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++)
         swap_area_close(&pool->areas[i]);
     if (pool->frames.catch.base)
@@ -207,7 +176,7 @@ static int os_failure(uswap_error *err, const char *operation, int status) {
 }
 
 static int start(uswap_pool *pool, uswap_error *err) {
-    int status = open_uffd(pool, err);
+    int status = pool_open_uffd(pool, err);
     if (status != 0)
         return status;
     status = make_memory(pool);
@@ -239,6 +208,7 @@ EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, usw
     pool->owner_pid = getpid();
     pool->options = *options;
     pool->uffd = pool->self_mem_fd = pool->faults.wake_fd = -1;
+    atomic_store(&pool->inlines.uffd, -1);
     api_guard guard;
     signals_block(guard.saved_mask); /* the threads inherit the mask */
     status = start(pool, err);
@@ -338,9 +308,7 @@ EXPORT int uswap_pool_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_er
     small_lock_acquire(&pool->api_lock);
     status = change_limit(pool, limit_bytes, err);
     small_lock_release(&pool->api_lock);
-    uint64_t one = 1;
-    ssize_t ignored = write(pool->faults.wake_fd, &one, sizeof one); /* parked faults may go on */
-    (void)ignored;
+    fault_thread_wake(pool); /* parked faults may go on */
     api_leave(&guard);
     return status;
 }

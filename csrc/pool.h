@@ -17,12 +17,13 @@
 #include <sys/types.h>
 
 #define API_CONTEXTS 4
+#define INLINE_CONTEXTS 32 /* threads that serve their own faults at once; at most 64 */
 #define PARKED_MAX 8192
-#define PREFETCH_ORDERS 64
+#define READ_ORDERS 64
 #define POOLS_MAX 64
 
-/* Who evicts: for the counters. */
-typedef enum { ACTOR_STEERED, ACTOR_NATIVE, ACTOR_DIRECT, ACTOR_API } actor;
+/* Who works: for the counters, and ACTOR_INLINE (a thread that serves its own fault) leaves reading ahead to others. */
+typedef enum { ACTOR_STEERED, ACTOR_NATIVE, ACTOR_DIRECT, ACTOR_INLINE, ACTOR_API } actor;
 
 /* Slots taken together by one context and not used up yet, in one area. */
 typedef struct {
@@ -49,23 +50,38 @@ typedef struct {
     uint64_t since_ns;
 } parked_fault;
 
+/* Pages that the fault thread is to read in before they are wanted: what the program announced, or a window of a stream whose reader
+ * serves its own faults. */
 typedef struct {
-    page_ref page;
-    uint64_t pages;
-} prefetch_order;
+    page_ref region; /* page 0 of it */
+    read_ahead_plan plan;
+    bool stream; /* with a marker; what could not be asked for is asked for again */
+} read_order;
 
 typedef struct {
     pthread_t thread;
     bool started;
-    int wake_fd; /* eventfd: stop, frames free, prefetch orders */
+    int wake_fd;             /* eventfd: stop, frames free, orders */
+    _Atomic uint32_t asleep; /* in poll, or about to be: who gives an order writes wake_fd */
     _Atomic uint32_t stop;
     _Atomic uint32_t wants_frames; /* parked faults exist: frame_uncharge writes wake_fd */
     uint32_t parked_first, parked_count;
+    uint64_t armed_ns;    /* when the SIGBUS handler was last looked after */
     parked_fault *parked; /* ring [PARKED_MAX], fault thread only */
     small_lock orders_lock;
-    prefetch_order orders[PREFETCH_ORDERS]; /* o */
-    uint32_t orders_count;                  /* o: under orders_lock */
+    read_order orders[READ_ORDERS]; /* o: ring */
+    uint32_t orders_first;          /* o */
+    _Atomic uint32_t orders_count;  /* o: under orders_lock, but for a look */
 } fault_thread;
+
+/* What threads need that serve their own faults (fault_inline.c); made with the first inline region. */
+typedef struct {
+    _Atomic int uffd;      /* opened with UFFD_FEATURE_SIGBUS; -1: no inline region so far */
+    context *contexts;     /* [INLINE_CONTEXTS], of ACTOR_INLINE */
+    unsigned char *stacks; /* one each */
+    _Atomic uint64_t idle; /* a bit a context that nobody uses */
+    event returned;        /* threads waiting for a context */
+} inline_set;
 
 typedef struct {
     pthread_t thread;
@@ -88,6 +104,8 @@ struct uswap_pool {
     int self_mem_fd; /* /proc/self/mem, read-only: the copy transport's eyes; -1: refused */
     bool use_move;
     bool has_poison;
+    bool user_mode_only;    /* no permission for more: regions are served inline, system calls get EFAULT */
+    uint64_t uffd_features; /* in use */
     uint64_t hash_seed;
     segment seg;
     frame_pool frames;
@@ -98,6 +116,7 @@ struct uswap_pool {
     reclaim_ring ring;
     pool_counters counters;
     fault_thread faults;
+    inline_set inlines;
     reclaimer native;
     context fault_context;
     context reclaim_context; /* shared by the native and the steering reclaimer */
@@ -108,8 +127,11 @@ struct uswap_pool {
     small_lock api_lock;
     event frames_freed; /* API threads waiting for frames */
     _Atomic uint32_t frame_waiters;
-    _Atomic uint64_t writes_in_flight;
+    _Atomic uint64_t writes_in_flight; /* requests; of all contexts */
+    _Atomic uint64_t reads_in_flight;
     _Atomic uint32_t evictors;        /* threads inside page_out */
+    _Atomic uint32_t direct_in_vain;  /* the last direct reclaim found nothing (direct.c) */
+    small_lock direct_turn;           /* then they take turns */
     _Atomic uint32_t slots_exhausted; /* no slot was to be had, and less than a cluster of them has come free since */
     _Atomic uint64_t exhausted_round_ns; /* when the next round over the pages without slots may begin */
     _Atomic uint32_t slots_freed;        /* since then */
@@ -117,19 +139,31 @@ struct uswap_pool {
     _Atomic uint32_t stripe;             /* which of several areas of equal priority is next */
 };
 
-/* All pools of this process, for the handlers of forks and signals. (fork.c) */
+/* All pools of this process, for the handlers of forks and signals. (pool_list.c) */
 extern uswap_pool *_Atomic pool_list[POOLS_MAX];
 /* Return: 0, or -1 if there are too many. */
 int pool_list_add(uswap_pool *pool);
+/* => no handler is in it any more, none gets in. */
 void pool_list_remove(uswap_pool *pool);
+/* The pool at an index of the list, which stays until pool_leave; NULL if there is none. Context: any, signal handlers too. */
+uswap_pool *pool_enter(int index);
+void pool_leave(int index);
+/* Has forked children told, from now on. (fork.c) */
+void fork_watch(void);
 
-/* Entry of every API function: blocks signals and refuses forked children. */
+/* Entry of every API function: refuses forked children, and blocks signals, but for SIGBUS: the caller's buffers may be inline memory. */
 typedef struct {
     unsigned char saved_mask[128]; /* a sigset_t */
 } api_guard;
 
 int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err);
 void api_leave(const api_guard *guard);
+
+/* The pool's descriptor, transport and fault mode, by what is asked for, permitted and possible (pool_uffd.c). Return: 0 or a
+ * uswap_status. */
+int pool_open_uffd(uswap_pool *pool, uswap_error *err);
+/* The refusal, and what mends it. */
+int pool_refuse_uffd(uswap_error *err, int os_errno);
 
 /* Slots for pages more (or fewer) that may have to be written: their place on the disk is made sure of now, not at the page-out
  * (pool_areas.c). Return: 0 or a uswap_status. Context: api_lock held; may block. */

@@ -160,14 +160,19 @@ static uint64_t check_slots(check *c, const swap_area *area) {
     return used;
 }
 
-static uint64_t open_slots(const uswap_pool *pool, const swap_area *area) {
-    const context *contexts[API_CONTEXTS + 2] = {&pool->fault_context, &pool->reclaim_context};
-    for (int i = 0; i < API_CONTEXTS; i++)
-        contexts[2 + i] = &pool->api_contexts[i];
+static uint64_t open_in(const context *contexts, int count, const swap_area *area) {
     uint64_t open = 0;
-    for (int i = 0; i < API_CONTEXTS + 2; i++)
-        if (contexts[i]->cluster.area == area)
-            open += contexts[i]->cluster.left;
+    for (int i = 0; i < count; i++)
+        if (contexts[i].cluster.area == area)
+            open += contexts[i].cluster.left;
+    return open;
+}
+
+static uint64_t open_slots(const uswap_pool *pool, const swap_area *area) {
+    uint64_t open = open_in(&pool->fault_context, 1, area) + open_in(&pool->reclaim_context, 1, area);
+    open += open_in(pool->api_contexts, API_CONTEXTS, area);
+    if (pool->inlines.contexts)
+        open += open_in(pool->inlines.contexts, INLINE_CONTEXTS, area);
     return open;
 }
 
@@ -220,7 +225,8 @@ EXPORT int uswap_pool_check(uswap_pool *pool, uswap_error *err) {
     int status = api_enter(pool, &guard, err);
     if (status != 0)
         return status;
-    check c = {.pool = pool, .err = err};
+    uswap_error first = {.status = USWAP_OK}; /* *err may be inline memory, and a fault would wait for the gate */
+    check c = {.pool = pool, .err = &first};
     size_t bytes = ((size_t)pool->frames.fill.places + pool->frames.catch.places) / 8 + 8;
     c.frames_seen = memory_map(bytes);
     small_lock_acquire(&pool->api_lock); /* no region comes or goes; one checker at a time */
@@ -232,6 +238,8 @@ EXPORT int uswap_pool_check(uswap_pool *pool, uswap_error *err) {
     gate_open(&pool->gate);
     small_lock_release(&pool->api_lock);
     memory_unmap(c.frames_seen, bytes);
+    if (c.failed && err)
+        *err = first;
     api_leave(&guard);
     return c.failed ? USWAP_E_CORRUPT : 0;
 }

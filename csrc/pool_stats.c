@@ -41,6 +41,8 @@ EXPORT int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *e
         return status;
     memset(stats, 0, sizeof *stats);
     stats->transport = pool->use_move ? USWAP_TRANSPORT_MOVE : USWAP_TRANSPORT_COPY;
+    stats->fault_mode = pool->options.fault_mode;
+    stats->user_mode_only = pool->user_mode_only;
     stats->io_kind = pool->fault_context.io.backend->kind;
     fill_frames(pool, stats);
     fill_areas(pool, stats);

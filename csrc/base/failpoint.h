@@ -13,6 +13,8 @@
     X(fault_message, "fault.message")           /* a message was read, nothing decided                           */    \
     X(fault_locked, "fault.locked")             /* the page lock is held                                         */    \
     X(fault_park, "fault.park")                 /* a fault is parked for want of a frame                         */    \
+    X(fault_inline, "fault.inline")             /* an inline fault has its context, nothing is served            */    \
+    X(bring_in_wait, "bring_in.wait")           /* a thread is about to sleep until the read of another has ended */   \
     X(page_in_claimed, "page_in.claimed")       /* the slot is READING, the read not yet submitted               */    \
     X(page_in_read, "page_in.read")             /* the read has ended; error: as if the device had said so       */    \
     X(page_in_one, "page_in.one")               /* the single-page retry of a failed read                        */    \

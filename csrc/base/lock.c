@@ -101,6 +101,13 @@ void signals_block(void *saved) {
     pthread_sigmask(SIG_SETMASK, &all, saved);
 }
 
+void signals_block_but(int number, void *saved) {
+    sigset_t others;
+    sigfillset(&others);
+    sigdelset(&others, number);
+    pthread_sigmask(SIG_SETMASK, &others, saved);
+}
+
 void signals_restore(const void *saved) {
     pthread_sigmask(SIG_SETMASK, saved, NULL);
 }

@@ -40,6 +40,8 @@ uint64_t clock_now_ns(void);
 
 /* Blocks every signal of the calling thread; the old mask goes to *saved (a sigset_t). */
 void signals_block(void *saved);
+/* Every signal but one. */
+void signals_block_but(int number, void *saved);
 void signals_restore(const void *saved);
 
 #endif

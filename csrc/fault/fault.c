@@ -173,13 +173,13 @@ static fault_result serve_from_read(fault *f, swap_entry entry) {
         return FAULT_AGAIN;
     if (flags & SLOT_WANTED) {
         STAT_ADD(f->pool, duplicate_faults, 1);
-        return FAULT_DONE;
+        return FAULT_READING;
     }
     page_in_wanted(f->ctx, entry);
     count(f, &f->pool->counters.major_faults);
     STAT_ADD(f->pool, read_ahead_hits, 1); /* only reads ahead are not wanted from the start */
     f->read_ahead = true;
-    return FAULT_DONE;
+    return FAULT_READING;
 }
 
 static fault_result serve_from_slot(fault *f, swap_entry entry) {
@@ -188,7 +188,7 @@ static fault_result serve_from_slot(fault *f, swap_entry entry) {
         return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
     count(f, &f->pool->counters.major_faults);
     f->read_ahead = true;
-    return FAULT_DONE;
+    return FAULT_READING;
 }
 
 static fault_result serve_swapped(fault *f, swap_entry entry) {

@@ -1,7 +1,7 @@
 /*
  * fault.h - the answer to one fault, by the page's state (README, "A fault meets").
  *
- * Owns: the decision. Called by the fault thread for messages, and by API callers that want a page in (region_hold.c).
+ * Owns: the decision. Called by the fault thread for messages, and by threads that bring in a page themselves (bring_in.c).
  */
 #ifndef USWAP_FAULT_FAULT_H
 #define USWAP_FAULT_FAULT_H
@@ -9,7 +9,8 @@
 #include "pool.h"
 
 typedef enum {
-    FAULT_DONE,     /* served, or a read that will serve it is on its way */
+    FAULT_DONE,     /* served */
+    FAULT_READING,  /* a read that will serve it is on its way: the caller's own, or somebody else's */
     FAULT_NO_FRAME, /* to be tried again when there are frames */
     FAULT_AGAIN,    /* to be tried again soon: the kernel or the I/O queue was busy */
     FAULT_GONE      /* there is no memory at that address any more */

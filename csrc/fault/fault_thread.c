@@ -4,29 +4,24 @@
 #include "base/failpoint.h"
 #include "base/memory.h"
 #include "fault/fault.h"
+#include "fault/signal.h"
 #include "fault/uffd.h"
-#include "reclaim/page_out.h"
-#include "reclaim/reclaimer.h"
+#include "reclaim/direct.h"
 #include "swap/page_in.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 /* Messages read by one call. */
 #define MESSAGES 64
-/* How long parked faults wait for the reclaimers before this thread evicts itself. Evicting 16 MiB takes about as long. */
-#define GRACE_NS UINT64_C(10000000)
-/* A parked fault that waits for the kernel, or for pages that others hold for an instant, is tried again after this. */
-#define RETRY_MS 1
-/* The end of a write wakes this thread (by its own ring, or as freed frames); this is for writes that end badly elsewhere. */
-#define WRITE_WAIT_MS 10
+/* How often the SIGBUS handler is looked after while there are inline regions. */
+#define ARM_MS 200
 #define STACK_BYTES ((size_t)256 << 10)
-
-typedef enum { MADE_FRAMES, MADE_WAIT } made;
 
 /* ---- parked faults ---- */
 
@@ -59,6 +54,11 @@ static fault_result serve(uswap_pool *pool, page_ref ref, uint64_t since_ns) {
     return result;
 }
 
+/* Nothing more is to be done for it here: who waits is woken when the page is in. */
+static bool is_served(fault_result result) {
+    return result == FAULT_DONE || result == FAULT_READING;
+}
+
 /* One round over the parked faults; ends early when frames have run out. Return: how many were served. */
 static uint32_t retry_parked(uswap_pool *pool) {
     fault_thread *self = &pool->faults;
@@ -68,7 +68,7 @@ static uint32_t retry_parked(uswap_pool *pool) {
         self->parked_first = (self->parked_first + 1) % PARKED_MAX;
         self->parked_count--;
         fault_result result = serve(pool, fault.page, fault.since_ns);
-        if (result == FAULT_DONE) {
+        if (is_served(result)) {
             served++;
             STAT_ADD(pool, stall_ns, clock_now_ns() - fault.since_ns);
         }
@@ -80,98 +80,81 @@ static uint32_t retry_parked(uswap_pool *pool) {
 
 /* ---- frames for parked faults ---- */
 
-/* Nothing can be evicted: every candidate is pinned or locked, or swap is full. A fault must not wait for what cannot happen
- * (I9), so the frame goes over the limit, and is the first to be given back: no charge succeeds before. */
-static made go_over_limit(uswap_pool *pool) {
+/* The oldest parked fault is served over the limit: it must not wait for what cannot happen (I9). The frame is the first to be given back: no
+ * charge succeeds before. Return: whether it is served. */
+static bool go_over_limit(uswap_pool *pool) {
     fault_thread *self = &pool->faults;
     parked_fault fault = self->parked[self->parked_first];
     self->parked_first = (self->parked_first + 1) % PARKED_MAX;
     self->parked_count--;
-    atomic_fetch_add(&pool->frames.budget->over_limit_events, 1);
-    atomic_store(&pool->frames.over_grant, 1);
+    direct_grant(pool);
     fault_result result = serve(pool, fault.page, fault.since_ns);
-    atomic_store(&pool->frames.over_grant, 0);
-    if (result != FAULT_DONE)
-        return MADE_WAIT;
-    STAT_ADD(pool, stall_ns, clock_now_ns() - fault.since_ns);
-    return MADE_FRAMES;
-}
-
-/* No eviction is on its way anywhere that could bring frames. */
-static bool nothing_under_way(uswap_pool *pool) {
-    return atomic_load(&pool->writes_in_flight) == 0 && atomic_load(&pool->evictors) == 0 &&
-           pool->fault_context.io.in_flight == 0;
-}
-
-/* Direct reclaim. Return: MADE_FRAMES if it is worth trying the parked faults again at once. */
-static made reclaim_directly(uswap_pool *pool) {
-    context *ctx = &pool->fault_context;
-    uint64_t errors = STAT_GET(pool, write_errors);
-    uint64_t freed = page_out_oldest(ctx, pool->options.reclaim_batch_pages);
-    context_submit(ctx);
-    while (context_complete(ctx, false)) {
-    }
-    if (frame_pool_free(&pool->frames) > 0)
-        return MADE_FRAMES;
-    bool failing = STAT_GET(pool, write_errors) != errors;
-    return (freed == 0 || failing) && nothing_under_way(pool) ? go_over_limit(pool) : MADE_WAIT;
+    direct_revoke(pool);
+    if (is_served(result))
+        STAT_ADD(pool, stall_ns, clock_now_ns() - fault.since_ns);
+    return is_served(result);
 }
 
 /* There are parked faults: gets them served or finds out how long to wait. Return: timeout for poll in ms, -1: no limit. */
 static int tend_parked(uswap_pool *pool) {
     fault_thread *self = &pool->faults;
     while (self->parked_count > 0) {
+        int wait_ms;
         /* Sequentially consistent with frame_uncharge: either it sees that we wait, or we see its frames. */
         atomic_store(&self->wants_frames, 1);
         if (retry_parked(pool) > 0)
             continue;
         context_submit(&pool->fault_context);
-        if (frame_pool_free(&pool->frames) > 0)
-            return RETRY_MS; /* not frames, but the kernel or the queue is short */
         uint64_t waited = clock_now_ns() - self->parked[self->parked_first].since_ns;
-        if (pool->options.background && waited < GRACE_NS && !reclaimer_is_exhausted(pool) &&
-            !atomic_load(&pool->slots_exhausted))
-            return (int)((GRACE_NS - waited) / 1000000) + 1;
-        /* What is being written now will be free soon: to evict more would be to evict too much. */
-        if (atomic_load(&pool->writes_in_flight) > 0)
-            return WRITE_WAIT_MS;
-        if (reclaim_directly(pool) == MADE_WAIT)
-            return atomic_load(&pool->writes_in_flight) > 0 ? WRITE_WAIT_MS : RETRY_MS;
+        direct_outcome outcome = direct_reclaim(&pool->fault_context, waited, &wait_ms);
+        if (outcome == DIRECT_WAIT || (outcome == DIRECT_NOTHING && !go_over_limit(pool)))
+            return wait_ms;
     }
     return -1;
 }
 
-/* ---- prefetch orders ---- */
+/* ---- orders ---- */
 
-void fault_thread_prefetch(uswap_pool *pool, page_ref first, uint64_t pages) {
-    fault_thread *self = &pool->faults;
-    small_lock_acquire(&self->orders_lock);
-    if (self->orders_count < PREFETCH_ORDERS) /* advice only: beyond that it is not taken */
-        self->orders[self->orders_count++] = (prefetch_order){.page = first, .pages = pages};
-    small_lock_release(&self->orders_lock);
+void fault_thread_wake(uswap_pool *pool) {
     uint64_t one = 1;
-    ssize_t ignored = write(self->wake_fd, &one, sizeof one);
+    ssize_t ignored = write(pool->faults.wake_fd, &one, sizeof one);
     (void)ignored;
 }
 
-static bool take_order(fault_thread *self, prefetch_order *order) {
+bool fault_thread_order(uswap_pool *pool, const read_order *order) {
+    fault_thread *self = &pool->faults;
+    small_lock_acquire(&self->orders_lock);
+    bool room = self->orders_count < READ_ORDERS;
+    if (room)
+        self->orders[(self->orders_first + self->orders_count++) % READ_ORDERS] = *order;
+    small_lock_release(&self->orders_lock);
+    /* Sequentially consistent against "set asleep, then look for orders": one of the two sees the other. */
+    if (room && atomic_load(&self->asleep) && atomic_exchange(&self->asleep, 0))
+        fault_thread_wake(pool);
+    return room;
+}
+
+static bool take_order(fault_thread *self, read_order *order) {
+    if (self->orders_count == 0)
+        return false;
     small_lock_acquire(&self->orders_lock);
     bool found = self->orders_count > 0;
-    if (found)
-        *order = self->orders[--self->orders_count];
+    if (found) {
+        *order = self->orders[self->orders_first];
+        self->orders_first = (self->orders_first + 1) % READ_ORDERS;
+        self->orders_count--;
+    }
     small_lock_release(&self->orders_lock);
     return found;
 }
 
 static void fill_orders(uswap_pool *pool) {
-    prefetch_order order;
+    read_order order;
     while (take_order(&pool->faults, &order)) {
-        region *r = region_get_by_ref(&pool->regions, order.page);
+        region *r = region_get_by_ref(&pool->regions, order.region);
         if (!r)
             continue;
-        int64_t page = (int64_t)page_ref_page(order.page);
-        uint32_t count = (uint32_t)MIN_OF(order.pages, (uint64_t)UINT32_MAX);
-        page_in_window(&pool->fault_context, r, page, 1, count, false);
+        page_in_plan(&pool->fault_context, r, order.plan, order.stream);
         context_submit(&pool->fault_context);
         region_put(r);
     }
@@ -193,7 +176,7 @@ static void serve_message(uswap_pool *pool, const struct uffd_msg *message) {
     page_ref ref = page_ref_of(r, (address - (uintptr_t)r->base) >> PAGE_SHIFT);
     region_put(r);
     fault_result result = serve(pool, ref, now);
-    if (result == FAULT_DONE)
+    if (is_served(result))
         STAT_ADD(pool, stall_ns, clock_now_ns() - now);
     else if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)
         STAT_ADD(pool, parked_faults, 1);
@@ -210,6 +193,22 @@ static void read_wake(fault_thread *self) {
     uint64_t count;
     ssize_t ignored = read(self->wake_fd, &count, sizeof count);
     (void)ignored;
+}
+
+/* Others may put their handler in the place of ours, and an inline fault would end the process: the handler is looked after. */
+static void look_after_handler(uswap_pool *pool) {
+    uint64_t now = clock_now_ns();
+    if (pool->inlines.uffd < 0 || now < pool->faults.armed_ns + ARM_MS * UINT64_C(1000000))
+        return;
+    pool->faults.armed_ns = now;
+    signal_arm(SIGBUS);
+}
+
+/* How long poll may take, if the turn says timeout_ms. */
+static int bounded(const uswap_pool *pool, int timeout_ms) {
+    if (pool->faults.orders_count > 0)
+        return 0;
+    return timeout_ms < 0 && pool->inlines.uffd >= 0 ? ARM_MS : timeout_ms;
 }
 
 /* One turn: what has come in, then what is parked. Return: timeout for the next poll. */
@@ -236,7 +235,10 @@ static void *run(void *argument) {
     prctl(PR_SET_NAME, "uswap-fault");
     int timeout_ms = 0;
     while (!atomic_load(&self->stop)) {
-        poll(ready, 3, timeout_ms);
+        atomic_store(&self->asleep, 1);
+        poll(ready, 3, bounded(pool, timeout_ms));
+        atomic_store(&self->asleep, 0);
+        look_after_handler(pool);
         if (ready[1].revents)
             read_wake(self);
         gate_enter(&pool->gate);
@@ -265,10 +267,8 @@ int fault_thread_start(uswap_pool *pool) {
 void fault_thread_stop(uswap_pool *pool) {
     fault_thread *self = &pool->faults;
     if (self->started) {
-        uint64_t one = 1;
         atomic_store(&self->stop, 1);
-        ssize_t ignored = write(self->wake_fd, &one, sizeof one);
-        (void)ignored;
+        fault_thread_wake(pool);
         pthread_join(self->thread, NULL);
     }
     atomic_store(&self->wants_frames, 0); /* frames that come free from here on wake nobody */

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "fault/poison.h"
 
+#include "fault/signal.h"
 #include "fault/uffd.h"
 
 #include <signal.h>
@@ -8,15 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* What was there before us, by signal. */
-static struct sigaction earlier[NSIG];
-
 void poison_map(uswap_pool *pool, int uffd, unsigned char *address) {
-    poison_arm(SIGBUS);
+    signal_arm(SIGBUS);
     if (pool->has_poison) {
         uffd_poison(uffd, address, 1, true);
     } else { /* before 6.6: a SIGSEGV instead of a SIGBUS */
-        poison_arm(SIGSEGV);
+        signal_arm(SIGSEGV);
         mprotect(address, PAGE_BYTES, PROT_NONE);
     }
     uffd_wake(uffd, address, PAGE_BYTES);
@@ -78,29 +76,19 @@ static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
     return false;
 }
 
-static void on_signal(int number, siginfo_t *info, void *machine_state) {
-    (void)machine_state;
+bool poison_last_words(uintptr_t address) {
     line l = {0};
     bool found = false;
-    for (int i = 0; info->si_code > 0 && i < POOLS_MAX && !found; i++) {
-        uswap_pool *pool = atomic_load(&pool_list[i]);
-        found = pool && explain(&l, pool, (uintptr_t)info->si_addr);
+    for (int i = 0; i < POOLS_MAX && !found; i++) {
+        uswap_pool *pool = pool_enter(i);
+        if (!pool)
+            continue;
+        found = explain(&l, pool, address);
+        pool_leave(i);
     }
     if (found) {
         ssize_t ignored = write(STDERR_FILENO, l.text, l.length);
         (void)ignored;
     }
-    /* The instruction is run again and meets whoever was there before us: a handler, or the end of the process. */
-    sigaction(number, &earlier[number], NULL);
-    if (info->si_code <= 0) /* sent by a process: it will not come again by itself */
-        raise(number);
-}
-
-void poison_arm(int number) {
-    struct sigaction present, ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
-    sigemptyset(&ours.sa_mask);
-    if (sigaction(number, NULL, &present) != 0 || present.sa_sigaction == on_signal)
-        return;
-    earlier[number] = present;
-    sigaction(number, &ours, NULL);
+    return found;
 }

@@ -1,7 +1,7 @@
 /*
  * poison.h - pages whose contents are lost: a touch ends the process after one line that says which and why.
  *
- * Owns: the SIGBUS and SIGSEGV lines, for poisoned pages and for a forked child that touches its parent's regions.
+ * Owns: these lines, for poisoned pages and for a forked child that touches its parent's regions. The handler is signal.c's.
  */
 #ifndef USWAP_FAULT_POISON_H
 #define USWAP_FAULT_POISON_H
@@ -11,7 +11,8 @@
 /* => a touch of the page raises a signal, a system call gets EFAULT; who waits for the page is woken. Context: page locked. */
 void poison_map(uswap_pool *pool, int uffd, unsigned char *address);
 
-/* Makes sure that our handler is in place for a signal (SIGBUS, SIGSEGV): whoever came first is called after us. */
-void poison_arm(int signal_number);
+/* If the address lies in a lost page, or in the memory of a parent, says so in one line on stderr. Context: a signal handler.
+ * Return: whether there was anything to say. */
+bool poison_last_words(uintptr_t address);
 
 #endif

@@ -1,6 +1,7 @@
 #include "frame/frame_pool.h"
 
 #include "base/memory.h"
+#include "fault/fault_thread.h"
 #include "pool.h"
 
 #include <errno.h>
@@ -148,11 +149,8 @@ void frame_charge_over(uswap_pool *pool, uint64_t n) {
 
 /* Sequentially consistent against the fault thread's "set wants_frames, then try once more": one of the two sees the other. */
 static void tell_waiters(uswap_pool *pool) {
-    if (atomic_load(&pool->faults.wants_frames) && atomic_exchange(&pool->faults.wants_frames, 0)) {
-        uint64_t one = 1;
-        ssize_t ignored = write(pool->faults.wake_fd, &one, sizeof one);
-        (void)ignored;
-    }
+    if (atomic_load(&pool->faults.wants_frames) && atomic_exchange(&pool->faults.wants_frames, 0))
+        fault_thread_wake(pool);
     if (atomic_load(&pool->frame_waiters) > 0)
         event_signal(&pool->frames_freed);
 }

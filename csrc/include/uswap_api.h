@@ -43,6 +43,13 @@ typedef struct {
 typedef enum { USWAP_TRANSPORT_AUTO = 0, USWAP_TRANSPORT_MOVE = 1, USWAP_TRANSPORT_COPY = 2 } uswap_transport;
 typedef enum { USWAP_IO_AUTO = 0, USWAP_IO_URING = 1, USWAP_IO_SYNC = 2 } uswap_io_kind;
 
+/* Who serves the faults of a region (csrc/README.md, Inline faults). */
+typedef enum {
+    USWAP_FAULTS_DEFAULT = 0, /* of a region: as the pool says; of a pool: THREAD where it is permitted, else INLINE */
+    USWAP_FAULTS_THREAD = 1,  /* the pool's fault thread; system calls work as on any memory                 */
+    USWAP_FAULTS_INLINE = 2   /* the thread that has them; a system call on a page that is out gets EFAULT    */
+} uswap_fault_mode;
+
 typedef struct {
     uint64_t limit_bytes;         /* hard limit; rounded down to whole pages                              */
     uint32_t transport;           /* a uswap_transport                                                    */
@@ -54,6 +61,7 @@ typedef struct {
     uint32_t reclaim_batch_pages; /* pages a direct reclaim evicts at most; 1 gives exact FIFO            */
     uint32_t background;          /* 0: no native reclaimer and no watermarks: only direct reclaim        */
     uint32_t verify;              /* 1: check every slot's hash on the way in                             */
+    uint32_t fault_mode;          /* a uswap_fault_mode, for regions that name none                       */
 } uswap_options;
 
 /* Defaults: the one table of them. */
@@ -106,6 +114,8 @@ typedef struct {
     uint64_t capacity_frames; /* frames that faults can use: the limit less the reserve and the metadata charge */
     uint64_t transport;       /* the uswap_transport in use                                          */
     uint64_t io_kind;         /* the uswap_io_kind in use                                            */
+    uint64_t fault_mode;      /* the uswap_fault_mode of regions that name none                      */
+    uint64_t user_mode_only;  /* 1: no permission for faults inside system calls: THREAD is refused  */
     /* state */
     uint64_t resident_bytes; /* frames counted now: mapped, swap cache, in flight, metadata charge  */
     uint64_t peak_resident_bytes;
@@ -127,6 +137,7 @@ typedef struct {
     uint64_t regions;
     /* counters since the pool was made */
     uint64_t faults;             /* messages that needed a page: zero_fills + soft_faults + major_faults */
+    uint64_t inline_faults;      /* SIGBUS served by the thread that faulted, duplicates included       */
     uint64_t zero_fills;         /* first touches                                                       */
     uint64_t soft_faults;        /* served from the swap cache, no read                                 */
     uint64_t major_faults;       /* waited for a read                                                   */
@@ -154,7 +165,7 @@ typedef struct {
     uint64_t write_errors;
     uint64_t hash_errors;
     uint64_t swap_full_events; /* evictions refused for lack of a slot                                */
-    uint64_t stall_ns;         /* sum over faults of message read to wake                             */
+    uint64_t stall_ns;         /* sum over faults of message read to wake, or of signal to return     */
 } uswap_stats;
 
 int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *err);
@@ -168,9 +179,13 @@ int uswap_pool_check(uswap_pool *pool, uswap_error *err);
 /* ---- region ---------------------------------------------------------------------------------------------------- */
 
 /* address: a fresh private anonymous mapping of the caller's, page-aligned, not touched yet; it stays the caller's to
- * unmap, after uswap_region_destroy. bytes: a multiple of 4096. => *region is an id for the calls below. */
-int uswap_region_create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint64_t *region,
-                        uswap_error *err);
+ * unmap, after uswap_region_destroy. bytes: a multiple of 4096. fault_mode: a uswap_fault_mode. => *region is an id for
+ * the calls below. */
+int uswap_region_create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint32_t fault_mode,
+                        uint64_t *region, uswap_error *err);
+/* Inline faults come as SIGBUS. Puts the core's handler over what others have installed meanwhile, which it then chains to;
+ * nothing if there was no inline region so far. Other calls do so too, and the fault thread now and then. */
+void uswap_signals_check(void);
 /* => frames and slots come back; the addresses are ordinary memory again (zeroes). */
 int uswap_region_destroy(uswap_pool *pool, uint64_t region, uswap_error *err);
 /* => no page of the region is moved by the runtime any more (faults are still served) until _resume or _destroy; for the
@@ -187,6 +202,7 @@ typedef struct {
     uint64_t locked_bytes;
     uint64_t faults;
     uint64_t poisoned_pages;
+    uint64_t fault_mode; /* THREAD or INLINE                                                         */
     char name[64];
 } uswap_region_info;
 

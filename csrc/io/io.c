@@ -5,12 +5,12 @@
 #include <errno.h>
 #include <unistd.h>
 
-int io_queue_init(io_queue *queue, uswap_io_kind kind) {
-    *queue = (io_queue){.backend = &io_backend_sync};
-    queue->requests = memory_map(sizeof(io_request) * IO_REQUESTS);
+int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity) {
+    *queue = (io_queue){.backend = &io_backend_sync, .capacity = capacity};
+    queue->requests = memory_map(sizeof(io_request) * capacity);
     if (!queue->requests)
         return -ENOMEM;
-    for (int i = IO_REQUESTS - 1; i >= 0; i--)
+    for (uint32_t i = capacity; i-- > 0;)
         io_request_put(queue, &queue->requests[i]);
     int status = 0;
 #ifdef USWAP_HAVE_URING
@@ -25,7 +25,7 @@ int io_queue_init(io_queue *queue, uswap_io_kind kind) {
         status = -ENOSYS;
 #endif
     if (kind == USWAP_IO_URING) {
-        memory_unmap(queue->requests, sizeof(io_request) * IO_REQUESTS);
+        memory_unmap(queue->requests, sizeof(io_request) * queue->capacity);
         queue->requests = NULL;
         return status;
     }
@@ -37,7 +37,7 @@ void io_queue_fini(io_queue *queue) {
     if (!queue->requests)
         return;
     queue->backend->fini(queue);
-    memory_unmap(queue->requests, sizeof(io_request) * IO_REQUESTS);
+    memory_unmap(queue->requests, sizeof(io_request) * queue->capacity);
     queue->requests = NULL;
 }
 
@@ -57,7 +57,7 @@ io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap
 }
 
 io_request *io_request_of(io_queue *queue, swap_entry entry) {
-    for (int i = 0; i < IO_REQUESTS; i++) {
+    for (uint32_t i = 0; i < queue->capacity; i++) {
         io_request *request = &queue->requests[i]; /* a free one has no pages */
         if (entry.value - request->first.value < request->pages)
             return request;

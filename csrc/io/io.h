@@ -52,7 +52,8 @@ typedef struct {
 
 struct io_queue {
     const io_backend *backend;
-    io_request *requests;
+    io_request *requests; /* [capacity] */
+    uint32_t capacity;
     io_request *free;
     io_request *done;
     io_request *done_last;
@@ -65,8 +66,8 @@ extern const io_backend io_backend_sync;
 extern const io_backend io_backend_uring;
 #endif
 
-/* Return: 0 or -errno. kind AUTO: io_uring if it works here, else sync. */
-int io_queue_init(io_queue *queue, uswap_io_kind kind);
+/* capacity: requests at once, at most IO_REQUESTS. Return: 0 or -errno. kind AUTO: io_uring if it works here, else sync. */
+int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity);
 /* => nothing in flight. */
 void io_queue_fini(io_queue *queue);
 

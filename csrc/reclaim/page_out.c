@@ -213,6 +213,7 @@ static void count_eviction(context *ctx, region *r) {
         STAT_ADD(pool, evictions_native, 1);
         break;
     case ACTOR_DIRECT:
+    case ACTOR_INLINE:
         STAT_ADD(pool, evictions_direct, 1);
         break;
     case ACTOR_API:

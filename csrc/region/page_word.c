@@ -35,6 +35,11 @@ void page_unlock(page_word *page) {
         parking_wake((const void *)page);
 }
 
+void page_notify(page_word *page) {
+    if (atomic_fetch_and(page, ~PAGE_WAITERS) & PAGE_WAITERS)
+        parking_wake((const void *)page);
+}
+
 /* WAITERS may be set by others at any time, so the other fields are exchanged around it. */
 static void replace_bits(page_word *page, uint64_t mask, uint64_t bits) {
     uint64_t word = atomic_load_explicit(page, memory_order_relaxed);

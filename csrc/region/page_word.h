@@ -63,6 +63,8 @@ static inline bool page_try_lock(page_word *page) {
 /* Waits for the lock in the parking lot. Context: no other page lock is held. */
 void page_lock(page_word *page);
 void page_unlock(page_word *page);
+/* Something that a waiter looks at has changed without the page's lock (its region is leaving): whoever set WAITERS looks again. */
+void page_notify(page_word *page);
 
 /* The only writer of states and entries. Context: page locked. Checks the move against the table of README; an arrival
  * (RESIDENT) starts a new generation. */

@@ -185,6 +185,16 @@ void region_table_publish(region_table *table, region *r) {
     small_lock_release(&table->lock);
 }
 
+/* Threads that sleep until a page is read (bring_in.c) look again, and see that the region is leaving. */
+static void notify_all(region *r) {
+    for (size_t page = 0; page < r->object.pages; page++) {
+        if (page % PAGE_WORDS_PER_CHUNK == 0 && !atomic_load(&r->object.touched[page / PAGE_WORDS_PER_CHUNK]))
+            page += PAGE_WORDS_PER_CHUNK - 1;
+        else if (page_load(&r->object.words[page]) & PAGE_WAITERS)
+            page_notify(&r->object.words[page]);
+    }
+}
+
 void region_table_retire(region_table *table, region *r) {
     small_lock_acquire(&table->lock);
     uint32_t position = count_up_to(table, (uintptr_t)r->base) - 1;
@@ -197,6 +207,8 @@ void region_table_retire(region_table *table, region *r) {
     atomic_store(&r->state, REGION_DYING);
     atomic_fetch_add(&table->changing, 1);
     small_lock_release(&table->lock);
+    atomic_thread_fence(memory_order_seq_cst); /* against "set WAITERS, then look at the state" */
+    notify_all(r);
     for (;;) {
         uint32_t ticket = parking_ticket((const void *)&r->references);
         if (atomic_load(&r->references) == 0)

@@ -61,6 +61,13 @@ static void advise_pageout(region_range *range) {
     context_return(ctx);
 }
 
+/* Advice only: where too many orders are waiting, it is not taken. */
+static void advise_willneed(region_range *range) {
+    read_ahead_plan plan = {
+        .first = (int64_t)range->first, .stride = 1, .count = (uint32_t)MIN_OF(range->count, (size_t)UINT32_MAX)};
+    fault_thread_order(range->pool, &(read_order){.region = page_ref_of(range->r, 0), .plan = plan});
+}
+
 static int advise(region_range *range, uint32_t advice, uswap_error *err) {
     switch ((uswap_advice)advice) {
     case USWAP_ADVICE_NORMAL:
@@ -69,7 +76,7 @@ static int advise(region_range *range, uint32_t advice, uswap_error *err) {
         atomic_store(&range->r->advice, advice);
         return 0;
     case USWAP_ADVICE_WILLNEED:
-        fault_thread_prefetch(range->pool, page_ref_of(range->r, range->first), range->count);
+        advise_willneed(range);
         return 0;
     case USWAP_ADVICE_DONTNEED:
         return advise_discard(range, err);

@@ -4,62 +4,23 @@
  * A held page is RESIDENT and never chosen for eviction. It is marked first and fetched then, so that it cannot leave in between.
  */
 #include "base/status.h"
-#include "fault/fault.h"
-#include "reclaim/page_out.h"
+#include "fault/bring_in.h"
 #include "region/region_range.h"
 #include "swap/swap_cache.h"
 
 #include <errno.h>
 
-/* A retry of what only the kernel can end. */
-#define PAUSE_NS UINT64_C(1000000)
-/* How often frames are waited for before the caller is told that there are none (2 s). */
-#define FRAME_TRIES 2000
-
 typedef enum { HOLD_LOCK, HOLD_PIN } hold_kind;
 
-/* Sleeps until the page's state may have changed from seen. */
-static void page_wait(page_word *at, uint64_t seen) {
-    uint32_t ticket = parking_ticket((const void *)at);
-    uint64_t word = atomic_fetch_or(at, PAGE_WAITERS); /* the next page_unlock wakes us */
-    if (page_state_of(word) == page_state_of(seen) && swap_entry_equal(page_entry_of(word), page_entry_of(seen)))
-        parking_wait((const void *)at, ticket, PAUSE_NS);
-}
-
-static void wait_for_frames(uswap_pool *pool, uint32_t seen) {
-    atomic_fetch_add(&pool->frame_waiters, 1);
-    event_wait(&pool->frames_freed, seen, PAUSE_NS);
-    atomic_fetch_sub(&pool->frame_waiters, 1);
-}
-
-/* Brings one page in. Return: 0; -EIO: its contents are lost; -EFAULT: the program has unmapped it; -ENOMEM: nothing can be evicted
- * for it. Context: outside the gate. */
+/* Brings one page in. Returns as bring_in. The page is held: in, it stays. */
 static int fetch(context *ctx, region *r, size_t page) {
-    uswap_pool *pool = ctx->pool;
     page_word *at = &r->object.words[page];
-    for (int tries = 0; tries < FRAME_TRIES;) {
-        uint32_t seen = event_count(&pool->frames_freed);
-        uint64_t word = page_load(at);
-        if (page_state_of(word) == PAGE_RESIDENT)
-            return 0;
-        if (page_state_of(word) == PAGE_POISONED)
-            return -EIO;
-        gate_enter(&pool->gate);
-        fault_result result = fault_serve(ctx, r, page);
-        if (result == FAULT_NO_FRAME)
-            page_out_oldest(ctx, pool->options.reclaim_batch_pages);
-        context_drain(ctx);
-        gate_leave(&pool->gate);
-        if (result == FAULT_GONE)
-            return -EFAULT;
-        if (result == FAULT_NO_FRAME && frame_pool_free(&pool->frames) == 0) {
-            wait_for_frames(pool, seen);
-            tries++;
-        } else if (result != FAULT_NO_FRAME) {
-            page_wait(at, word); /* another context's read brings it */
-        }
+    while (page_state_of(page_load(at)) != PAGE_RESIDENT) {
+        int status = bring_in(ctx, r, page, SHORTAGE_GIVE_UP);
+        if (status != 0)
+            return status;
     }
-    return -ENOMEM;
+    return 0;
 }
 
 /* Whether the page was not held in this way before; -EMFILE: too many pins. */

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "base/failpoint.h"
 #include "base/status.h"
+#include "fault/fault_inline.h"
 #include "fault/uffd.h"
 #include "region/region_range.h"
 #include "swap/swap_cache.h"
@@ -50,10 +51,25 @@ static int prepare_mapping(int uffd, void *address, uint64_t bytes, uswap_error 
     return 0;
 }
 
-static int create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint64_t *id, uswap_error *err) {
+/* The descriptor for regions of this fault mode. Return: it, or a uswap_status. */
+static int watcher(uswap_pool *pool, uint32_t fault_mode, uswap_error *err) {
+    if (fault_mode == USWAP_FAULTS_DEFAULT)
+        fault_mode = pool->options.fault_mode;
+    if (fault_mode == USWAP_FAULTS_THREAD)
+        return pool->user_mode_only ? pool_refuse_uffd(err, EPERM) : pool->uffd;
+    int status = fault_mode == USWAP_FAULTS_INLINE ? fault_inline_prepare(pool) : -EINVAL;
+    if (status == 0)
+        return pool->inlines.uffd;
+    return error_set(err, status == -EINVAL ? USWAP_E_INVALID : USWAP_E_OS, -status, "region", NULL,
+                     "faults cannot be served in that way: %s", strerror(-status));
+}
+
+static int create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint32_t fault_mode, uint64_t *id,
+                  uswap_error *err) {
     region *r;
     size_t pages = bytes_to_pages(bytes);
-    int status = pool_reserve_slots(pool, pages, err);
+    int uffd = watcher(pool, fault_mode, err);
+    int status = uffd < 0 ? uffd : pool_reserve_slots(pool, pages, err);
     if (status != 0)
         return status;
     status = region_table_add(&pool->regions, address, pages, name ? name : "", &r);
@@ -62,7 +78,7 @@ static int create(uswap_pool *pool, void *address, uint64_t bytes, const char *n
         return table_error(err, status);
     }
     r->reserved_slots = pages;
-    r->uffd = pool->uffd;
+    r->uffd = uffd;
     status = prepare_mapping(r->uffd, address, bytes, err);
     if (status != 0) {
         region_table_remove(&pool->regions, r);
@@ -74,8 +90,8 @@ static int create(uswap_pool *pool, void *address, uint64_t bytes, const char *n
     return 0;
 }
 
-EXPORT int uswap_region_create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint64_t *id,
-                               uswap_error *err) {
+EXPORT int uswap_region_create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint32_t fault_mode,
+                               uint64_t *id, uswap_error *err) {
     int status = check_arguments(address, bytes, err);
     if (status != 0)
         return status;
@@ -84,7 +100,7 @@ EXPORT int uswap_region_create(uswap_pool *pool, void *address, uint64_t bytes, 
     if (status != 0)
         return status;
     small_lock_acquire(&pool->api_lock);
-    status = create(pool, address, bytes, name, id, err);
+    status = create(pool, address, bytes, name, fault_mode, id, err);
     small_lock_release(&pool->api_lock);
     api_leave(&guard);
     return status;
@@ -193,6 +209,7 @@ EXPORT int uswap_region_get_info(uswap_pool *pool, uint64_t id, uswap_region_inf
     info->locked_bytes = atomic_load(&r->locked_pages) << PAGE_SHIFT;
     info->faults = atomic_load(&r->faults);
     info->poisoned_pages = atomic_load(&r->poisoned_pages);
+    info->fault_mode = r->uffd == pool->uffd ? USWAP_FAULTS_THREAD : USWAP_FAULTS_INLINE;
     memcpy(info->name, r->name, sizeof info->name);
     region_range_end(&range);
     return 0;

@@ -1,6 +1,7 @@
 #include "swap/page_in.h"
 
 #include "base/failpoint.h"
+#include "fault/fault_thread.h"
 #include "fault/poison.h"
 #include "fault/uffd.h"
 #include "frame/transport.h"
@@ -34,6 +35,8 @@ static bool read_add(context *ctx, swap_entry entry, frame_id frame) {
 }
 
 void page_in_wanted(context *ctx, swap_entry entry) {
+    if (ctx->who == ACTOR_INLINE)
+        return; /* it measures its stall from end to end */
     io_request *request = io_request_of(&ctx->io, entry);
     if (request && request->wanted_ns == 0)
         request->wanted_ns = clock_now_ns();
@@ -98,7 +101,9 @@ static bool read_ahead_page(context *ctx, region *r, size_t page, frame_run *run
     return go_on;
 }
 
-uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker) {
+/* Reads pages first, first + stride, ... as far as speculative frames go. marker: leave the first of them in the cache.
+ * Return: how many of the count pages were looked at. */
+static uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker) {
     frame_run run = {0};
     uint32_t looked = 0;
     for (; looked < count; looked++) {
@@ -122,6 +127,12 @@ uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, 
     return MIN_OF(looked, count);
 }
 
+void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream) {
+    uint32_t done = page_in_window(ctx, r, plan.first, plan.stride, plan.count, stream);
+    if (stream && done < plan.count && plan.stride != -1)
+        read_ahead_shorten(&r->ahead, plan, done);
+}
+
 void page_in_ahead(context *ctx, region *r, size_t page) {
     uswap_pool *pool = ctx->pool;
     uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
@@ -132,9 +143,11 @@ void page_in_ahead(context *ctx, region *r, size_t page) {
     read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, advice == USWAP_ADVICE_SEQUENTIAL);
     if (plan.count == 0)
         return;
-    uint32_t done = page_in_window(ctx, r, plan.first, plan.stride, plan.count, true);
-    if (done < plan.count && plan.stride != -1)
-        read_ahead_shorten(&r->ahead, plan, done);
+    if (ctx->who != ACTOR_INLINE) {
+        page_in_plan(ctx, r, plan, true);
+    } else if (!fault_thread_order(pool, &(read_order){.region = page_ref_of(r, 0), .plan = plan, .stream = true})) {
+        read_ahead_shorten(&r->ahead, plan, 0);
+    }
 }
 
 /* ---- ending ---- */

@@ -16,12 +16,12 @@ int page_in_start(context *ctx, swap_entry entry);
 /* A fault waits for the read of this slot from now on: for stall_ns. */
 void page_in_wanted(context *ctx, swap_entry entry);
 
-/* A fault on a swapped page: reads ahead what its stream will want next. Context: no page locked. */
+/* A fault on a swapped page: reads ahead what its stream will want next, or has the fault thread do so. Context: no page locked. */
 void page_in_ahead(context *ctx, region *r, size_t page);
 
-/* Reads pages first, first + stride, ... as far as speculative frames go. marker: leave the first of them in the cache.
- * Return: how many of the count pages were looked at. Context: no page locked. */
-uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker);
+/* Reads the pages of a plan as far as speculative frames go. stream: the plan is one of the region's streams; its first page stays in the
+ * cache as the marker, and the stream is told what could not be asked for. Context: no page locked. */
+void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream);
 
 /* The page's frame is mapped: states, counts, ring. keep: the slot has the same contents and stays the page's, unless slots are
  * scarce. Context: page locked, SWAPPED. */

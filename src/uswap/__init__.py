@@ -21,6 +21,7 @@ from uswap._errors import (
     SwapError,
     SystemCallError,
     UnsupportedError,
+    UserModeWarning,
     UswapError,
     UswapWarning,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "SwapError",
     "SystemCallError",
     "UnsupportedError",
+    "UserModeWarning",
     "UswapError",
     "UswapWarning",
     "__version__",

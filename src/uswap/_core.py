@@ -82,6 +82,7 @@ class Core:
         regions: cell with a region's id (0 before the core knows it) -> size in bytes as asked for. An entry
             lives from before the region is created until it is destroyed.
         closing: no new regions; freed as soon as nothing is left.
+        inline: regions that name no other way serve their faults inline.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Core:
         "_calls",
         "_token",
         "closing",
+        "inline",
         "owner_pid",
         "pointer",
         "reclaimer",
@@ -100,6 +102,7 @@ class Core:
         self.owner_pid = os.getpid()
         self.regions: dict[Any, int] = {}
         self.closing = False
+        self.inline = False
         self.reclaimer: Stoppable | None = None
         self._calls: deque[None] = deque()
         self._token: deque[None] = deque([None])  # whoever pops it frees the core

@@ -10,6 +10,11 @@ class UswapWarning(UserWarning):
     """Something works, but not as well or as safely as it could: the message says what and why."""
 
 
+class UserModeWarning(UswapWarning):
+    """userfaultfd is not permitted to this user for faults inside system calls: regions serve their faults
+    inline, and a system call on memory that is swapped out fails with EFAULT."""
+
+
 class UswapError(Exception):
     """Base of every error of uswap. Each child also inherits the built-in exception that fits.
 

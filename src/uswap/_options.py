@@ -22,6 +22,11 @@ _MARGIN_SHARE = 10
 _MARGIN_BYTES = 128 * _MIB
 
 _TRANSPORTS = {"auto": "USWAP_TRANSPORT_AUTO", "move": "USWAP_TRANSPORT_MOVE", "copy": "USWAP_TRANSPORT_COPY"}
+_FAULT_MODES = {
+    None: "USWAP_FAULTS_DEFAULT",
+    "thread": "USWAP_FAULTS_THREAD",
+    "inline": "USWAP_FAULTS_INLINE",
+}
 _IO_KINDS = {"auto": "USWAP_IO_AUTO", "uring": "USWAP_IO_URING", "sync": "USWAP_IO_SYNC"}
 
 
@@ -207,6 +212,7 @@ class CoreOptions:
     reclaim_batch: int | None = None
     background: bool = True
     verify: bool = True
+    faults: str | None = None
 
     def to_core(self) -> Any:
         """A uswap_options. Raises ValueError, TypeError."""
@@ -215,6 +221,7 @@ class CoreOptions:
         raw.limit_bytes = self.limit
         raw.transport = _named(lib, _TRANSPORTS, self.transport, "transport")
         raw.io_kind = _named(lib, _IO_KINDS, self.io, "io")
+        raw.fault_mode = fault_mode(self.faults)
         raw.recycle = bool(self.recycle)
         raw.overcommit = bool(self.overcommit)
         raw.background = bool(self.background)
@@ -227,6 +234,13 @@ class CoreOptions:
             if value is not None:
                 setattr(raw, field, _pages(value, least, field.removesuffix("_pages")))
         return raw
+
+
+def fault_mode(faults: str | None) -> int:
+    """The uswap_fault_mode of a faults argument. Raises ValueError."""
+    if faults is not None and faults not in _FAULT_MODES:
+        raise ValueError(f"faults must be 'thread' or 'inline', not {faults!r}")
+    return int(getattr(lib, _FAULT_MODES[faults]))
 
 
 def _named(lib: Any, names: dict[str, str], value: str, what: str) -> int:

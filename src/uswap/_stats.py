@@ -18,6 +18,8 @@ class Stats:
         capacity_frames: frames that faults can use: the limit less the reserve and the metadata charge.
         transport: "move" or "copy": how pages enter and leave regions.
         io_kind: "uring" or "sync": how swap areas are read and written.
+        fault_mode: "thread" or "inline": who serves the faults of regions that name no other way.
+        user_mode_only: faults inside system calls are not permitted: "thread" is refused.
         resident_bytes: frames counted now: mapped, swap cache, in flight, metadata charge.
         peak_resident_bytes: the largest resident_bytes so far.
         mapped_bytes: frames mapped in regions.
@@ -37,6 +39,7 @@ class Stats:
         poisoned_pages: pages whose contents are lost: a touch ends the process.
         regions: regions alive.
         faults: messages that needed a page: zero_fills + soft_faults + major_faults.
+        inline_faults: faults served by the thread that had them, duplicates included.
         zero_fills: first touches.
         soft_faults: faults served from the swap cache, without a read.
         major_faults: faults that waited for a read.
@@ -64,7 +67,7 @@ class Stats:
         write_errors: pages that could not be written; they stay in memory.
         hash_errors: pages that came back damaged.
         swap_full_events: evictions refused for lack of a slot.
-        stall_ns: sum over faults of message read to wake.
+        stall_ns: sum over faults of message read to wake, or of signal to return.
 
     Example:
         >>> import uswap
@@ -77,6 +80,8 @@ class Stats:
     capacity_frames: int
     transport: str
     io_kind: str
+    fault_mode: str
+    user_mode_only: bool
     resident_bytes: int
     peak_resident_bytes: int
     mapped_bytes: int
@@ -96,6 +101,7 @@ class Stats:
     poisoned_pages: int
     regions: int
     faults: int
+    inline_faults: int
     zero_fills: int
     soft_faults: int
     major_faults: int
@@ -143,6 +149,7 @@ class RegionInfo:
         locked: bytes locked by Region.lock or pinned by Region.resident.
         faults: served in this region so far.
         poisoned_pages: pages whose contents are lost.
+        fault_mode: "thread" or "inline": who serves its faults.
         id: the core's number for it.
     """
 
@@ -154,6 +161,7 @@ class RegionInfo:
     locked: int
     faults: int
     poisoned_pages: int
+    fault_mode: str
     id: int
 
 
@@ -188,10 +196,12 @@ def stats_from_core(ffi: Any, lib: Any, raw: Any) -> Stats:
     named: dict[str, Any] = dict(values)
     named["transport"] = transports.get(values["transport"], "auto")
     named["io_kind"] = kinds.get(values["io_kind"], "auto")
+    named["fault_mode"] = _fault_mode_name(lib, values["fault_mode"])
+    named["user_mode_only"] = bool(values["user_mode_only"])
     return Stats(**named)
 
 
-def region_info_from_core(ffi: Any, raw: Any, size: int) -> RegionInfo:
+def region_info_from_core(ffi: Any, lib: Any, raw: Any, size: int) -> RegionInfo:
     """RegionInfo from a uswap_region_info; size is what the program asked for."""
     return RegionInfo(
         name=ffi.string(raw.name).decode("utf-8", "replace"),
@@ -202,6 +212,7 @@ def region_info_from_core(ffi: Any, raw: Any, size: int) -> RegionInfo:
         locked=int(raw.locked_bytes),
         faults=int(raw.faults),
         poisoned_pages=int(raw.poisoned_pages),
+        fault_mode=_fault_mode_name(lib, int(raw.fault_mode)),
         id=int(raw.region),
     )
 
@@ -217,6 +228,10 @@ def area_info_from_core(ffi: Any, lib: Any, raw: Any) -> SwapAreaInfo:
         unlinked=bool(raw.notes & lib.USWAP_AREA_UNLINKED),
         direct=not raw.notes & lib.USWAP_AREA_NO_O_DIRECT,
     )
+
+
+def _fault_mode_name(lib: Any, mode: int) -> str:
+    return "inline" if mode == lib.USWAP_FAULTS_INLINE else "thread"
 
 
 def _field_names(ffi: Any, struct: str) -> list[str]:

@@ -118,16 +118,24 @@ def _exactly(file: IO[bytes], length: int) -> bytes:
     return data
 
 
-def read_into(array: Array, file: IO[bytes]) -> None:
-    """Fills a fresh array, in the order of its memory, from file. Raises ValueError if the file is too
-    short."""
+def read_into(array: Array, file: IO[bytes], *, by_system_calls: bool) -> None:
+    """Fills a fresh array, in the order of its memory, from file. Raises ValueError if the file is too short.
+
+    by_system_calls: the kernel may write to the array; otherwise (inline faults) the data goes through a buffer.
+    """
     if array.nbytes == 0:
         return
     numpy = import_numpy()
     target = memoryview(array.reshape(-1, order="A").view(numpy.uint8))
     done = 0
     while done < len(target):
-        count = file.readinto(target[done : done + _CHUNK_BYTES])  # type: ignore[attr-defined]
+        piece = target[done : done + _CHUNK_BYTES]
+        if by_system_calls:
+            count = file.readinto(piece)  # type: ignore[attr-defined]
+        else:
+            data = file.read(len(piece))
+            count = len(data)
+            piece[:count] = data
         if not count:
             raise ValueError(f"the file ends {len(target) - done} bytes early")
         done += count

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from uswap import _mapping, arrays
 from uswap._core import Core, check_error, ffi, lib, logger, new_error, require_core
-from uswap._errors import ClosedError, UnsupportedError, UswapWarning
+from uswap._errors import ClosedError, UnsupportedError, UserModeWarning, UswapWarning
 from uswap._options import (
     CoreOptions,
     SwapArea,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _AREAS_MAX = 64
 _NAME_BYTES = 63
+_warned_of_user_mode = False
 
 
 class Pool:
@@ -60,12 +61,18 @@ class Pool:
         reclaim_batch: pages a fault evicts at once if it must; 1 gives exact first in, first out.
         background: False: no reclaimer at all, faults evict.
         verify: check each page against its checksum when it is read back.
+        faults: who serves the faults of regions and arrays that name nobody else. "thread": the pool's fault
+            thread; system calls then work on managed memory as on any other. "inline": the thread that touches,
+            by itself, which is faster; a system call on memory that is swapped out fails with EFAULT, unless
+            Region.resident keeps it in (docs/limits.md). None: "thread", or, where this user may not have
+            userfaultfd, "inline" and a UserModeWarning.
         reclaimer: a Python thread steers reclaim; False: the native one does.
         encrypt, name: not there yet.
 
     Raises:
         ValueError, TypeError: a bad argument; LimitError for a limit below minimum_limit.
-        UnsupportedError: the kernel or a container refuses userfaultfd, or what was asked for by name.
+        UnsupportedError: the kernel or a container refuses userfaultfd, or what was asked for by name; also faults=
+            "thread" where this user may not have it.
         SwapAreaError: a swap area cannot be used. SystemCallError: any other failure of the system.
 
     As a context manager it closes to new regions at the end of the block, and is freed with the last array or
@@ -97,6 +104,7 @@ class Pool:
         reclaim_batch: int | None = None,
         background: bool = True,
         verify: bool = True,
+        faults: Literal["thread", "inline"] | None = None,
         reclaimer: bool = True,
         encrypt: bool = False,
         name: str | None = None,
@@ -117,6 +125,7 @@ class Pool:
             reclaim_batch=reclaim_batch,
             background=background,
             verify=verify,
+            faults=faults,
         )
         raw_options = options.to_core()
         areas = swap_areas(swap)
@@ -124,6 +133,7 @@ class Pool:
         self._small = SmallMemory(self._core)
         self._reclaimer: Reclaimer | None = None
         try:
+            self._note_fault_mode(faults)
             for area in areas:
                 self._swapon(area)
             if background and reclaimer:
@@ -146,6 +156,12 @@ class Pool:
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError("a Pool cannot be pickled: it is memory of this process")
+
+    def _note_fault_mode(self, asked: str | None) -> None:
+        stats = self.stats()
+        self._core.inline = stats.fault_mode == "inline"
+        if stats.user_mode_only and asked is None:
+            _warn_of_user_mode()
 
     # ---- the limit and the swap areas ----------------------------------------------------------------------
 
@@ -206,24 +222,38 @@ class Pool:
     # ---- memory --------------------------------------------------------------------------------------------
 
     def region(
-        self, size: int | str, name: str | None = None, *, faults: str = "thread", shared: bool = False
+        self,
+        size: int | str,
+        name: str | None = None,
+        *,
+        faults: Literal["thread", "inline"] | None = None,
+        shared: bool = False,
     ) -> Region:
         """A region of size bytes (or "2GiB") of zeroes. name, up to 63 bytes of UTF-8, is for Pool.regions.
+
+        faults: as in Pool; None: what the pool was made with. Fastest is "inline", if no system call is to see the
+        memory, or only inside Region.resident.
 
         Raises:
             ValueError, TypeError: not a size, or a bad name.
             OutOfSpaceError: not that much swap space left (see overcommit), or address space.
-            UnsupportedError: shared=True or faults="inline", which are not there yet.
+            UnsupportedError: shared=True, which is not there yet; faults="thread" where it is not permitted.
             ClosedError, ForkError: the pool is closed, or not this process's.
+
+        Example:
+            >>> import uswap
+            >>> with uswap.Pool(limit="64MiB") as pool:
+            ...     r = pool.region("128MiB", faults="inline")
+            ...     r[:5] = b"hello"
+            ...     r.advise(uswap.Advice.PAGEOUT)
+            ...     print(r[:5], r.info().fault_mode)
+            ...     r.close()
+            b'hello' inline
         """
         bytes_wanted = parse_size(size)
-        if faults == "inline" or shared:
-            raise UnsupportedError(
-                "shared regions are not there yet" if shared else "inline faults are not there yet"
-            )
-        if faults != "thread":
-            raise ValueError(f"faults must be 'thread' or 'inline', not {faults!r}")
-        return make_region(self._core, bytes_wanted, _checked_name(name))
+        if shared:
+            raise UnsupportedError("shared regions are not there yet")
+        return make_region(self._core, bytes_wanted, _checked_name(name), faults)
 
     def zeros(
         self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", *, name: str | None = None
@@ -280,7 +310,7 @@ class Pool:
         with open(path, "rb") as file:
             shape, fortran_order, dtype = arrays.array_header(file)
             result = self.zeros(shape, dtype, "F" if fortran_order else "C", name=name)
-            arrays.read_into(result, file)
+            arrays.read_into(result, file, by_system_calls=not self._core.inline)
         return result
 
     def fromfile(
@@ -302,7 +332,7 @@ class Pool:
         with open(path, "rb") as file:
             result = self.zeros(arrays.items_in_file(file, kind, count, offset), kind, name=name)
             file.seek(offset)
-            arrays.read_into(result, file)
+            arrays.read_into(result, file, by_system_calls=not self._core.inline)
         return result
 
     # ---- what there is -------------------------------------------------------------------------------------
@@ -323,7 +353,7 @@ class Pool:
             with contextlib.suppress(ClosedError):
                 if cell[0]:
                     self._core.call(lib.uswap_region_get_info, cell[0], raw)
-                    infos.append(region_info_from_core(ffi, raw, size))
+                    infos.append(region_info_from_core(ffi, lib, raw, size))
         return infos
 
     @property
@@ -403,6 +433,21 @@ def _described(infos: list[RegionInfo]) -> str:
     shown = [f"{info.name or 'a region'} ({format_size(info.size)})" for info in infos[:3]]
     more = f" and {len(infos) - 3} more" if len(infos) > 3 else ""
     return ", ".join(shown) + more
+
+
+def _warn_of_user_mode() -> None:
+    global _warned_of_user_mode
+    if _warned_of_user_mode:
+        return
+    _warned_of_user_mode = True
+    text = (
+        "userfaultfd is not permitted to this user for faults inside system calls, so faults are served inline: "
+        "read, write, send, recv and every other system call on managed memory that is swapped out fails with "
+        "EFAULT, except inside Region.resident(). `uswap doctor` names the command that permits it; "
+        "Pool(faults='inline') says that it is meant so"
+    )
+    logger.warning("%s", text)
+    warnings.warn(text, UserModeWarning, stacklevel=4)
 
 
 def _warn_about_area(info: SwapAreaInfo, notes: int) -> None:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from uswap import _mapping
+from uswap import _mapping, _sigbus
 from uswap._core import Core, check_error, ffi, lib, new_error
 from uswap._errors import ClosedError, UnsupportedError
+from uswap._options import fault_mode
 from uswap._sizes import PAGE_BYTES, format_size, parse_size, round_to_pages
 from uswap._stats import RegionInfo, region_info_from_core
 
@@ -167,7 +168,8 @@ class Region(mmap.mmap):
         """Inside the with block the pages of the range are in memory and stay there. Nests, up to 100 deep.
         Thread-safe.
 
-        Needed around DMA and system calls that the kernel does not pin for; docs/limits.md lists them.
+        Needed around DMA and system calls that the kernel does not pin for, and around every system call on memory
+        whose faults are served inline; docs/limits.md lists them.
 
         Raises:
             LimitError: too little of the limit would be left.
@@ -217,7 +219,7 @@ class Region(mmap.mmap):
         """Name, size, resident and swapped bytes, faults. Thread-safe."""
         raw = ffi.new("uswap_region_info *")
         self._call(lib.uswap_region_get_info, raw)
-        return region_info_from_core(ffi, raw, len(self))
+        return region_info_from_core(ffi, lib, raw, len(self))
 
     # ---- methods of mmap that would break management -------------------------------------------------------
 
@@ -280,24 +282,28 @@ class Region(mmap.mmap):
             _leave(self)
 
 
-def make_region(core: Core, size: int, name: str) -> Region:
-    """A region of size bytes in core. Thread-safe.
+def make_region(core: Core, size: int, name: str, faults: str | None = None) -> Region:
+    """A region of size bytes in core; faults None: as the pool says. Thread-safe.
 
     Raises:
         OutOfSpaceError: no swap space, metadata or address space.
+        UnsupportedError: faults is "thread", which is not permitted here.
         ClosedError, ForkError: the pool is closed, or not this process's.
     """
+    mode = fault_mode(faults)
+    if faults == "inline" or (faults is None and core.inline):
+        _sigbus.guard()
     with _mapping.locked():
         pointer = core.enter()
         try:
             if core.closing:
                 raise ClosedError("the pool is closed to new regions")
-            return _create(core, pointer, size, name)
+            return _create(core, pointer, size, name, mode)
         finally:
             core.leave()
 
 
-def _create(core: Core, pointer: Any, size: int, name: str) -> Region:
+def _create(core: Core, pointer: Any, size: int, name: str, mode: int) -> Region:
     region: Region = _mapping.map_fresh(Region, size)
     region._address = _mapping.address_of(region)
     region._mapping_bytes = round_to_pages(size)
@@ -309,7 +315,7 @@ def _create(core: Core, pointer: Any, size: int, name: str) -> Region:
     address = ffi.cast("void *", region._address)
     try:
         check_error(
-            int(lib.uswap_region_create(pointer, address, region._mapping_bytes, name.encode(), cell, error)),
+            int(lib.uswap_region_create(pointer, address, region._mapping_bytes, name.encode(), mode, cell, error)),
             error,
         )
     finally:

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from _support.native import shared_object
 
 PAGE = 4096
 SOURCE = Path(__file__).with_name("workload.c")
 
 
 @functools.cache
-def _library_path() -> str:
-    stamp = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / f"uswap-workload-{os.getuid()}-{stamp}.so"
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / "workload.so"
-            subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(SOURCE), "-o", str(made)], check=True)
-            made.replace(target)
-    return str(target)
-
-
-@functools.cache
 def _library(hold_gil: bool) -> Any:
-    library = (ctypes.PyDLL if hold_gil else ctypes.CDLL)(_library_path())
+    library = (ctypes.PyDLL if hold_gil else ctypes.CDLL)(shared_object(SOURCE))
     for name in ("pages_check", "pages_check_random", "pages_stress", "pages_touch"):
         getattr(library, name).restype = ctypes.c_uint64
     return library

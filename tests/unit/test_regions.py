@@ -159,12 +159,15 @@ def test_bad_names_are_refused(pool: uswap.Pool, name: object, error: type[Excep
 
 
 def test_what_is_not_there_yet_says_so(pool: uswap.Pool) -> None:
-    with pytest.raises(uswap.UnsupportedError, match="inline"):
-        pool.region(MIB, faults="inline")
     with pytest.raises(uswap.UnsupportedError, match="shared"):
         pool.region(MIB, shared=True)
+
+
+def test_a_way_to_serve_faults_that_is_none_is_refused(pool: uswap.Pool) -> None:
     with pytest.raises(ValueError, match="faults"):
-        pool.region(MIB, faults="slow")
+        pool.region(MIB, faults="slow")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="faults"):
+        uswap.Pool("16MiB", faults="slow")  # type: ignore[arg-type]
 
 
 def test_regions_neither_pickle_nor_copy(pool: uswap.Pool) -> None:

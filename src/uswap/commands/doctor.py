@@ -109,7 +109,7 @@ def _is_allowed(probe: Any) -> bool:
 
 
 def _is_answered(probe: Any) -> bool:
-    """Whether the kernel could be asked for its features at all."""
+    """Whether the kernel could be asked for its features at all: then a pool can be made, too."""
     return _is_allowed(probe) or probe.uffd_user_only_errno == 0
 
 
@@ -160,7 +160,7 @@ def userfaultfd_findings(probe: Any) -> Iterator[Finding]:
         ("userfaultfd_syscall", "userfaultfd(2)", probe.uffd_syscall_errno),
         ("userfaultfd_device", "/dev/userfaultfd", probe.uffd_device_errno),
     ):
-        level = OK if number == 0 else (WARNING if allowed else FAILURE)
+        level = OK if number == 0 else (WARNING if _is_answered(probe) else FAILURE)
         remedy = "" if allowed else _refusal_remedy(probe)
         yield Finding(key, level, f"{name}: {'works' if number == 0 else _reason(number)}", remedy)
     yield Finding("unprivileged_userfaultfd", OK, f"sysctl vm.unprivileged_userfaultfd = {sysctl or 'not there'}")
@@ -168,17 +168,21 @@ def userfaultfd_findings(probe: Any) -> Iterator[Finding]:
         verdict = "" if allowed else ": it is what refuses" if _kernel_permits() else ": it may be what refuses"
         yield Finding(
             "seccomp",
-            OK if allowed else FAILURE,
+            OK if allowed else WARNING if _is_answered(probe) else FAILURE,
             f"a seccomp filter is at work (mode {_status_field('Seccomp')}){verdict}",
             "" if allowed else _refusal_remedy(probe),
         )
-    if not allowed and probe.uffd_user_only_errno == 0:
+    if allowed:
+        yield Finding("fault_mode", OK, "faults: by the pool's thread, or inline where that is asked for")
+    elif _is_answered(probe):
         yield Finding(
-            "userfaultfd_user_only",
+            "fault_mode",
             WARNING,
-            "userfaultfd works for faults of user code only: system calls on managed memory would get EFAULT",
+            "faults: inline only: system calls on managed memory that is swapped out get EFAULT",
             _refusal_remedy(probe),
         )
+    else:
+        yield Finding("fault_mode", FAILURE, "faults: cannot be served", _refusal_remedy(probe))
 
 
 def feature_findings(probe: Any) -> Iterator[Finding]:
@@ -199,7 +203,12 @@ def live_findings(probe: Any) -> Iterator[Finding]:
     """The self-tests: pages really served, protected, moved."""
     tests = (
         ("live_fault", "a missing page was served to a thread", probe.live_fault_errno, FAILURE),
-        ("live_kernel_fault", "the same inside a system call", probe.live_kernel_fault_errno, FAILURE),
+        (
+            "live_kernel_fault",
+            "the same inside a system call",
+            probe.live_kernel_fault_errno,
+            FAILURE if _is_allowed(probe) or not _is_answered(probe) else WARNING,
+        ),
         ("live_wp", "a store to a protected page was reported", probe.live_wp_errno, WARNING),
         ("live_move", "a page was moved out and back", probe.live_move_errno, WARNING),
         ("live_poison", "a page was poisoned", probe.live_poison_errno, WARNING),

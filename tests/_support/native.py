@@ -1,0 +1,23 @@
+"""C files of the tests, compiled once each."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+
+@functools.cache
+def shared_object(source: Path) -> str:
+    """The path of a shared object made from source; kept for the next session of tests."""
+    stamp = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    target = Path(tempfile.gettempdir()) / f"uswap-{source.stem}-{os.getuid()}-{stamp}.so"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / "made.so"
+            subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(source), "-o", str(made), "-pthread"], check=True)
+            made.replace(target)
+    return str(target)
