@@ -142,9 +142,12 @@ def test_a_disk_that_refuses_writes_goes_over_the_limit_and_recovers(pool_factor
     pool.check()
 
 
+@pytest.mark.parametrize("faults", ["thread", "inline"])
 @pytest.mark.parametrize("cause", ["damaged", "unreadable"])
-def test_a_lost_page_is_found_without_a_touch_and_only_it_is_lost(pool_factory: PoolFactory, cause: str) -> None:
-    pool = pool_factory("4MiB", read_ahead=0)
+def test_a_lost_page_is_found_without_a_touch_and_only_it_is_lost(
+    pool_factory: PoolFactory, cause: str, faults: str
+) -> None:
+    pool = pool_factory("4MiB", read_ahead=0, faults=faults)
     region = pool.region("1MiB", name="data")
     pages = Pages(region)
     pages.fill(1)

@@ -13,10 +13,10 @@ HEAD = """
     from _support.signals import foreign_address, native, touch_foreign
     from _support.workload import Pages
     warnings.simplefilter("ignore", DeprecationWarning)
-    def make():
+    def make(**options):
         global pool, region, pages
-        pool = uswap.Pool("4MiB", swap=SWAP, read_ahead=0)
-        region = pool.region("8MiB", name="data", faults="inline")
+        pool = uswap.Pool("4MiB", swap=SWAP, **options)
+        region = pool.region("6MiB", name="data", faults="inline")
         pages = Pages(region)
     def use(version=1):
         pages.fill(version)
@@ -229,7 +229,7 @@ def test_a_lost_page_ends_the_program_after_one_line(swap_directory: Path) -> No
     errors = ends_by_sigbus(
         """
     from _support.failpoints import Action, armed
-    make(); use()
+    make(read_ahead=0); use()
     region.advise(uswap.Advice.PAGEOUT)
     with armed("page_in.hash", Action.FLIP, 7, every=True):
         region[5 * 4096]
@@ -276,11 +276,11 @@ def test_interrupts_and_timers_during_inline_faults(transport: str, swap_directo
         pool = uswap.Pool("8MiB", swap=SWAP, transport={transport!r})
         pages = Pages(pool.region("32MiB", faults="inline"))
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        rounds = 0
-        while ticks < 100 or rounds < 1:
-            pages.fill(rounds + 1)
-            assert pages.wrong(rounds + 1) == 0
-            rounds += 1
+        for version in (1, 2, 3):
+            pages.fill(version)
+            assert pages.wrong(version) == 0
+        while ticks < 20:
+            assert pages.wrong_at_random(3, ticks + 1, 10) == 0
         signal.setitimer(signal.ITIMER_REAL, 0)
         pool.check()
         """,

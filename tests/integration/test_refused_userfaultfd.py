@@ -1,4 +1,5 @@
-"""Where userfaultfd is refused, by a seccomp filter or to an unprivileged user, Pool says why and what to do."""
+"""Where a seccomp filter refuses userfaultfd, Pool says why and what to do. An unprivileged user gets a pool that
+serves its faults inline, and is told what fails."""
 
 import json
 import os
@@ -9,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from _support.program import run_program
 from conftest import probe
 
 # A filter that lets everything pass but userfaultfd(2) and the ioctl that makes one from /dev/userfaultfd:
@@ -84,10 +86,8 @@ def device_allows_everybody() -> bool:
     return device.exists() and bool(device.stat().st_mode & 0o006)
 
 
-@pytest.fixture(params=["seccomp", "unprivileged"])
-def refusal(request: pytest.FixtureRequest) -> str:
-    if request.param == "seccomp":
-        return SECCOMP
+@pytest.fixture
+def unprivileged() -> str:
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
     if sysctl_allows_everybody() or device_allows_everybody():
@@ -95,29 +95,139 @@ def refusal(request: pytest.FixtureRequest) -> str:
     return UNPRIVILEGED
 
 
-def test_pool_names_the_cause_and_the_command(refusal: str) -> None:
-    result = run(refusal, "pool")
+def test_pool_names_the_cause_and_the_command() -> None:
+    result = run(SECCOMP, "pool")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "userfaultfd is not permitted" in result.stdout
     assert "sysctl -w vm.unprivileged_userfaultfd=1" in result.stdout
     assert "uswap doctor" in result.stdout
 
 
-def test_doctor_says_that_no_pool_can_be_made(refusal: str) -> None:
-    result = run(refusal, "doctor")
+def test_doctor_says_that_no_pool_can_be_made() -> None:
+    result = run(SECCOMP, "doctor")
     assert result.returncode == 1, result.stdout + result.stderr
     assert "A pool cannot be made here." in result.stdout
     assert "mend it: " in result.stdout
 
 
-def test_doctor_says_so_in_json(refusal: str) -> None:
-    result = run(refusal, "doctor", "--json")
+def test_doctor_says_so_in_json() -> None:
+    result = run(SECCOMP, "doctor", "--json")
     assert result.returncode == 1, result.stdout + result.stderr
     report = json.loads(result.stdout)
     assert report["ok"] is False
     refused = {finding["key"]: finding for finding in report["findings"] if finding["level"] == "failure"}
     assert {"userfaultfd_syscall", "userfaultfd_device"} <= set(refused)
     assert all(finding["remedy"] for finding in refused.values())
+
+
+NOBODY = """
+    import ctypes, os, warnings
+    import numpy as np
+    from _support.workload import Pages
+    def make(**options):
+        return uswap.Pool("4MiB", swap=uswap.SwapArea("/var/tmp", size="1GiB"), **options)
+    def as_nobody():
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        os.environ["HOME"] = "/nonexistent"
+        assert ctypes.CDLL(None).prctl(4, 1, 0, 0, 0) == 0    # PR_SET_DUMPABLE: else /proc/self/mem is root's
+    def refused(call):
+        try:
+            call()
+        except uswap.UnsupportedError as error:
+            return str(error)
+        raise AssertionError("not refused")
+    Pages(bytearray(4096)).fill(1)     # what is imported or compiled late is there before the user changes
+    with make() as warm:
+        warm.zeros(100_000)
+    del warm
+    as_nobody()
+"""
+
+
+def run_as_nobody(program: str, swap_directory: Path) -> subprocess.CompletedProcess[str]:
+    return run_program(textwrap.dedent(NOBODY) + textwrap.dedent(program), swap_directory)
+
+
+def test_an_unprivileged_user_is_warned_once_and_has_a_pool(
+    unprivileged: str, swap_directory: Path, transport: str
+) -> None:
+    result = run_as_nobody(
+        f"""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pools = [make(transport={transport!r}) for _ in range(2)]
+        (warning,) = caught
+        assert warning.category is uswap.UserModeWarning and issubclass(uswap.UserModeWarning, UserWarning)
+        assert warning.filename == "<string>", warning.filename
+        print(warning.message)
+        for pool in pools:
+            stats = pool.stats()
+            assert (stats.fault_mode, stats.user_mode_only, stats.transport) == ("inline", True, {transport!r})
+        pages = Pages(pool.region("16MiB"))
+        pages.fill(1)
+        assert pages.wrong(1) == 0
+        assert pages.wrong_at_random(1, 7, 2000) == 0
+        a = pool.full(1 << 20, 3.0)
+        assert a.sum() == 3.0 * (1 << 20)
+        assert pool.stats().peak_resident_bytes <= 4 << 20
+        pool.check()
+        """,
+        swap_directory,
+    )
+    assert "EFAULT" in result.stdout
+    assert "resident()" in result.stdout
+
+
+def test_an_unprivileged_user_who_asked_for_inline_is_not_warned(unprivileged: str, swap_directory: Path) -> None:
+    run_as_nobody(
+        """
+        pool = make(faults="inline")       # a warning would be an error here
+        region = pool.region("1MiB")
+        region[:5] = b"hello"
+        region.advise(uswap.Advice.PAGEOUT)
+        ends = os.pipe()
+        with memoryview(region) as view:
+            try:
+                os.write(ends[1], view[:5])
+            except OSError as error:
+                assert error.errno == 14
+            else:
+                raise AssertionError("no EFAULT")
+            with region.resident(0, 5):
+                assert os.write(ends[1], view[:5]) == 5
+        assert os.read(ends[0], 5) == b"hello"
+        """,
+        swap_directory,
+    )
+
+
+def test_an_unprivileged_user_who_asks_for_the_fault_thread_is_refused(
+    unprivileged: str, swap_directory: Path
+) -> None:
+    result = run_as_nobody(
+        """
+        print(refused(lambda: make(faults="thread")))
+        pool = make(faults="inline")
+        print(refused(lambda: pool.region("1MiB", faults="thread")))
+        assert pool.stats().regions == 0
+        """,
+        swap_directory,
+    )
+    for line in result.stdout.strip().splitlines():
+        assert "userfaultfd is not permitted" in line
+        assert "sysctl -w vm.unprivileged_userfaultfd=1" in line
+
+
+def test_doctor_tells_an_unprivileged_user_what_fails(unprivileged: str) -> None:
+    result = run(unprivileged, "doctor", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    findings = {finding["key"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert findings["fault_mode"]["level"] == "warning"
+    assert "EFAULT" in findings["fault_mode"]["summary"]
+    for key in ("fault_mode", "userfaultfd_syscall", "userfaultfd_device", "live_kernel_fault"):
+        assert findings[key]["level"] == "warning"
+        assert "vm.unprivileged_userfaultfd=1" in findings[key]["remedy"]
+    assert findings["live_fault"]["level"] == "ok"
 
 
 def test_doctor_does_not_blame_the_kernel_for_what_a_filter_does() -> None:

@@ -31,11 +31,14 @@ class RegionMachine(RuleBasedStateMachine):
 
     transport = "move"
     io = "uring"
+    faults = "thread"
 
     @initialize()
     def make(self) -> None:
         area = uswap.SwapArea(default_directory(), size="64MiB")
-        self.pool = uswap.Pool("3MiB", swap=area, transport=self.transport, io=self.io, recycle=False)
+        self.pool = uswap.Pool(
+            "3MiB", swap=area, transport=self.transport, io=self.io, recycle=False, faults=self.faults
+        )
         self.neighbour = Pages(self.pool.region(4 << 20))
         self.open()
         self.done = threading.Event()
@@ -181,14 +184,22 @@ EXAMPLES, STEPS = (60, 50) if os.environ.get("CI") else (8, 30)
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("transport", "io"), [("move", "uring"), ("move", "sync"), ("copy", "uring"), ("copy", "sync")]
+    ("transport", "io", "faults"),
+    [
+        ("move", "uring", "thread"),
+        ("move", "sync", "thread"),
+        ("copy", "uring", "thread"),
+        ("copy", "sync", "thread"),
+        ("move", "uring", "inline"),
+        ("copy", "sync", "inline"),
+    ],
 )
-def test_regions_are_what_their_model_says(transport: str, io: str) -> None:
+def test_regions_are_what_their_model_says(transport: str, io: str, faults: str) -> None:
     if transport == "move" and probe().live_move_errno:
         pytest.skip("UFFDIO_MOVE is not there")
     if io == "uring" and probe().uring_errno:
         pytest.skip("io_uring is not there")
-    machine = type("Machine", (RegionMachine,), {"transport": transport, "io": io})
+    machine = type("Machine", (RegionMachine,), {"transport": transport, "io": io, "faults": faults})
     machine.TestCase.settings = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,
