@@ -3,17 +3,25 @@
  */
 #include "pool.h"
 
+#include "base/memory.h"
 #include "reclaim/page_out.h"
+#include "scratch.h"
 #include "swap/page_in.h"
 #include "swap/swap_cache.h"
 
+#include <errno.h>
+
 int context_init(context *ctx, uswap_pool *pool, actor who) {
-    *ctx = (context){.pool = pool, .who = who};
+    *ctx = (context){.pool = pool, .who = who, .scratch = memory_map(sizeof(context_scratch))};
+    if (!ctx->scratch)
+        return -ENOMEM;
     return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind);
 }
 
 void context_fini(context *ctx) {
     io_queue_fini(&ctx->io);
+    memory_unmap(ctx->scratch, sizeof(context_scratch));
+    ctx->scratch = NULL;
 }
 
 void context_send(context *ctx, io_request *request) {

@@ -68,11 +68,12 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .io_kind = USWAP_IO_AUTO,
         .recycle = 0,
         .overcommit = 0,
-        .fault_around_pages = 64,
-        .read_ahead_pages = 512,
+        .fault_around_pages = 512,
+        .read_ahead_pages = 2048,
         .reclaim_batch_pages = 64,
         .background = 1,
         .verify = 1,
+        .write_ahead = 1,
     };
 }
 
@@ -149,6 +150,29 @@ static uint64_t ring_pages(uint64_t capacity) {
     return bytes_to_pages(capacity * sizeof(ring_entry));
 }
 
+static size_t arena_bytes(const uswap_pool *pool) {
+    return (size_t)pool->frames.arenas[0].places << PAGE_SHIFT;
+}
+
+static size_t block_reads_bytes(const uswap_pool *pool) {
+    return 2 * (size_t)pool->frames.arenas[0].places / BLOCK_PAGES * sizeof(block_read);
+}
+
+/* MOVE demands it of a destination. Blocks are filled in memory that the kernel may map by huge pages; registered too, for
+ * write-protection that is never set: khugepaged leaves such memory alone where pages are missing, else it would make frames that
+ * nobody has counted (K18). */
+static int register_arenas(uswap_pool *pool) {
+    arena *arenas = pool->frames.arenas;
+    int status = uffd_register(pool->uffd, arenas[ARENA_CATCH].base, arena_bytes(pool), UFFD_MISSING);
+    if (status == 0)
+        status = uffd_register(pool->uffd, arenas[ARENA_BLOCK_CATCH].base, arena_bytes(pool), UFFD_MISSING);
+    if (status == 0)
+        status = uffd_register(pool->uffd, arenas[ARENA_BLOCK_FILL].base, arena_bytes(pool), UFFD_WP);
+    if (status == 0)
+        madvise(arenas[ARENA_BLOCK_FILL].base, arena_bytes(pool), MADV_HUGEPAGE); /* refused: ordinary pages then */
+    return status;
+}
+
 static int make_memory(uswap_pool *pool) {
     uint64_t limit_frames = pool->options.limit_bytes >> PAGE_SHIFT;
     int status = segment_create(&pool->seg);
@@ -164,8 +188,11 @@ static int make_memory(uswap_pool *pool) {
     if (status == 0)
         status = ring_init(&pool->ring, ring_capacity(limit_frames));
     if (status == 0)
-        status = uffd_register(pool->uffd, pool->frames.catch.base, (size_t)pool->frames.catch.places << PAGE_SHIFT,
-                               UFFD_MISSING);
+        status = ring_init(&pool->inactive, RING_ENTRIES_LEAST); /* grows as it is used */
+    if (status == 0) {
+        pool->block_reads = memory_map(block_reads_bytes(pool));
+        status = pool->block_reads ? register_arenas(pool) : -ENOMEM;
+    }
     frame_pool_set_limit(&pool->frames, limit_frames, pool->options.background);
     return status;
 }
@@ -187,15 +214,19 @@ static void release(uswap_pool *pool) {
     context_fini(&pool->fault_context);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++)
         swap_area_close(&pool->areas[i]);
-    if (pool->frames.catch.base)
-        uffd_unregister(pool->uffd, pool->frames.catch.base, (size_t)pool->frames.catch.places << PAGE_SHIFT);
+    for (int i = 0; i < ARENA_KINDS; i++)
+        if (i != ARENA_FILL && pool->frames.arenas[i].base)
+            uffd_unregister(pool->uffd, pool->frames.arenas[i].base, arena_bytes(pool));
     if (pool->uffd >= 0)
         close(pool->uffd);
     if (pool->self_mem_fd >= 0)
         close(pool->self_mem_fd);
     if (pool->ring.entries)
         ring_fini(&pool->ring);
+    if (pool->inactive.entries)
+        ring_fini(&pool->inactive);
     region_table_fini(&pool->regions);
+    memory_unmap(pool->block_reads, block_reads_bytes(pool));
     frame_pool_fini(&pool->frames);
     segment_destroy(&pool->seg);
     memory_unmap(pool, sizeof *pool);
@@ -221,7 +252,7 @@ static int start(uswap_pool *pool, uswap_error *err) {
                    : os_failure(err, "io_queue_init", status);
     if (pool_list_add(pool) != 0)
         return error_set(err, USWAP_E_NO_MEMORY, 0, "pool", NULL, "a process may have at most %d pools", POOLS_MAX);
-    frame_charge_metadata(pool, ring_pages(pool->ring.capacity));
+    frame_charge_metadata(pool, ring_pages(pool->ring.capacity) + ring_pages(pool->inactive.capacity));
     status = fault_thread_start(pool);
     if (status == 0)
         status = reclaimer_start(pool);
@@ -311,7 +342,7 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     uint64_t capacity = ring_capacity(after);
     if (capacity > pool->ring.capacity) {
         uint64_t more = ring_pages(capacity) - ring_pages(pool->ring.capacity);
-        if (after > pool->frames.fill.places || ring_grow(&pool->ring, capacity) != 0)
+        if (after > pool->frames.arenas[ARENA_FILL].places || ring_grow(&pool->ring, capacity) != 0)
             return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "limit", NULL,
                              "no address space for a limit of %llu bytes: make a new pool",
                              (unsigned long long)limit_bytes);

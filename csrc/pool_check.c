@@ -118,13 +118,12 @@ static void check_region(check *c, const region *r) {
 /* ---- slots ---- */
 
 static void check_frame(check *c, swap_entry entry, frame_id frame) {
-    const frame_pool *frames = &c->pool->frames;
     uint64_t bit = UINT64_C(1) << (frame % 64);
-    if (!arena_has(&frames->fill, frame) && !arena_has(&frames->catch, frame)) {
+    const arena *a = frame_arena(&c->pool->frames, frame);
+    if (!a) {
         fail(c, "I7", "slot %llx has the frame %u of no arena", (ull)entry.value, (unsigned)frame);
         return;
     }
-    const arena *a = arena_has(&frames->fill, frame) ? &frames->fill : &frames->catch;
     uint32_t place = frame - a->first;
     if (!(a->bitmap[place / 64] >> (place % 64) & 1))
         fail(c, "I7", "slot %llx has a frame in a free place", (ull)entry.value);
@@ -192,9 +191,12 @@ static void check_sums(check *c) {
         fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
     if (c->uses != c->with_entry)
         fail(c, "I5", "the use counts sum up to %llu; %llu pages have an entry", (ull)c->uses, (ull)c->with_entry);
-    if (pool->frames.fill.taken + (uint64_t)pool->frames.catch.taken != c->cached + idle)
-        fail(c, "I8", "%llu places are taken for %llu cached and %llu idle frames",
-             (ull)pool->frames.fill.taken + pool->frames.catch.taken, (ull)c->cached, (ull)idle);
+    uint64_t taken = 0;
+    for (int i = 0; i < ARENA_KINDS; i++)
+        taken += pool->frames.arenas[i].taken;
+    if (taken != c->cached + idle)
+        fail(c, "I8", "%llu places are taken for %llu cached and %llu idle frames", (ull)taken, (ull)c->cached,
+             (ull)idle);
     if (c->resident != STAT_GET(pool, mapped_pages) || c->cached != STAT_GET(pool, cached_pages) ||
         c->held_locked != STAT_GET(pool, locked_pages) || c->held_pinned != STAT_GET(pool, pinned_pages))
         fail(c, "I1",
@@ -221,7 +223,7 @@ EXPORT int uswap_pool_check(uswap_pool *pool, uswap_error *err) {
     if (status != 0)
         return status;
     check c = {.pool = pool, .err = err};
-    size_t bytes = ((size_t)pool->frames.fill.places + pool->frames.catch.places) / 8 + 8;
+    size_t bytes = (size_t)pool->frames.arenas[0].places * ARENA_KINDS / 8 + 8;
     c.frames_seen = memory_map(bytes);
     small_lock_acquire(&pool->api_lock); /* no region comes or goes; one checker at a time */
     gate_close(&pool->gate);

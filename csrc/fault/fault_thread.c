@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "fault/fault.h"
 #include "fault/uffd.h"
+#include "reclaim/inactive.h"
 #include "reclaim/page_out.h"
 #include "reclaim/reclaimer.h"
 #include "swap/page_in.h"
@@ -25,6 +26,12 @@
 /* The end of a write wakes this thread (by its own ring, or as freed frames); this is for writes that end badly elsewhere. */
 #define WRITE_WAIT_MS 10
 #define STACK_BYTES ((size_t)256 << 10)
+/* To sleep and be woken takes this thread 20 to 40 us here, so it looks around for that long and a disk's latency before it sleeps;
+ * but only while that has been worth it of late: of the last waits, so many more were short than long. */
+#define SPIN_NS UINT64_C(120000)
+#define SPIN_CREDIT_MAX 16
+#define SPIN_CREDIT_LEAST 8
+#define SPIN_LONG_WAIT_COSTS 4
 
 typedef enum { MADE_FRAMES, MADE_WAIT } made;
 
@@ -51,6 +58,8 @@ static fault_result serve(uswap_pool *pool, page_ref ref, uint64_t since_ns) {
     if (!r)
         return FAULT_GONE;
     fault_result result = fault_serve(&pool->fault_context, r, page_ref_page(ref));
+    if (result == FAULT_NO_FRAME && inactive_drop(pool, pool->options.reclaim_batch_pages) > 0)
+        result = fault_serve(&pool->fault_context, r, page_ref_page(ref));
     if (result == FAULT_GONE)
         uffd_wake(pool->uffd, region_address(r, page_ref_page(ref)), PAGE_BYTES);
     region_put(r);
@@ -195,8 +204,10 @@ static void serve_message(uswap_pool *pool, const struct uffd_msg *message) {
     fault_result result = serve(pool, ref, now);
     if (result == FAULT_DONE)
         STAT_ADD(pool, stall_ns, clock_now_ns() - now);
-    else if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)
+    if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)
         STAT_ADD(pool, parked_faults, 1);
+    if (result == FAULT_NO_FRAME && atomic_load(&pool->writes_in_flight) > 0)
+        STAT_ADD(pool, write_waits, 1);
 }
 
 static void read_messages(uswap_pool *pool) {
@@ -227,6 +238,25 @@ static int turn(uswap_pool *pool) {
     return ctx->io.done ? 0 : timeout_ms; /* the synchronous backend has ended its requests by now */
 }
 
+/* Waits for one of the three, at most timeout_ms (-1: no limit); awake if sleeping has not been worth it. */
+static void wait_ready(fault_thread *self, struct pollfd *ready, int timeout_ms) {
+    uint64_t begin = clock_now_ns(), waited = 0;
+    int found = poll(ready, 3, 0);
+    bool spins = self->may_spin && timeout_ms != 0 && self->spin_credit >= SPIN_CREDIT_LEAST;
+    while (found == 0 && spins && waited < SPIN_NS) {
+        found = poll(ready, 3, 0);
+        waited = clock_now_ns() - begin;
+    }
+    if (found == 0 && timeout_ms != 0) {
+        poll(ready, 3, timeout_ms);
+        waited = clock_now_ns() - begin;
+    }
+    if (waited < SPIN_NS)
+        self->spin_credit = MIN_OF(self->spin_credit + 1, (uint32_t)SPIN_CREDIT_MAX);
+    else
+        self->spin_credit -= MIN_OF(self->spin_credit, (uint32_t)SPIN_LONG_WAIT_COSTS);
+}
+
 static void *run(void *argument) {
     uswap_pool *pool = argument;
     fault_thread *self = &pool->faults;
@@ -235,8 +265,9 @@ static void *run(void *argument) {
                               {.fd = io_poll_fd(&pool->fault_context.io), .events = POLLIN}};
     prctl(PR_SET_NAME, "uswap-fault");
     int timeout_ms = 0;
+    self->may_spin = sysconf(_SC_NPROCESSORS_ONLN) > 1; /* else it would only keep the others from going on */
     while (!atomic_load(&self->stop)) {
-        poll(ready, 3, timeout_ms);
+        wait_ready(self, ready, timeout_ms);
         if (ready[1].revents)
             read_wake(self);
         gate_enter(&pool->gate);

@@ -14,11 +14,14 @@
 
 int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle) {
     *frames = (frame_pool){.budget = budget, .recycle = recycle};
-    int status = arena_init(&frames->fill, 0, places);
-    if (status == 0)
-        status = arena_init(&frames->catch, frames->fill.places, places);
+    frame_id next = 0;
+    int status = 0;
+    for (int i = 0; i < ARENA_KINDS && status == 0; i++) {
+        status = arena_init(&frames->arenas[i], next, places);
+        next += frames->arenas[i].places;
+    }
     if (status == 0 && recycle) {
-        frames->idle_capacity = frames->fill.places + frames->catch.places;
+        frames->idle_capacity = next;
         frames->idle = memory_map((size_t)frames->idle_capacity * sizeof *frames->idle);
         status = frames->idle ? 0 : -ENOMEM;
     }
@@ -26,8 +29,8 @@ int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, b
 }
 
 void frame_pool_fini(frame_pool *frames) {
-    arena_fini(&frames->fill);
-    arena_fini(&frames->catch);
+    for (int i = 0; i < ARENA_KINDS; i++)
+        arena_fini(&frames->arenas[i]);
     memory_unmap(frames->idle, (size_t)frames->idle_capacity * sizeof *frames->idle);
     frames->idle = NULL;
 }
@@ -85,7 +88,7 @@ static void forget_frames(uswap_pool *pool, frame_id first, uint32_t count) {
 }
 
 void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count) {
-    arena_give(arena_has(&pool->frames.fill, first) ? &pool->frames.fill : &pool->frames.catch, first, count);
+    arena_give(frame_arena(&pool->frames, first), first, count);
 }
 
 /* Idle frames exist and are counted; fresh frames need their count. */
@@ -170,14 +173,14 @@ uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose,
         want /= 2; /* fewer will do */
     if (want == 0)
         return 0;
-    uint32_t got = arena_take(&pool->frames.fill, want, first);
+    uint32_t got = arena_take(&pool->frames.arenas[ARENA_FILL], want, first);
     if (got < want)
         frame_uncharge(pool, want - got);
     return got;
 }
 
 uint32_t frame_take_catch(uswap_pool *pool, uint32_t want, frame_id *first) {
-    return arena_take(&pool->frames.catch, want, first);
+    return arena_take(&pool->frames.arenas[ARENA_CATCH], want, first);
 }
 
 static void make_idle(uswap_pool *pool, frame_id first, uint32_t count) {
@@ -203,8 +206,31 @@ void frame_drop(uswap_pool *pool, frame_id first, uint32_t count) {
     frame_uncharge(pool, count);
 }
 
+void frame_run_end(uswap_pool *pool, frame_run *run) {
+    if (run->count > 0)
+        frame_drop(pool, run->first, run->count);
+    run->count = 0;
+}
+
+void frame_run_drop(uswap_pool *pool, frame_run *run, frame_id frame) {
+    if (run->count > 0 && run->first + run->count == frame) {
+        run->count++;
+        return;
+    }
+    frame_run_end(pool, run);
+    *run = (frame_run){.first = frame, .count = 1};
+}
+
+arena *frame_arena(frame_pool *frames, frame_id frame) {
+    for (int i = 0; i < ARENA_KINDS; i++)
+        if (arena_has(&frames->arenas[i], frame))
+            return &frames->arenas[i];
+    return NULL;
+}
+
 void *frame_address(const uswap_pool *pool, frame_id frame) {
-    const arena *a = arena_has(&pool->frames.fill, frame) ? &pool->frames.fill : &pool->frames.catch;
+    /* All arenas have the same number of places. */
+    const arena *a = &pool->frames.arenas[frame / pool->frames.arenas[0].places];
     return arena_address(a, frame);
 }
 

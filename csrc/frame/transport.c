@@ -79,10 +79,17 @@ static out_outcome copy_out_fallback(uswap_pool *pool, unsigned char *address) {
     return outcome;
 }
 
+/* Empty places for a run that leaves; for a whole block those of a block, so that a huge page stays whole. Return: how many. */
+static uint32_t take_places(uswap_pool *pool, const unsigned char *address, size_t pages, frame_id *first) {
+    if (pages == BLOCK_PAGES && (uintptr_t)address % BLOCK_BYTES == 0 && block_take_catch(pool, first))
+        return BLOCK_PAGES;
+    return frame_take_catch(pool, (uint32_t)pages, first);
+}
+
 /* Moves a prefix of the run out. Return: pages decided, at least 1. */
 static size_t move_out(uswap_pool *pool, unsigned char *address, size_t pages, out_outcome *outcome) {
     frame_id first;
-    uint32_t places = frame_take_catch(pool, (uint32_t)pages, &first);
+    uint32_t places = take_places(pool, address, pages, &first);
     if (places == 0) {
         outcome[0] = (out_outcome){.result = OUT_BUSY, .frame = FRAME_NONE};
         return 1;
@@ -173,6 +180,12 @@ int transport_in(uswap_pool *pool, unsigned char *address, frame_id first, uint3
     return status;
 }
 
+int transport_block_in(uswap_pool *pool, unsigned char *address, frame_id first, uint32_t *done) {
+    /* Nothing is mapped there; but an emptied page table would make MOVE split the huge page. */
+    madvise(address, BLOCK_BYTES, MADV_DONTNEED);
+    return transport_in(pool, address, first, BLOCK_PAGES, done);
+}
+
 int transport_back(uswap_pool *pool, unsigned char *address, frame_id frame) {
     uint32_t done;
     int status;
@@ -192,7 +205,7 @@ int transport_copy_in(uswap_pool *pool, unsigned char *address, frame_id frame) 
 int transport_fresh(uswap_pool *pool, unsigned char *address, size_t pages, size_t *done) {
     frame_id first;
     *done = 0;
-    uint32_t places = arena_take(&pool->frames.fill, (uint32_t)pages, &first);
+    uint32_t places = arena_take(&pool->frames.arenas[ARENA_FILL], (uint32_t)pages, &first);
     if (places == 0)
         return -EAGAIN;
     void *memory = frame_address(pool, first);

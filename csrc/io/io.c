@@ -52,6 +52,7 @@ io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap
     request->first = first;
     request->pages = 0;
     request->pieces = 0;
+    request->block = false;
     request->wanted_ns = 0;
     return request;
 }
@@ -81,6 +82,12 @@ bool io_request_add(io_request *request, void *page) {
     request->piece[request->pieces++] = (struct iovec){.iov_base = page, .iov_len = PAGE_BYTES};
     request->pages++;
     return true;
+}
+
+void io_request_fill(io_request *request, void *memory, uint32_t pages) {
+    request->piece[0] = (struct iovec){.iov_base = memory, .iov_len = (size_t)pages << PAGE_SHIFT};
+    request->pieces = 1;
+    request->pages = pages;
 }
 
 void io_request_put(io_queue *queue, io_request *request) {

@@ -102,7 +102,7 @@ static void unmark(uswap_pool *pool, region *r, size_t page, hold_kind kind) {
     uint64_t now = page_load(at);
     if (page_is_held(word) && !page_is_held(now) && page_state_of(now) == PAGE_RESIDENT) {
         page_renew(at); /* an entry of before may still be in the ring */
-        ring_push_page(pool, page_ref_of(r, page), page_generation_of(page_load(at))); /* I10 */
+        ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(at))); /* I10 */
     }
     page_unlock(at);
 }

@@ -6,7 +6,7 @@
  * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Its window doubles each
  * time the prediction comes true, up to the given maximum, and is forgotten when other streams need its place. The first page of
  * each window is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the
- * reader still has this one before him.
+ * reader still has this one before him. Streams whose window is a block or more read whole blocks: each of them is a marker.
  */
 #ifndef USWAP_SWAP_READ_AHEAD_H
 #define USWAP_SWAP_READ_AHEAD_H
@@ -35,12 +35,13 @@ typedef struct {
     int64_t first;
     int64_t stride;
     uint32_t count;
+    bool wide; /* a stream of neighbours at speed: what follows in the same block of addresses is worth reading too */
 } read_ahead_plan;
 
 /* A fault on this page. maximum: largest window in pages (0: off); sequential: the program said so. */
 read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, uint32_t maximum, bool sequential);
 
-/* Only the first done pages of the plan could be asked for. */
-void read_ahead_shorten(read_ahead *ahead, read_ahead_plan plan, uint32_t done);
+/* Fewer pages of the plan could be asked for, or more have been. */
+void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done);
 
 #endif

@@ -60,6 +60,8 @@ class Pool:
         reclaim_batch: pages a fault evicts at once if it must; 1 gives exact first in, first out.
         background: False: no reclaimer at all, faults evict.
         verify: check each page against its checksum when it is read back.
+        write_ahead: the oldest pages, up to an eighth of the limit, are taken out and written before their
+            frames are needed; a touch until then finds them in memory.
         reclaimer: a Python thread steers reclaim; False: the native one does.
         encrypt, name: not there yet.
 
@@ -97,6 +99,7 @@ class Pool:
         reclaim_batch: int | None = None,
         background: bool = True,
         verify: bool = True,
+        write_ahead: bool = True,
         reclaimer: bool = True,
         encrypt: bool = False,
         name: str | None = None,
@@ -117,6 +120,7 @@ class Pool:
             reclaim_batch=reclaim_batch,
             background=background,
             verify=verify,
+            write_ahead=write_ahead,
         )
         raw_options = options.to_core()
         areas = swap_areas(swap)

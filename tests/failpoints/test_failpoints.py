@@ -35,7 +35,15 @@ PASSED_BY = {
     "fault.message", "fault.locked", "fault.park", "page_in.claimed", "page_out.isolated", "page_out.published",
     "page_out.drop", "discard.locked", "region.destroy", "reclaimer.late",
 }  # fmt: skip
-OTHERS = {"page_in.one", "page_in.hash", "page_out.one", "area.fallocate", "area.direct", "fork.child"}
+OTHERS = {
+    "block.populate",
+    "page_in.one",
+    "page_in.hash",
+    "page_out.one",
+    "area.fallocate",
+    "area.direct",
+    "fork.child",
+}
 
 
 def test_every_failpoint_has_a_test() -> None:
