@@ -1,4 +1,4 @@
-"""Write-ahead: the oldest pages are taken out and cleaned before their frames are needed, and come back for nothing."""
+"""Write-ahead: the oldest pages are taken out and cleaned before they must leave; a touch brings them back."""
 
 from _support.workload import PAGE, Pages
 from conftest import PoolFactory
