@@ -32,6 +32,8 @@
 #define SPIN_CREDIT_MAX 16
 #define SPIN_CREDIT_LEAST 8
 #define SPIN_LONG_WAIT_COSTS 4
+/* A look around that takes so long has been interrupted by another thread that wants this processor: it shall have it. */
+#define SPIN_INTERRUPTED_NS UINT64_C(50000)
 
 typedef enum { MADE_FRAMES, MADE_WAIT } made;
 
@@ -238,20 +240,30 @@ static int turn(uswap_pool *pool) {
     return ctx->io.done ? 0 : timeout_ms; /* the synchronous backend has ended its requests by now */
 }
 
+/* Looks around instead of sleeping. Return: what poll found; 0: nothing for too long, or others want the processor. */
+static int spin(fault_thread *self, struct pollfd *ready, uint64_t begin) {
+    int found = 0;
+    for (uint64_t now = begin, last; found == 0 && now - begin < SPIN_NS;) {
+        found = poll(ready, 3, 0);
+        last = now;
+        now = clock_now_ns();
+        if (now - last > SPIN_INTERRUPTED_NS) {
+            self->spin_credit = 0;
+            break;
+        }
+    }
+    return found;
+}
+
 /* Waits for one of the three, at most timeout_ms (-1: no limit); awake if sleeping has not been worth it. */
 static void wait_ready(fault_thread *self, struct pollfd *ready, int timeout_ms) {
-    uint64_t begin = clock_now_ns(), waited = 0;
-    int found = poll(ready, 3, 0);
-    bool spins = self->may_spin && timeout_ms != 0 && self->spin_credit >= SPIN_CREDIT_LEAST;
-    while (found == 0 && spins && waited < SPIN_NS) {
-        found = poll(ready, 3, 0);
-        waited = clock_now_ns() - begin;
-    }
-    if (found == 0 && timeout_ms != 0) {
+    uint64_t begin = clock_now_ns();
+    int found = 0;
+    if (self->may_spin && timeout_ms != 0 && self->spin_credit >= SPIN_CREDIT_LEAST)
+        found = spin(self, ready, begin);
+    if (found == 0)
         poll(ready, 3, timeout_ms);
-        waited = clock_now_ns() - begin;
-    }
-    if (waited < SPIN_NS)
+    if (clock_now_ns() - begin < SPIN_NS)
         self->spin_credit = MIN_OF(self->spin_credit + 1, (uint32_t)SPIN_CREDIT_MAX);
     else
         self->spin_credit -= MIN_OF(self->spin_credit, (uint32_t)SPIN_LONG_WAIT_COSTS);
