@@ -19,9 +19,11 @@
 /* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is compacted. */
 #define RING_ENTRIES_PER_FRAME 2
 #define RING_ENTRIES_LEAST 4096
-/* How long a lowered limit waits for pages that the kernel or a reader has in its hands. */
-#define SET_LIMIT_TRIES 2000
+/* A lowered limit evicts so many pages at a time, and then looks what is left to do: others evict as well. */
+#define SET_LIMIT_STEP_PAGES UINT64_C(1024)
+/* Pages that the kernel has pinned come free without a sign: they are looked for that often, and for so long without any success. */
 #define SET_LIMIT_PAUSE_NS UINT64_C(1000000)
+#define SET_LIMIT_PATIENCE_NS UINT64_C(2000000000)
 
 /* ---- entry and exit of API functions ---- */
 
@@ -311,21 +313,41 @@ static uint64_t frames_over(uswap_pool *pool, uint64_t below) {
     return used > limit ? used - limit : 0;
 }
 
-/* Until the reserve is free again as well, or the next loan from it would go over the new limit; but loans that are out at the
- * moment are no reason to refuse it. Return: whether the limit holds now. */
+/* Idle frames first: they cost nothing. Return: frames that came free. */
+static uint64_t shrink_step(context *ctx) {
+    uswap_pool *pool = ctx->pool;
+    gate_enter(&pool->gate);
+    uint64_t freed = frame_pool_retire(pool, frames_over(pool, RESERVE_FRAMES));
+    if (freed == 0)
+        freed = page_out_oldest(ctx, MIN_OF(frames_over(pool, RESERVE_FRAMES), SET_LIMIT_STEP_PAGES));
+    context_drain(ctx);
+    gate_leave(&pool->gate);
+    return freed;
+}
+
+/* Nothing could be evicted: what is left is in the hands of others, who signal when they give it back, or of the kernel. */
+static void await_shrinking(uswap_pool *pool) {
+    atomic_fetch_add(&pool->frame_waiters, 1);
+    uint32_t seen = event_count(&pool->frames_freed);
+    if (atomic_load(
+            &pool->frames.unmet)) /* looked at after frame_waiters was raised: frames freed since then are signalled */
+        event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
+    atomic_fetch_sub(&pool->frame_waiters, 1);
+}
+
+/* Evicts until the limit has been met once, with the reserve free (note_met in frame_pool.c says why once is enough).
+ * Return: whether the limit holds now. */
 static bool evict_to_limit(uswap_pool *pool) {
     context *ctx = context_borrow(pool);
-    for (int tries = 0; frames_over(pool, RESERVE_FRAMES) > 0 && tries < SET_LIMIT_TRIES; tries++) {
-        gate_enter(&pool->gate);
-        uint64_t freed = page_out_oldest(ctx, frames_over(pool, RESERVE_FRAMES));
-        context_drain(ctx);
-        gate_leave(&pool->gate);
-        if (freed == 0 && frames_over(pool, RESERVE_FRAMES) > 0) {
-            uint32_t seen = event_count(&pool->frames_freed);
-            atomic_fetch_add(&pool->frame_waiters, 1);
-            event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
-            atomic_fetch_sub(&pool->frame_waiters, 1);
-        }
+    uint64_t success_ns = clock_now_ns();
+    while (atomic_load(&pool->frames.unmet)) {
+        uint64_t over = frames_over(pool, 0), freed = shrink_step(ctx), now = clock_now_ns();
+        if (freed > 0 || frames_over(pool, 0) < over)
+            success_ns = now;
+        else if (now - success_ns > SET_LIMIT_PATIENCE_NS)
+            break;
+        else
+            await_shrinking(pool);
     }
     context_return(ctx);
     return frames_over(pool, 0) == 0;
@@ -350,7 +372,7 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     }
     frame_pool_set_limit(&pool->frames, after, pool->options.background);
     pool->options.limit_bytes = limit_bytes;
-    if (frames_over(pool, RESERVE_FRAMES) > 0 && !evict_to_limit(pool)) {
+    if (!evict_to_limit(pool)) {
         frame_pool_set_limit(&pool->frames, before, pool->options.background);
         pool->options.limit_bytes = before << PAGE_SHIFT;
         return error_set(

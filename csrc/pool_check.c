@@ -75,8 +75,11 @@ static void check_page(check *c, const region *r, size_t page) {
         check_entry(c, r, page, word);
     if (state != PAGE_RESIDENT && !atomic_load(&r->quiesced))
         check_mapped(c, r, page);
-    if (state == PAGE_RESIDENT && !page_is_held(word) && !(c->in_ring[page / 8] >> (page % 8) & 1))
-        fail(c, "I10", "page %llu of '%s' is resident, but the reclaim ring has forgotten it", (ull)page, r->name);
+    bool cached = state == PAGE_SWAPPED && !c->failed &&
+                  slot_state_of(swap_cache_load(c->pool, page_entry_of(word))) == CACHE_CLEAN;
+    if ((state == PAGE_RESIDENT || cached) && !page_is_held(word) && !(c->in_ring[page / 8] >> (page % 8) & 1))
+        fail(c, "I10", "page %llu of '%s' is %s, but the reclaim ring has forgotten it", (ull)page, r->name,
+             cached ? "in the swap cache" : "resident");
 }
 
 /* Which pages of the region have a ring entry of their present stay. */

@@ -35,11 +35,21 @@ void frame_pool_fini(frame_pool *frames) {
     frames->idle = NULL;
 }
 
+/* So many frames are used now. Once they have been within the limit, with the reserve free, no charge takes them beyond but the loans
+ * of the reserve, which end by themselves: whoever lowers the limit need not wait for a moment without loans. */
+static void note_met(frame_pool *frames, uint64_t used) {
+    if (unlikely(atomic_load(&frames->unmet)) && used + RESERVE_FRAMES <= atomic_load(&frames->budget->limit_frames))
+        atomic_store(&frames->unmet, 0);
+}
+
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks) {
     uint64_t low = MIN_OF(limit_frames / LOW_SHARE, (uint64_t)LOW_FRAMES_MAX);
     atomic_store(&frames->low_frames, watermarks ? low : 0);
     atomic_store(&frames->high_frames, watermarks ? 2 * low : 0);
     atomic_store(&frames->budget->limit_frames, limit_frames);
+    /* Sequentially consistent with note_met: frames that come free from here on see that the limit is not met, or we see them gone. */
+    atomic_store(&frames->unmet, 1);
+    note_met(frames, atomic_load(&frames->budget->used_frames));
 }
 
 uint64_t frame_pool_free(const frame_pool *frames) {
@@ -92,13 +102,15 @@ void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count) {
 }
 
 /* Idle frames exist and are counted; fresh frames need their count. */
-static void retire_idle(uswap_pool *pool, uint64_t n) {
+uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n) {
     frame_id frame;
-    while (n-- > 0 && pop_idle(&pool->frames, &frame)) {
+    uint64_t retired = 0;
+    for (; retired < n && pop_idle(&pool->frames, &frame); retired++) {
         forget_frames(pool, frame, 1);
         frame_give_places(pool, frame, 1);
-        atomic_fetch_sub_explicit(&pool->frames.budget->used_frames, 1, memory_order_relaxed);
+        note_met(&pool->frames, atomic_fetch_sub(&pool->frames.budget->used_frames, 1) - 1);
     }
+    return retired;
 }
 
 static bool try_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
@@ -135,7 +147,7 @@ static bool charge_anyway(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
 bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
     bool charged = try_charge(pool, n, purpose);
     if (!charged && pool->frames.recycle) {
-        retire_idle(pool, n);
+        frame_pool_retire(pool, n);
         charged = try_charge(pool, n, purpose);
     }
     if (!charged)
@@ -163,6 +175,7 @@ static void tell_waiters(uswap_pool *pool) {
 void frame_uncharge(uswap_pool *pool, uint64_t n) {
     uint64_t before = atomic_fetch_sub(&pool->frames.budget->used_frames, n);
     INVARIANT(I1, before >= n);
+    note_met(&pool->frames, before - n);
     tell_waiters(pool);
 }
 

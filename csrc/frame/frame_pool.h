@@ -40,6 +40,7 @@ typedef struct {
     bool recycle;
     _Atomic uint64_t low_frames; /* watermarks of free frames */
     _Atomic uint64_t high_frames;
+    _Atomic uint32_t unmet;      /* 1: since the limit was set, used frames have not been within it, the reserve free */
     _Atomic uint32_t over_grant; /* charges of FRAME_FAULT that may go over the limit (I9) */
     small_lock idle_lock;
     frame_id *idle;      /* i: stack of populated frames (recycle) */
@@ -51,6 +52,8 @@ typedef struct {
 int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle);
 void frame_pool_fini(frame_pool *frames);
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks);
+/* Gives up to n idle frames back to the kernel (recycle). Return: how many. */
+uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n);
 
 /* Counts n frames. Return: false and nothing counted if there are not that many. */
 bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose);
