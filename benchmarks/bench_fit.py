@@ -88,6 +88,11 @@ def age(memory: Any, pool: uswap.Pool, seconds: float, seed: int) -> int:
     return int(pool.stats().pages_in - before)
 
 
+def share_of_followers(frames: Any) -> float | None:
+    """Of these frame numbers, those that follow the one before; None if they are hidden (all 0)."""
+    return float((np.diff(frames.astype("i8")) == 1).mean()) if frames.any() else None
+
+
 def contiguous_share(memory: Any) -> float | None:
     """Of all pages, those whose frame lies just behind that of the page before: near 1 as the kernel hands out
     memory, near 0 when frames have been shuffled. None: not for this user to see."""
@@ -97,8 +102,7 @@ def contiguous_share(memory: Any) -> float | None:
             entries = np.frombuffer(file.read(memory.nbytes // PAGE * 8), dtype="u8")
     except OSError:
         return None
-    frames = entries & np.uint64((1 << 55) - 1)
-    return float((np.diff(frames) == 1).mean()) if frames.any() else None
+    return share_of_followers(entries & np.uint64((1 << 55) - 1))
 
 
 @contextlib.contextmanager
@@ -277,8 +281,8 @@ def print_table(rows: list[dict[str, Any]], sides: list[Side]) -> None:
     for what in ("faults", "core_switches"):
         counts = "".join(f"{side.counts.get(what, 0) if side.pool else '-':>14}" for side in others)
         print(f"{what:20s}{counts}")
-    shares = "".join(f"{'-' if side.contiguous is None else f'{side.contiguous:.2f}':>14}" for side in others)
-    print(f"{'contiguous':20s}{shares}")
+    shares = {side.name: "-" if side.contiguous is None else f"{side.contiguous:.2f}" for side in sides}
+    print(f"{'contiguous':10s}{shares[_REFERENCE]:>10s}" + "".join(f"{shares[side.name]:>14s}" for side in others))
     print("\nSpeed over that of plain memory of 4 KiB pages: 1 is the same, above 1 is faster.")
 
 

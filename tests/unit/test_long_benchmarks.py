@@ -36,20 +36,13 @@ def test_a_speed_is_compared_within_its_round() -> None:
     assert bench_fit.paired_ratio([1.0, 3.0, 1.0], [2.0, 6.0, 2.0]) == 0.5
 
 
-def test_frames_that_follow_each_other_are_told_from_shuffled_ones() -> None:
-    import mmap
-
+def test_frames_that_follow_each_other_are_counted() -> None:
     import bench_fit
+    import numpy as np
 
-    ordered = bench_fit.plain(16 * MIB, mmap.MADV_NOHUGEPAGE)
-    ordered[:] = 1
-    shuffled = bench_fit.plain(16 * MIB, mmap.MADV_NOHUGEPAGE)
-    bench_fit.touch_at_random(shuffled, 1)
-    shares = bench_fit.contiguous_share(ordered), bench_fit.contiguous_share(shuffled)
-    if None in shares:
-        assert shares == (None, None)
-    else:
-        assert shares[0] > 0.5 > shares[1]
+    assert bench_fit.share_of_followers(np.array([5, 6, 7, 20, 21], dtype="u8")) == 0.75
+    assert bench_fit.share_of_followers(np.array([7, 6, 5], dtype="u8")) == 0.0
+    assert bench_fit.share_of_followers(np.zeros(4, dtype="u8")) is None
 
 
 def test_every_kernel_gives_the_same_result_wherever_its_memory_lies() -> None:
