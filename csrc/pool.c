@@ -372,7 +372,7 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     }
     frame_pool_set_limit(&pool->frames, after, pool->options.background);
     pool->options.limit_bytes = limit_bytes;
-    if (!evict_to_limit(pool)) {
+    if (atomic_load(&pool->frames.unmet) && !evict_to_limit(pool)) {
         frame_pool_set_limit(&pool->frames, before, pool->options.background);
         pool->options.limit_bytes = before << PAGE_SHIFT;
         return error_set(
