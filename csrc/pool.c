@@ -329,8 +329,8 @@ static uint64_t shrink_step(context *ctx) {
 static void await_shrinking(uswap_pool *pool) {
     atomic_fetch_add(&pool->frame_waiters, 1);
     uint32_t seen = event_count(&pool->frames_freed);
-    if (atomic_load(
-            &pool->frames.unmet)) /* looked at after frame_waiters was raised: frames freed since then are signalled */
+    /* Looked at after frame_waiters was raised: frames freed since then are signalled. */
+    if (atomic_load(&pool->frames.unmet))
         event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
     atomic_fetch_sub(&pool->frame_waiters, 1);
 }

@@ -78,13 +78,12 @@ static void check_page(check *c, const region *r, size_t page) {
     bool cached = state == PAGE_SWAPPED && !c->failed &&
                   slot_state_of(swap_cache_load(c->pool, page_entry_of(word))) == CACHE_CLEAN;
     if ((state == PAGE_RESIDENT || cached) && !page_is_held(word) && !(c->in_ring[page / 8] >> (page % 8) & 1))
-        fail(c, "I10", "page %llu of '%s' is %s, but the reclaim ring has forgotten it", (ull)page, r->name,
+        fail(c, "I10", "page %llu of '%s' is %s, but the reclaim rings have forgotten it", (ull)page, r->name,
              cached ? "in the swap cache" : "resident");
 }
 
-/* Which pages of the region have a ring entry of their present stay. */
-static void mark_ring(check *c, const region *r) {
-    const reclaim_ring *ring = &c->pool->ring;
+/* Which pages of the region have an entry of their present stay in this ring. */
+static void mark_ring(check *c, const region *r, const reclaim_ring *ring) {
     for (uint64_t i = ring->head; i != ring->tail; i++) {
         ring_entry entry = ring->entries[i % ring->capacity];
         size_t page = page_ref_page(entry.page);
@@ -102,7 +101,8 @@ static void check_region(check *c, const region *r) {
         fail(c, "check", "there is no memory for the check itself");
         return;
     }
-    mark_ring(c, r);
+    mark_ring(c, r, &c->pool->ring);
+    mark_ring(c, r, &c->pool->inactive);
     for (size_t page = 0; page < r->object.pages && !c->failed; page++) {
         if (page % PAGE_WORDS_PER_CHUNK == 0 && !atomic_load(&r->object.touched[page / PAGE_WORDS_PER_CHUNK])) {
             page += PAGE_WORDS_PER_CHUNK - 1;
