@@ -11,6 +11,7 @@
 #include "reclaim/ring.h"
 #include "region/region.h"
 #include "shared/segment.h"
+#include "swap/cluster_ahead.h"
 #include "swap/swap_area.h"
 
 #include <pthread.h>
@@ -118,8 +119,9 @@ struct uswap_pool {
     _Atomic uint32_t area_count;
     _Atomic uint64_t reserved_slots;
     region_table regions;
-    reclaim_ring ring;       /* pages with frames, oldest first */
-    reclaim_ring inactive;   /* those of them that have been taken out ahead of need */
+    reclaim_ring ring;     /* pages with frames, oldest first */
+    reclaim_ring inactive; /* those of them that have been taken out ahead of need */
+    cluster_ahead cluster_ahead;
     block_read *block_reads; /* by block_index */
     pool_counters counters;
     fault_thread faults;

@@ -5,13 +5,34 @@
 #include <errno.h>
 #include <unistd.h>
 
+#define REQUESTS_BYTES (sizeof(io_request) * IO_REQUESTS)
+#define PIECES_BYTES (sizeof(struct iovec) * IO_PIECES_MAX * IO_REQUESTS)
+
+static void free_requests(io_queue *queue) {
+    memory_unmap(queue->requests, REQUESTS_BYTES);
+    memory_unmap(queue->pieces, PIECES_BYTES);
+    queue->requests = NULL;
+    queue->pieces = NULL;
+}
+
+static bool make_requests(io_queue *queue) {
+    queue->requests = memory_map(REQUESTS_BYTES);
+    queue->pieces = memory_map(PIECES_BYTES);
+    if (!queue->requests || !queue->pieces) {
+        free_requests(queue);
+        return false;
+    }
+    for (int i = IO_REQUESTS - 1; i >= 0; i--) {
+        queue->requests[i].piece = queue->pieces + i * IO_PIECES_MAX;
+        io_request_put(queue, &queue->requests[i]);
+    }
+    return true;
+}
+
 int io_queue_init(io_queue *queue, uswap_io_kind kind) {
     *queue = (io_queue){.backend = &io_backend_sync};
-    queue->requests = memory_map(sizeof(io_request) * IO_REQUESTS);
-    if (!queue->requests)
+    if (!make_requests(queue))
         return -ENOMEM;
-    for (int i = IO_REQUESTS - 1; i >= 0; i--)
-        io_request_put(queue, &queue->requests[i]);
     int status = 0;
 #ifdef USWAP_HAVE_URING
     if (kind != USWAP_IO_SYNC) {
@@ -25,8 +46,7 @@ int io_queue_init(io_queue *queue, uswap_io_kind kind) {
         status = -ENOSYS;
 #endif
     if (kind == USWAP_IO_URING) {
-        memory_unmap(queue->requests, sizeof(io_request) * IO_REQUESTS);
-        queue->requests = NULL;
+        free_requests(queue);
         return status;
     }
     queue->backend = &io_backend_sync;
@@ -37,8 +57,7 @@ void io_queue_fini(io_queue *queue) {
     if (!queue->requests)
         return;
     queue->backend->fini(queue);
-    memory_unmap(queue->requests, sizeof(io_request) * IO_REQUESTS);
-    queue->requests = NULL;
+    free_requests(queue);
 }
 
 io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap_entry first) {

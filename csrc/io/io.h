@@ -30,10 +30,10 @@ typedef struct io_request {
     swap_entry first; /* pages slots from here */
     uint32_t pages;
     uint32_t pieces;
-    bool block;         /* a read into a block (swap/page_in_block.c) */
-    int64_t result;     /* bytes, or -errno */
-    uint64_t wanted_ns; /* when the first fault on one of its pages came; 0: none has */
-    struct iovec piece[IO_PIECES_MAX];
+    bool block;          /* a read into a block (swap/page_in_block.c) */
+    int64_t result;      /* bytes, or -errno */
+    uint64_t wanted_ns;  /* when the first fault on one of its pages came; 0: none has */
+    struct iovec *piece; /* [IO_PIECES_MAX] */
 } io_request;
 
 typedef struct io_queue io_queue;
@@ -55,7 +55,8 @@ typedef struct {
 
 struct io_queue {
     const io_backend *backend;
-    io_request *requests;
+    io_request *requests; /* [IO_REQUESTS], small: io_request_of looks through them */
+    struct iovec *pieces;
     io_request *free;
     io_request *done;
     io_request *done_last;

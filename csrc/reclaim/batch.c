@@ -3,14 +3,16 @@
 #include "swap/swap_cache.h"
 
 /* A page in the swap cache whose turn has come: its frame is dropped. Context: page locked. */
-static bool drop_cached(batch *b, swap_entry entry) {
+static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
     uswap_pool *pool = b->ctx->pool;
     frame_id frame;
     uint64_t flags;
     if (!swap_cache_take(pool, entry, CACHE_CLEAN, &frame, &flags))
         return false;
-    if (flags & SLOT_AHEAD)
+    if (flags & SLOT_AHEAD) {
         STAT_ADD(pool, read_ahead_waste, 1);
+        read_ahead_wasted(&r->ahead, page);
+    }
     frame_run_drop(pool, &b->dropped, frame);
     return true;
 }
@@ -37,7 +39,7 @@ choice batch_choose(batch *b, page_ref ref, int64_t generation, bool wait) {
             return CHOICE_VICTIM;
         }
         made = CHOICE_STALE;
-        if (current && page_state_of(word) == PAGE_SWAPPED && drop_cached(b, page_entry_of(word)))
+        if (current && page_state_of(word) == PAGE_SWAPPED && drop_cached(b, r, page, page_entry_of(word)))
             made = CHOICE_DROPPED;
         page_unlock(at);
     }

@@ -4,6 +4,7 @@
 #include "fault/poison.h"
 #include "fault/uffd.h"
 #include "frame/transport.h"
+#include "swap/cluster_ahead.h"
 #include "swap/page_in_block.h"
 #include "swap/read_ahead.h"
 #include "swap/swap_cache.h"
@@ -54,7 +55,8 @@ int page_in_start(context *ctx, swap_entry entry) {
     /* The page lock excludes every other reader of this slot. */
     bool claimed = swap_cache_claim_read(pool, entry, frame, SLOT_WANTED);
     INVARIANT(I7, claimed);
-    page_in_wanted(ctx, entry);
+    if (ctx->reading->wanted_ns == 0)
+        ctx->reading->wanted_ns = clock_now_ns();
     FAILPOINT(page_in_claimed);
     return 0;
 }
@@ -176,6 +178,30 @@ static read_ahead_plan in_blocks(const region *r, read_ahead_plan plan) {
     return plan;
 }
 
+/* Reads what lies around the slot, whosever it is. One page is left in the cache, so that hits and waste can be told. */
+static void read_group(context *ctx, swap_entry entry) {
+    uswap_pool *pool = ctx->pool;
+    window_frames run = {0};
+    swap_entry first = {entry.value - entry.value % GROUP_SLOTS};
+    bool go_on = true;
+    for (uint32_t i = 0; i < GROUP_SLOTS && go_on; i++) {
+        swap_entry at = swap_entry_after(first, i);
+        uint64_t word = swap_cache_load(pool, at);
+        if (slot_count_of(word) == 0 || slot_state_of(word) != CACHE_NONE)
+            continue;
+        page_ref owner = swap_map_owner(pool, at);
+        region *r = region_get_by_ref(&pool->regions, owner);
+        if (!r)
+            continue;
+        uint64_t flags = SLOT_AHEAD | (i == GROUP_SLOTS - 1 ? SLOT_MARKER : 0);
+        if (page_ref_page(owner) < r->object.pages)
+            go_on = read_ahead_page(ctx, r, page_ref_page(owner), &run, GROUP_SLOTS - i, flags);
+        region_put(r);
+    }
+    if (run.left > 0)
+        frame_drop(pool, run.next, run.left);
+}
+
 void page_in_ahead(context *ctx, region *r, size_t page) {
     uswap_pool *pool = ctx->pool;
     uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
@@ -184,6 +210,10 @@ void page_in_ahead(context *ctx, region *r, size_t page) {
     if (advice == USWAP_ADVICE_RANDOM)
         return;
     read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, advice == USWAP_ADVICE_SEQUENTIAL);
+    swap_entry entry = page_entry_of(page_load(&r->object.words[page]));
+    if (!plan.stream && maximum >= GROUP_SLOTS && !swap_entry_is_none(entry) &&
+        cluster_ahead_fault(&pool->cluster_ahead, entry))
+        read_group(ctx, entry);
     if (plan.count == 0)
         return;
     uint32_t done = page_in_window(ctx, r, plan.first, plan.stride, in_blocks(r, plan).count, true);

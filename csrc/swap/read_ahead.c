@@ -97,6 +97,19 @@ static read_ahead_plan confirm(read_ahead_stream *s, int64_t page, uint32_t maxi
     return plan_of(s, s->window);
 }
 
+void read_ahead_wasted(read_ahead *ahead, size_t page_number) {
+    int64_t page = (int64_t)page_number;
+    small_lock_acquire(&ahead->lock);
+    for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
+        read_ahead_stream *s = &ahead->stream[i];
+        if (s->used == 0 || s->window == 0 || !continues(s, page) || s->shrunk == s->next)
+            continue;
+        s->window = MAX_OF(s->window / 2, WINDOW_FIRST);
+        s->shrunk = s->next;
+    }
+    small_lock_release(&ahead->lock);
+}
+
 void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
     small_lock_acquire(&ahead->lock);
     for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
@@ -124,6 +137,7 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t
     }
     if (s)
         s->used = ahead->clock;
+    plan.stream = s && s->window > 0;
     small_lock_release(&ahead->lock);
     return plan;
 }
