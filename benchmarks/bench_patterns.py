@@ -13,11 +13,13 @@ import contextlib
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import harness
 import kernel_swap
+import table
 import worker
 
 from uswap._filesystem import free_bytes, is_memory_backed
@@ -26,6 +28,16 @@ from uswap._sizes import format_size, parse_size
 _QUICK = {"size": "256MiB", "limit": "64MiB", "repeats": 1, "seconds": 2.0}
 _QUICK_PATTERNS = "fill,seq_read,seq_write,rand_read,rand_write"
 _MARGIN_BYTES = 64 << 20
+_IDLE_SECONDS = 3
+
+# Further sides of ours: the same region with other options of the pool.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "recycle": {"recycle": True},
+    "inline": {"faults": "inline"},
+    "no_write_ahead": {"write_ahead": False},
+    "copy": {"transport": "copy"},
+    "sync": {"io": "sync"},
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,9 +45,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", help="of the region (default: 1GiB)")
     parser.add_argument("--limit", help="of the pool and of the cgroup (default: 256MiB)")
-    parser.add_argument("--repeats", type=int, help="default: 3")
+    parser.add_argument("--repeats", type=int, help="default: 5")
     parser.add_argument("--seconds", type=float, help="at most, for a pattern of single pages (default: 4)")
     parser.add_argument("--sides", default="uswap,kernel,memmap", help="default: %(default)s")
+    parser.add_argument("--variants", default="", help=f"more sides of ours: {','.join(VARIANTS)}")
     parser.add_argument("--patterns", help=f"default: {','.join(worker.PATTERNS)}")
     parser.add_argument("--dir", default="/var/tmp", type=Path, help="on the disk to use (default: %(default)s)")
     parser.add_argument("--pool", action="append", default=[], metavar="OPTION=VALUE", help="Pool(OPTION=VALUE)")
@@ -43,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-fio", action="store_true", help="leave out the disk's own figures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every repeat there")
     options = parser.parse_args()
-    defaults = _QUICK if options.quick else {"size": "1GiB", "limit": "256MiB", "repeats": 3, "seconds": 4.0}
+    defaults = _QUICK if options.quick else {"size": "1GiB", "limit": "256MiB", "repeats": 5, "seconds": 4.0}
     for name, value in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -61,6 +74,7 @@ def _check(options: argparse.Namespace) -> None:
     options.limit = parse_size(options.limit, "--limit")
     options.patterns = _names(options.patterns, worker.PATTERNS, "--patterns")
     options.sides = _names(options.sides, worker.SIDES, "--sides")
+    options.sides += _names(options.variants, VARIANTS, "--variants")
     options.pool = dict(_pool_option(text) for text in options.pool)
     if options.repeats < 1 or options.size < options.limit:
         raise ValueError("at least one repeat, and a region no smaller than the limit")
@@ -94,8 +108,9 @@ def run_side(
     side: str, repeat: int, options: argparse.Namespace, library: str, file: Path | None
 ) -> list[dict[str, Any]]:
     """One repeat of one side, in a process of its own; => the figures of its patterns."""
+    ours = side == "uswap" or side in VARIANTS
     job = harness.Job(
-        side=side,
+        side="uswap" if ours else side,
         patterns=options.patterns,
         size_bytes=options.size,
         limit_bytes=options.limit,
@@ -103,20 +118,22 @@ def run_side(
         seconds=options.seconds,
         seed=repeat,
         library=library,
-        pool_options=options.pool,
+        pool_options=options.pool | VARIANTS.get(side, {}),
     )
 
     def progress(result: dict[str, Any]) -> None:
         unit = worker.PATTERNS[result["pattern"]][1]
         value = result["mb_per_second"] if unit == "MB/s" else result["us_per_access"]
-        print(f"  {repeat + 1}/{options.repeats} {side:7s} {result['pattern']:12s} {value:9.1f} {unit}", flush=True)
+        print(
+            f"  {repeat + 1}/{options.repeats} {side:14s} {result['pattern']:12s} {value:9.1f} {unit}", flush=True
+        )
 
     kernel_swap.drop_caches()
     with contextlib.ExitStack() as stack:
         fields = vars(job).copy()
         if side == "kernel":
             stack.enter_context(kernel_swap.swap_file(options.dir, options.size + _MARGIN_BYTES))
-        if side != "uswap":
+        if not ours:
             fields["cgroup_procs"] = str(stack.enter_context(kernel_swap.MemoryCgroup(options.limit)).procs)
         if side == "memmap":
             fields["file"] = str(file)
@@ -126,7 +143,7 @@ def run_side(
 def run_all(options: argparse.Namespace, report: dict[str, Any]) -> None:
     """Fills report["runs"], ["disk"] and ["unavailable"]."""
     reason = kernel_swap.unavailable_reason()
-    sides = [side for side in options.sides if side == "uswap" or reason is None]
+    sides = [side for side in options.sides if side not in ("kernel", "memmap") or reason is None]
     for side in options.sides:
         if side not in sides:
             print(f"{side}: left out: {reason}")
@@ -137,8 +154,7 @@ def run_all(options: argparse.Namespace, report: dict[str, Any]) -> None:
         if "memmap" in sides or not options.no_fio:
             file = stack.enter_context(written_file(options.dir, options.size))
             kernel_swap.drop_caches()
-        if file is not None and not options.no_fio:
-            report["disk"] = harness.fio_figures(file)
+        report["idle_cpu"] = idle_cpu()
         for repeat in range(options.repeats):
             # Each side is first as often as any other.
             turn = repeat % max(len(sides), 1)
@@ -151,6 +167,17 @@ def run_all(options: argparse.Namespace, report: dict[str, Any]) -> None:
                     sides = [other for other in sides if other != side]
                     continue
                 report["runs"] += [{"side": side, "repeat": repeat} | result for result in results]
+            if file is not None and not options.no_fio:
+                report["disk_runs"].append(harness.fio_figures(file))
+        for job in report["disk_runs"][0] if report["disk_runs"] else {}:
+            report["disk"][job] = harness.median([run[job] for run in report["disk_runs"] if job in run])
+
+
+def idle_cpu() -> float:
+    """CPU seconds a second that the machine uses while nothing of ours runs."""
+    before = worker.cpu_seconds()["machine"]
+    time.sleep(_IDLE_SECONDS)
+    return (worker.cpu_seconds()["machine"] - before) / _IDLE_SECONDS
 
 
 @contextlib.contextmanager
@@ -164,50 +191,6 @@ def written_file(folder: Path, size: int) -> Any:
         yield path
 
 
-# ---- reporting ---------------------------------------------------------------------------------------------
-
-
-def summarize(report: dict[str, Any], patterns: list[str], sides: list[str]) -> list[dict[str, Any]]:
-    """Per pattern: the median of each side in the pattern's unit, and uswap's throughput over each other's."""
-    rows = []
-    for pattern in patterns:
-        unit = worker.PATTERNS[pattern][1]
-        name = "mb_per_second" if unit == "MB/s" else "us_per_access"
-        medians: dict[str, float] = {}
-        for side in sides:
-            values = [run[name] for run in report["runs"] if (run["side"], run["pattern"]) == (side, pattern)]
-            if (value := harness.median(values)) is not None:
-                medians[side] = value
-        ratios = {
-            side: medians["uswap"] / value if unit == "MB/s" else value / medians["uswap"]
-            for side, value in medians.items()
-            if side != "uswap" and "uswap" in medians
-        }
-        rows.append({"pattern": pattern, "unit": unit, "median": medians, "uswap_over": ratios})
-    return rows
-
-
-def print_table(rows: list[dict[str, Any]], sides: list[str], disk: dict[str, float]) -> None:
-    """The summary, and the disk's own figures."""
-    others = [side for side in sides if side != "uswap"]
-    header = f"{'pattern':12s} {'unit':8s}" + "".join(f"{side:>10s}" for side in sides)
-    print("\n" + header + "".join(f"{'uswap/' + side:>14s}" for side in others))
-    for row in rows:
-        values = "".join(_cell(row["median"].get(side), 10, 1) for side in sides)
-        ratios = "".join(_cell(row["uswap_over"].get(side), 14, 2) for side in others)
-        print(f"{row['pattern']:12s} {row['unit']:8s}{values}{ratios}")
-    print("\nThe ratios are of throughput: above 1, uswap is faster.")
-    if disk:
-        print(
-            "The disk itself (fio, O_DIRECT): "
-            + ", ".join(f"{job} {value:.0f} MB/s" for job, value in disk.items())
-        )
-
-
-def _cell(value: float | None, width: int, decimals: int) -> str:
-    return f"{'-':>{width}s}" if value is None else f"{value:{width}.{decimals}f}"
-
-
 def main() -> int:
     """=> 0; 1 if a side failed or found wrong contents."""
     options = parse_arguments()
@@ -219,6 +202,7 @@ def main() -> int:
         "arguments": {name: value if name == "pool" else str(value) for name, value in vars(options).items()},
         "unavailable": {},
         "disk": {},
+        "disk_runs": [],
         "runs": [],
     }
     print(f"region {format_size(options.size)}, limit {format_size(options.limit)}, {options.repeats} repeats")
@@ -231,9 +215,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nbench_patterns: interrupted; the table has what was measured", file=sys.stderr)
         status = 128 + signal.SIGINT
-    report["summary"] = summarize(report, options.patterns, options.sides)
+    report["summary"] = table.summarize(report, options.patterns, options.sides)
     if report["runs"]:
-        print_table(report["summary"], options.sides, report["disk"])
+        table.print_table(report["summary"], options.sides, report["disk"])
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -18,14 +18,17 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 _WORKER_SECONDS = 3600
-_FIO_SECONDS = 4
+_FIO_SECONDS = 2
 
 # name -> fio's arguments; each on a file written in full before
 FIO_JOBS = {
     "read_1MiB_depth8": ["--rw=read", "--bs=1M", "--iodepth=8"],
     "read_256KiB_depth6": ["--rw=read", "--bs=256k", "--iodepth=6"],
     "write_1MiB_depth8": ["--rw=write", "--bs=1M", "--iodepth=8"],
+    "write_256KiB_depth8": ["--rw=write", "--bs=256k", "--iodepth=8"],
+    "mixed_256KiB_depth8": ["--rw=rw", "--bs=256k", "--iodepth=8"],
     "randread_4KiB_depth1": ["--rw=randread", "--bs=4k", "--iodepth=1"],
+    "randread_4KiB_depth8": ["--rw=randread", "--bs=4k", "--iodepth=8"],
     "randread_4KiB_depth32": ["--rw=randread", "--bs=4k", "--iodepth=32"],
 }
 
@@ -65,7 +68,7 @@ def native_library() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="uswap-bench-build-") as folder:
         target = os.path.join(folder, "workload.so")
         command = [*os.environ.get("CC", "cc").split(), "-O2", "-shared", "-fPIC", str(HERE / "workload.c"), "-o"]
-        subprocess.run([*command, target], check=True)
+        subprocess.run([*command, target, "-lm", "-lpthread"], check=True)
         yield target
 
 

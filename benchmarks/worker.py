@@ -21,6 +21,8 @@ from typing import Any
 
 PAGE = 4096
 STRIDE_PAGES = 16
+THREADS = 8
+ZIPF_EXPONENT = 0.99
 _PR_SET_PDEATHSIG = 1
 
 
@@ -107,6 +109,25 @@ class Memory:
         wrong = self._call("sweep_check", u64(half), u64(self.pages - half), *contents)
         return wrong + self._call("sweep_check", u64(0), u64(half), *contents)
 
+    def rand_rmw(self) -> int:
+        """Reads a word of random pages and writes it."""
+        total = u64(0)
+        return self._call(
+            "touch_add_random", u64(self.pages), self._seed, u64(self.pages // 2), self._budget, ctypes.byref(total)
+        )
+
+    def rand_read_8(self) -> int:
+        """Reads a word of random pages in 8 threads."""
+        count, total = u64(self.pages), u64(0)
+        arguments = u64(self.pages), u64(THREADS), self._seed, count, self._budget, ctypes.byref(total)
+        return self._call("touch_read_threads", *arguments)
+
+    def zipf_read(self) -> int:
+        """Reads a word of pages with Zipf's popularity, exponent 0.99, popular pages scattered."""
+        count, total, exponent = u64(2 * self.pages), u64(0), ctypes.c_double(ZIPF_EXPONENT)
+        arguments = u64(self.pages), exponent, self._seed, count, self._budget, ctypes.byref(total)
+        return self._call("touch_read_zipf", *arguments)
+
 
 # name -> (what runs, the unit it is reported in); the order is that of the run
 PATTERNS: dict[str, tuple[Callable[[Memory], int], str]] = {
@@ -119,6 +140,9 @@ PATTERNS: dict[str, tuple[Callable[[Memory], int], str]] = {
     "stride_read": (Memory.stride_read, "us/page"),
     "rand_read": (Memory.rand_read, "us/page"),
     "rand_write": (Memory.rand_write, "us/page"),
+    "rand_rmw": (Memory.rand_rmw, "us/page"),
+    "rand_read_8": (Memory.rand_read_8, "us/page"),
+    "zipf_read": (Memory.zipf_read, "us/page"),
 }
 
 

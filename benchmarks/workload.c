@@ -4,6 +4,8 @@
  * Word i of a page is word_of(page, version, i) + added; word 0 may be the page's mark instead (touch_write leaves it).
  * No page is all zeroes and no two are equal, so that no side can save I/O on the contents.
  */
+#include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -116,6 +118,120 @@ uint64_t touch_write_random(uint64_t *memory, uint64_t pages, uint64_t seed, uin
     for (; done < count && now_ns() < end; done++) {
         uint64_t page = next_random(&seed) % pages;
         *(volatile uint64_t *)(memory + page * WORDS) = mark_of(page);
+    }
+    return done;
+}
+
+/* Reads a word of random pages and writes it. */
+uint64_t touch_add_random(uint64_t *memory, uint64_t pages, uint64_t seed, uint64_t count, uint64_t budget_ns, uint64_t *sum) {
+    uint64_t end = now_ns() + budget_ns, done = 0;
+    for (; done < count && now_ns() < end; done++) {
+        uint64_t page = next_random(&seed) % pages;
+        volatile uint64_t *word = memory + page * WORDS;
+        *sum += *word;
+        *word = mark_of(page);
+    }
+    return done;
+}
+
+/* ---- several threads --------------------------------------------------------------------------------------------- */
+
+#define THREADS_MAX 64
+
+typedef struct {
+    pthread_t thread;
+    const uint64_t *memory;
+    uint64_t pages, seed, count, budget_ns, sum, done;
+} reader;
+
+static void *read_random(void *argument) {
+    reader *self = argument;
+    self->done = touch_read_random(self->memory, self->pages, self->seed, self->count, self->budget_ns, &self->sum);
+    return 0;
+}
+
+/* Reads a word of random pages in so many threads, count in all. */
+uint64_t touch_read_threads(const uint64_t *memory, uint64_t pages, uint64_t threads, uint64_t seed, uint64_t count,
+                            uint64_t budget_ns, uint64_t *sum) {
+    reader readers[THREADS_MAX];
+    uint64_t started = 0, done = 0;
+    for (; started < threads && started < THREADS_MAX; started++) {
+        reader *self = &readers[started];
+        *self = (reader){.memory = memory, .pages = pages, .count = count / threads, .budget_ns = budget_ns};
+        self->seed = seed + started * UINT64_C(0x9E3779B97F4A7C15);
+        if (pthread_create(&self->thread, 0, read_random, self) != 0)
+            break;
+    }
+    for (uint64_t i = 0; i < started; i++) {
+        pthread_join(readers[i].thread, 0);
+        *sum += readers[i].sum;
+        done += readers[i].done;
+    }
+    return done;
+}
+
+/* ---- Zipf --------------------------------------------------------------------------------------------------------- */
+
+/* Ranks 1 to n with probability proportional to rank^-s, by rejection-inversion: W. Hoermann, G. Derflinger, "Rejection-inversion
+ * to generate variates from monotone discrete distributions", ACM TOMACS 6(3), 1996. s is not 1. */
+typedef struct {
+    double s, n, at_first, at_end, squeeze;
+} zipf;
+
+static double integral(const zipf *z, double x) {
+    return (pow(x, 1 - z->s) - 1) / (1 - z->s);
+}
+
+static double inverse(const zipf *z, double y) {
+    return pow(1 + y * (1 - z->s), 1 / (1 - z->s));
+}
+
+static zipf zipf_of(uint64_t n, double s) {
+    zipf z = {.s = s, .n = (double)n};
+    z.at_first = integral(&z, 1.5) - 1;
+    z.at_end = integral(&z, z.n + 0.5);
+    z.squeeze = 2 - inverse(&z, integral(&z, 2.5) - pow(2, -s));
+    return z;
+}
+
+static uint64_t zipf_next(const zipf *z, uint64_t *seed) {
+    for (;;) {
+        double unit = (double)(next_random(seed) >> 11) * 0x1p-53;
+        double y = z->at_end + unit * (z->at_first - z->at_end), x = inverse(z, y);
+        double rank = floor(x + 0.5);
+        rank = rank < 1 ? 1 : rank > z->n ? z->n : rank;
+        if (rank - x <= z->squeeze || y >= integral(z, rank + 0.5) - pow(rank, -z->s))
+            return (uint64_t)rank;
+    }
+}
+
+/* Fills ranks[count]: for tests of the sampler. */
+void zipf_ranks(uint64_t n, double s, uint64_t seed, uint64_t *ranks, uint64_t count) {
+    zipf z = zipf_of(n, s);
+    for (uint64_t i = 0; i < count; i++)
+        ranks[i] = zipf_next(&z, &seed);
+}
+
+static uint64_t greatest_common_divisor(uint64_t a, uint64_t b) {
+    while (b != 0) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Reads a word of pages whose popularity is Zipf's; popular pages lie scattered over the memory. */
+uint64_t touch_read_zipf(const uint64_t *memory, uint64_t pages, double s, uint64_t seed, uint64_t count, uint64_t budget_ns,
+                         uint64_t *sum) {
+    zipf z = zipf_of(pages, s);
+    uint64_t step = (uint64_t)((double)pages * 0.6180339887) | 1;
+    while (greatest_common_divisor(step, pages) != 1)
+        step += 2;
+    uint64_t end = now_ns() + budget_ns, done = 0;
+    for (; done < count && now_ns() < end; done++) {
+        uint64_t page = (zipf_next(&z, &seed) - 1) * step % pages;
+        *sum += *(const volatile uint64_t *)(memory + page * WORDS);
     }
     return done;
 }

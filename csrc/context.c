@@ -3,15 +3,21 @@
  */
 #include "pool.h"
 
+#include "base/memory.h"
 #include "reclaim/page_out.h"
+#include "scratch.h"
 #include "swap/page_in.h"
 #include "swap/swap_cache.h"
+
+#include <errno.h>
 
 /* The page itself, and in direct reclaim a write that is gathered beside one that has ended. */
 #define INLINE_REQUESTS 4
 
 int context_init(context *ctx, uswap_pool *pool, actor who) {
-    *ctx = (context){.pool = pool, .who = who};
+    *ctx = (context){.pool = pool, .who = who, .scratch = memory_map(sizeof(context_scratch))};
+    if (!ctx->scratch)
+        return -ENOMEM;
     if (who == ACTOR_INLINE) /* a thread that waits for its page needs no ring for it */
         return io_queue_init(&ctx->io, USWAP_IO_SYNC, INLINE_REQUESTS);
     return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind, IO_REQUESTS);
@@ -19,6 +25,8 @@ int context_init(context *ctx, uswap_pool *pool, actor who) {
 
 void context_fini(context *ctx) {
     io_queue_fini(&ctx->io);
+    memory_unmap(ctx->scratch, sizeof(context_scratch));
+    ctx->scratch = NULL;
 }
 
 void context_send(context *ctx, io_request *request) {

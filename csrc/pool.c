@@ -21,9 +21,11 @@
 /* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is compacted. */
 #define RING_ENTRIES_PER_FRAME 2
 #define RING_ENTRIES_LEAST 4096
-/* How long a lowered limit waits for pages that the kernel or a reader has in its hands. */
-#define SET_LIMIT_TRIES 2000
+/* A lowered limit evicts so many pages at a time, and then looks what is left to do: others evict as well. */
+#define SET_LIMIT_STEP_PAGES UINT64_C(1024)
+/* Pages that the kernel has pinned come free without a sign: they are looked for that often, and for so long without any success. */
 #define SET_LIMIT_PAUSE_NS UINT64_C(1000000)
+#define SET_LIMIT_PATIENCE_NS UINT64_C(2000000000)
 
 /* ---- entry and exit of API functions ---- */
 
@@ -72,12 +74,13 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .io_kind = USWAP_IO_AUTO,
         .recycle = 0,
         .overcommit = 0,
-        .fault_around_pages = 64,
-        .read_ahead_pages = 512,
+        .fault_around_pages = 512,
+        .read_ahead_pages = 2048,
         .reclaim_batch_pages = 64,
         .background = 1,
         .verify = 1,
         .fault_mode = USWAP_FAULTS_DEFAULT,
+        .write_ahead = 1,
     };
 }
 
@@ -117,6 +120,29 @@ static uint64_t ring_pages(uint64_t capacity) {
     return bytes_to_pages(capacity * sizeof(ring_entry));
 }
 
+static size_t arena_bytes(const uswap_pool *pool) {
+    return (size_t)pool->frames.arenas[0].places << PAGE_SHIFT;
+}
+
+static size_t block_reads_bytes(const uswap_pool *pool) {
+    return 2 * (size_t)pool->frames.arenas[0].places / BLOCK_PAGES * sizeof(block_read);
+}
+
+/* MOVE demands it of a destination. Blocks are filled in memory that the kernel may map by huge pages; registered too, for
+ * write-protection that is never set: khugepaged leaves such memory alone where pages are missing, else it would make frames that
+ * nobody has counted (K18). */
+static int register_arenas(uswap_pool *pool) {
+    arena *arenas = pool->frames.arenas;
+    int status = uffd_register(pool->uffd, arenas[ARENA_CATCH].base, arena_bytes(pool), UFFD_MISSING);
+    if (status == 0)
+        status = uffd_register(pool->uffd, arenas[ARENA_BLOCK_CATCH].base, arena_bytes(pool), UFFD_MISSING);
+    if (status == 0)
+        status = uffd_register(pool->uffd, arenas[ARENA_BLOCK_FILL].base, arena_bytes(pool), UFFD_WP);
+    if (status == 0)
+        madvise(arenas[ARENA_BLOCK_FILL].base, arena_bytes(pool), MADV_HUGEPAGE); /* refused: ordinary pages then */
+    return status;
+}
+
 static int make_memory(uswap_pool *pool) {
     uint64_t limit_frames = pool->options.limit_bytes >> PAGE_SHIFT;
     int status = segment_create(&pool->seg);
@@ -132,8 +158,11 @@ static int make_memory(uswap_pool *pool) {
     if (status == 0)
         status = ring_init(&pool->ring, ring_capacity(limit_frames));
     if (status == 0)
-        status = uffd_register(pool->uffd, pool->frames.catch.base, (size_t)pool->frames.catch.places << PAGE_SHIFT,
-                               UFFD_MISSING);
+        status = ring_init(&pool->inactive, RING_ENTRIES_LEAST); /* grows as it is used */
+    if (status == 0) {
+        pool->block_reads = memory_map(block_reads_bytes(pool));
+        status = pool->block_reads ? register_arenas(pool) : -ENOMEM;
+    }
     frame_pool_set_limit(&pool->frames, limit_frames, pool->options.background);
     return status;
 }
@@ -156,15 +185,19 @@ static void release(uswap_pool *pool) {
     fault_inline_fini(pool);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++)
         swap_area_close(&pool->areas[i]);
-    if (pool->frames.catch.base)
-        uffd_unregister(pool->uffd, pool->frames.catch.base, (size_t)pool->frames.catch.places << PAGE_SHIFT);
+    for (int i = 0; i < ARENA_KINDS; i++)
+        if (i != ARENA_FILL && pool->frames.arenas[i].base)
+            uffd_unregister(pool->uffd, pool->frames.arenas[i].base, arena_bytes(pool));
     if (pool->uffd >= 0)
         close(pool->uffd);
     if (pool->self_mem_fd >= 0)
         close(pool->self_mem_fd);
     if (pool->ring.entries)
         ring_fini(&pool->ring);
+    if (pool->inactive.entries)
+        ring_fini(&pool->inactive);
     region_table_fini(&pool->regions);
+    memory_unmap(pool->block_reads, block_reads_bytes(pool));
     frame_pool_fini(&pool->frames);
     segment_destroy(&pool->seg);
     memory_unmap(pool, sizeof *pool);
@@ -190,7 +223,7 @@ static int start(uswap_pool *pool, uswap_error *err) {
                    : os_failure(err, "io_queue_init", status);
     if (pool_list_add(pool) != 0)
         return error_set(err, USWAP_E_NO_MEMORY, 0, "pool", NULL, "a process may have at most %d pools", POOLS_MAX);
-    frame_charge_metadata(pool, ring_pages(pool->ring.capacity));
+    frame_charge_metadata(pool, ring_pages(pool->ring.capacity) + ring_pages(pool->inactive.capacity));
     status = fault_thread_start(pool);
     if (status == 0)
         status = reclaimer_start(pool);
@@ -250,21 +283,41 @@ static uint64_t frames_over(uswap_pool *pool, uint64_t below) {
     return used > limit ? used - limit : 0;
 }
 
-/* Until the reserve is free again as well, or the next loan from it would go over the new limit; but loans that are out at the
- * moment are no reason to refuse it. Return: whether the limit holds now. */
+/* Idle frames first: they cost nothing. Return: frames that came free. */
+static uint64_t shrink_step(context *ctx) {
+    uswap_pool *pool = ctx->pool;
+    gate_enter(&pool->gate);
+    uint64_t freed = frame_pool_retire(pool, frames_over(pool, RESERVE_FRAMES));
+    if (freed == 0)
+        freed = page_out_oldest(ctx, MIN_OF(frames_over(pool, RESERVE_FRAMES), SET_LIMIT_STEP_PAGES));
+    context_drain(ctx);
+    gate_leave(&pool->gate);
+    return freed;
+}
+
+/* Nothing could be evicted: what is left is in the hands of others, who signal when they give it back, or of the kernel. */
+static void await_shrinking(uswap_pool *pool) {
+    atomic_fetch_add(&pool->frame_waiters, 1);
+    uint32_t seen = event_count(&pool->frames_freed);
+    /* Looked at after frame_waiters was raised: frames freed since then are signalled. */
+    if (atomic_load(&pool->frames.unmet))
+        event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
+    atomic_fetch_sub(&pool->frame_waiters, 1);
+}
+
+/* Evicts until the limit has been met once, with the reserve free (note_met in frame_pool.c says why once is enough).
+ * Return: whether the limit holds now. */
 static bool evict_to_limit(uswap_pool *pool) {
     context *ctx = context_borrow(pool);
-    for (int tries = 0; frames_over(pool, RESERVE_FRAMES) > 0 && tries < SET_LIMIT_TRIES; tries++) {
-        gate_enter(&pool->gate);
-        uint64_t freed = page_out_oldest(ctx, frames_over(pool, RESERVE_FRAMES));
-        context_drain(ctx);
-        gate_leave(&pool->gate);
-        if (freed == 0 && frames_over(pool, RESERVE_FRAMES) > 0) {
-            uint32_t seen = event_count(&pool->frames_freed);
-            atomic_fetch_add(&pool->frame_waiters, 1);
-            event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
-            atomic_fetch_sub(&pool->frame_waiters, 1);
-        }
+    uint64_t success_ns = clock_now_ns();
+    while (atomic_load(&pool->frames.unmet)) {
+        uint64_t over = frames_over(pool, 0), freed = shrink_step(ctx), now = clock_now_ns();
+        if (freed > 0 || frames_over(pool, 0) < over)
+            success_ns = now;
+        else if (now - success_ns > SET_LIMIT_PATIENCE_NS)
+            break;
+        else
+            await_shrinking(pool);
     }
     context_return(ctx);
     return frames_over(pool, 0) == 0;
@@ -281,7 +334,7 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     uint64_t capacity = ring_capacity(after);
     if (capacity > pool->ring.capacity) {
         uint64_t more = ring_pages(capacity) - ring_pages(pool->ring.capacity);
-        if (after > pool->frames.fill.places || ring_grow(&pool->ring, capacity) != 0)
+        if (after > pool->frames.arenas[ARENA_FILL].places || ring_grow(&pool->ring, capacity) != 0)
             return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "limit", NULL,
                              "no address space for a limit of %llu bytes: make a new pool",
                              (unsigned long long)limit_bytes);
@@ -289,7 +342,7 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     }
     frame_pool_set_limit(&pool->frames, after, pool->options.background);
     pool->options.limit_bytes = limit_bytes;
-    if (frames_over(pool, RESERVE_FRAMES) > 0 && !evict_to_limit(pool)) {
+    if (atomic_load(&pool->frames.unmet) && !evict_to_limit(pool)) {
         frame_pool_set_limit(&pool->frames, before, pool->options.background);
         pool->options.limit_bytes = before << PAGE_SHIFT;
         return error_set(

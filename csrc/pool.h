@@ -11,6 +11,7 @@
 #include "reclaim/ring.h"
 #include "region/region.h"
 #include "shared/segment.h"
+#include "swap/cluster_ahead.h"
 #include "swap/swap_area.h"
 
 #include <pthread.h>
@@ -32,6 +33,26 @@ typedef struct {
     uint32_t left;
 } slot_cluster;
 
+/* Neighbouring slots. */
+typedef struct {
+    swap_entry first;
+    uint32_t pages;
+} slot_run;
+
+/* More runs than this are not worth being read as a block. */
+#define BLOCK_RUNS_MAX 8
+
+/* A block that is being read; of the thread that has started its reads, until the last of them has ended. */
+typedef struct {
+    uint32_t runs;
+    uint32_t pending; /* requests in flight */
+    bool map;         /* to be moved in as soon as it is there */
+    bool broken;      /* some of its pages are not being read, or have come back wrong */
+    slot_run run[BLOCK_RUNS_MAX];
+} block_read;
+
+typedef struct context_scratch context_scratch; /* scratch.h */
+
 /* What a thread needs to fault in and to evict: I/O queue, open slot cluster, the write being gathered. Used by one thread
  * at a time. */
 typedef struct context {
@@ -41,7 +62,8 @@ typedef struct context {
     slot_cluster cluster;
     io_request *gathering; /* a write request that may still grow */
     io_request *reading;   /* a read request that may still grow */
-    bool in_use;           /* c: under context_lock */
+    context_scratch *scratch;
+    bool in_use; /* c: under context_lock */
 } context;
 
 /* A fault that waits for a frame, or to be tried again. */
@@ -65,6 +87,8 @@ typedef struct {
     _Atomic uint32_t asleep; /* in poll, or about to be: who gives an order writes wake_fd */
     _Atomic uint32_t stop;
     _Atomic uint32_t wants_frames; /* parked faults exist: frame_uncharge writes wake_fd */
+    bool may_spin;
+    uint32_t spin_credit; /* fault thread only: short waits less long ones, of late */
     uint32_t parked_first, parked_count;
     uint64_t armed_ns;    /* when the SIGBUS handler was last looked after */
     parked_fault *parked; /* ring [PARKED_MAX], fault thread only */
@@ -113,7 +137,10 @@ struct uswap_pool {
     _Atomic uint32_t area_count;
     _Atomic uint64_t reserved_slots;
     region_table regions;
-    reclaim_ring ring;
+    reclaim_ring ring;     /* pages with frames, oldest first */
+    reclaim_ring inactive; /* those of them that have been taken out ahead of need */
+    cluster_ahead cluster_ahead;
+    block_read *block_reads; /* by block_index */
     pool_counters counters;
     fault_thread faults;
     inline_set inlines;

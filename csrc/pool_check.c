@@ -75,13 +75,15 @@ static void check_page(check *c, const region *r, size_t page) {
         check_entry(c, r, page, word);
     if (state != PAGE_RESIDENT && !atomic_load(&r->quiesced))
         check_mapped(c, r, page);
-    if (state == PAGE_RESIDENT && !page_is_held(word) && !(c->in_ring[page / 8] >> (page % 8) & 1))
-        fail(c, "I10", "page %llu of '%s' is resident, but the reclaim ring has forgotten it", (ull)page, r->name);
+    bool cached = state == PAGE_SWAPPED && !c->failed &&
+                  slot_state_of(swap_cache_load(c->pool, page_entry_of(word))) == CACHE_CLEAN;
+    if ((state == PAGE_RESIDENT || cached) && !page_is_held(word) && !(c->in_ring[page / 8] >> (page % 8) & 1))
+        fail(c, "I10", "page %llu of '%s' is %s, but the reclaim rings have forgotten it", (ull)page, r->name,
+             cached ? "in the swap cache" : "resident");
 }
 
-/* Which pages of the region have a ring entry of their present stay. */
-static void mark_ring(check *c, const region *r) {
-    const reclaim_ring *ring = &c->pool->ring;
+/* Which pages of the region have an entry of their present stay in this ring. */
+static void mark_ring(check *c, const region *r, const reclaim_ring *ring) {
     for (uint64_t i = ring->head; i != ring->tail; i++) {
         ring_entry entry = ring->entries[i % ring->capacity];
         size_t page = page_ref_page(entry.page);
@@ -99,7 +101,8 @@ static void check_region(check *c, const region *r) {
         fail(c, "check", "there is no memory for the check itself");
         return;
     }
-    mark_ring(c, r);
+    mark_ring(c, r, &c->pool->ring);
+    mark_ring(c, r, &c->pool->inactive);
     for (size_t page = 0; page < r->object.pages && !c->failed; page++) {
         if (page % PAGE_WORDS_PER_CHUNK == 0 && !atomic_load(&r->object.touched[page / PAGE_WORDS_PER_CHUNK])) {
             page += PAGE_WORDS_PER_CHUNK - 1;
@@ -118,13 +121,12 @@ static void check_region(check *c, const region *r) {
 /* ---- slots ---- */
 
 static void check_frame(check *c, swap_entry entry, frame_id frame) {
-    const frame_pool *frames = &c->pool->frames;
     uint64_t bit = UINT64_C(1) << (frame % 64);
-    if (!arena_has(&frames->fill, frame) && !arena_has(&frames->catch, frame)) {
+    const arena *a = frame_arena(&c->pool->frames, frame);
+    if (!a) {
         fail(c, "I7", "slot %llx has the frame %u of no arena", (ull)entry.value, (unsigned)frame);
         return;
     }
-    const arena *a = arena_has(&frames->fill, frame) ? &frames->fill : &frames->catch;
     uint32_t place = frame - a->first;
     if (!(a->bitmap[place / 64] >> (place % 64) & 1))
         fail(c, "I7", "slot %llx has a frame in a free place", (ull)entry.value);
@@ -197,9 +199,12 @@ static void check_sums(check *c) {
         fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
     if (c->uses != c->with_entry)
         fail(c, "I5", "the use counts sum up to %llu; %llu pages have an entry", (ull)c->uses, (ull)c->with_entry);
-    if (pool->frames.fill.taken + (uint64_t)pool->frames.catch.taken != c->cached + idle)
-        fail(c, "I8", "%llu places are taken for %llu cached and %llu idle frames",
-             (ull)pool->frames.fill.taken + pool->frames.catch.taken, (ull)c->cached, (ull)idle);
+    uint64_t taken = 0;
+    for (int i = 0; i < ARENA_KINDS; i++)
+        taken += pool->frames.arenas[i].taken;
+    if (taken != c->cached + idle)
+        fail(c, "I8", "%llu places are taken for %llu cached and %llu idle frames", (ull)taken, (ull)c->cached,
+             (ull)idle);
     if (c->resident != STAT_GET(pool, mapped_pages) || c->cached != STAT_GET(pool, cached_pages) ||
         c->held_locked != STAT_GET(pool, locked_pages) || c->held_pinned != STAT_GET(pool, pinned_pages))
         fail(c, "I1",
@@ -227,7 +232,7 @@ EXPORT int uswap_pool_check(uswap_pool *pool, uswap_error *err) {
         return status;
     uswap_error first = {.status = USWAP_OK}; /* *err may be inline memory, and a fault would wait for the gate */
     check c = {.pool = pool, .err = &first};
-    size_t bytes = ((size_t)pool->frames.fill.places + pool->frames.catch.places) / 8 + 8;
+    size_t bytes = (size_t)pool->frames.arenas[0].places * ARENA_KINDS / 8 + 8;
     c.frames_seen = memory_map(bytes);
     small_lock_acquire(&pool->api_lock); /* no region comes or goes; one checker at a time */
     gate_close(&pool->gate);

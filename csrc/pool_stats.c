@@ -30,6 +30,7 @@ static void fill_frames(uswap_pool *pool, uswap_stats *stats) {
     stats->over_limit_events = atomic_load(&budget->over_limit_events);
     stats->mapped_bytes = STAT_GET(pool, mapped_pages) << PAGE_SHIFT;
     stats->cached_bytes = STAT_GET(pool, cached_pages) << PAGE_SHIFT;
+    stats->inactive_bytes = STAT_GET(pool, inactive_pages) << PAGE_SHIFT;
     stats->locked_bytes = STAT_GET(pool, locked_pages) << PAGE_SHIFT;
     stats->pinned_bytes = STAT_GET(pool, pinned_pages) << PAGE_SHIFT;
 }

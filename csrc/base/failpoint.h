@@ -20,6 +20,7 @@
     X(page_in_one, "page_in.one")               /* the single-page retry of a failed read                        */    \
     X(page_in_hash, "page_in.hash")             /* flip: the contents read are damaged                           */    \
     X(page_in_map, "page_in.map")               /* before the frame enters the region                            */    \
+    X(block_populate, "block.populate")         /* error: no memory for a block                                  */    \
     X(page_out_isolated, "page_out.isolated")   /* the frames have left the region                               */    \
     X(page_out_slot, "page_out.slot")           /* error: no slot to be had                                      */    \
     X(page_out_published, "page_out.published") /* page words and slot words are set, the write not submitted    */    \

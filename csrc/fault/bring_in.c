@@ -70,6 +70,7 @@ static int seek_frame(wish *w, shortage policy, fault_result *result) {
     if (w->since_ns == 0) {
         w->since_ns = clock_now_ns();
         STAT_ADD(pool, parked_faults, 1);
+        STAT_ADD(pool, write_waits, atomic_load(&pool->writes_in_flight) > 0);
         atomic_fetch_add(&pool->frame_waiters, 1);
         FAILPOINT(fault_park);
         return 0;

@@ -4,7 +4,9 @@
 #include "fault/poison.h"
 #include "fault/uffd.h"
 #include "frame/transport.h"
+#include "reclaim/inactive.h"
 #include "swap/page_in.h"
+#include "swap/page_in_block.h"
 #include "swap/swap_cache.h"
 
 #include <errno.h>
@@ -52,15 +54,21 @@ static fault_result serve_resident(fault *f) {
 
 /* ---- ZERO ---- */
 
+/* Pages of the same block of addresses beyond this one. */
+static uint32_t left_in_block(const fault *f, bool upwards) {
+    uint32_t within = (uint32_t)((uintptr_t)f->address / PAGE_BYTES % BLOCK_PAGES);
+    return upwards ? BLOCK_PAGES - 1 - within : within;
+}
+
 /* Fresh pages beside this one that its stream of first touches will want: locked, in *count, this page included.
  * Return: the first of them by address. */
-static size_t lock_around(fault *f, size_t *pages) {
-    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, f->pool->options.fault_around_pages - 1, false);
+static size_t lock_around(fault *f, read_ahead_plan plan, size_t *pages) {
     size_t first = f->page;
     *pages = 1;
     if (plan.count == 0 || (plan.stride != 1 && plan.stride != -1))
         return first;
     uint32_t want = MIN_OF(plan.count, (uint32_t)FAULT_AROUND_MAX);
+    want = MIN_OF(want, left_in_block(f, plan.stride > 0)); /* so that the next one may be taken whole */
     for (uint32_t i = 0; i < want; i++) {
         int64_t page = plan.stride > 0 ? (int64_t)(first + *pages) : (int64_t)first - 1;
         if (page < 0 || (uint64_t)page >= f->r->object.pages)
@@ -85,20 +93,37 @@ static void page_arrived_fresh(fault *f, size_t page) {
     page_set_state(word, PAGE_RESIDENT, SWAP_ENTRY_NONE);
     atomic_fetch_add_explicit(&f->r->mapped_pages, 1, memory_order_relaxed);
     STAT_ADD(f->pool, mapped_pages, 1);
-    ring_push_page(f->pool, page_ref_of(f->r, page), page_generation_of(page_load(word)));
+    ring_push_page(f->pool, &f->pool->ring, page_ref_of(f->r, page), page_generation_of(page_load(word)));
+}
+
+/* A stream of first touches that enters a block takes all of it. */
+static bool take_block(fault *f, read_ahead_plan plan) {
+    return plan.wide && left_in_block(f, plan.stride > 0) == BLOCK_PAGES - 1 &&
+           page_in_block_fresh(f->ctx, f->r, f->page);
+}
+
+static fault_result end_zero(fault *f, read_ahead_plan plan, size_t pages) {
+    if (plan.count > 0)
+        read_ahead_asked(&f->r->fresh, plan, (uint32_t)pages - 1);
+    count(f, &f->pool->counters.zero_fills);
+    STAT_ADD(f->pool, fault_around_pages, pages - 1);
+    return FAULT_DONE;
 }
 
 static fault_result serve_zero(fault *f) {
-    size_t pages, done = 0;
+    size_t pages, done = 0, alone = 0;
+    uint32_t most = f->pool->options.fault_around_pages;
+    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, most > 1 ? most : 0, false);
+    if (take_block(f, plan))
+        return end_zero(f, plan, BLOCK_PAGES);
     if (!frame_charge(f->pool, 1, FRAME_FAULT))
         return FAULT_NO_FRAME;
-    size_t first = lock_around(f, &pages);
+    size_t first = lock_around(f, plan, &pages);
     size_t locked_first = first, locked = pages;
     if (pages > 1 && !frame_charge(f->pool, pages - 1, FRAME_AHEAD)) {
         first = f->page;
         pages = 1;
     }
-    size_t alone = 0;
     int status = pages > 1 && f->pool->use_move
                      ? transport_fresh(f->pool, f->r->uffd, region_address(f->r, first), pages, &done)
                      : transport_zero(f->r->uffd, region_address(f->r, first), pages, &done);
@@ -114,9 +139,7 @@ static fault_result serve_zero(fault *f) {
             page_unlock(&f->r->object.words[page]);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
-    count(f, &f->pool->counters.zero_fills);
-    STAT_ADD(f->pool, fault_around_pages, done > 1 ? done - 1 : 0);
-    return FAULT_DONE;
+    return end_zero(f, plan, MAX_OF(done, (size_t)1));
 }
 
 /* ---- SWAPPED ---- */
@@ -133,7 +156,11 @@ static void count_soft(fault *f, uint64_t flags) {
 static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state state) {
     uint32_t done;
     frame_id frame;
-    uint64_t flags;
+    uint64_t flags = swap_cache_load(f->pool, entry);
+    if (state == CACHE_CLEAN && page_in_block_touched(f->ctx, f->r, f->page, entry)) {
+        count_soft(f, flags);
+        return FAULT_DONE;
+    }
     int status =
         transport_in(f->pool, f->r->uffd, f->address, slot_frame_of(swap_cache_load(f->pool, entry)), 1, &done);
     if (status != 0)
@@ -223,6 +250,14 @@ static fault_result serve(fault *f) {
     return FAULT_GONE;
 }
 
+static fault_result serve_locked(fault *f) {
+    page_lock(f->word);
+    FAILPOINT(fault_locked);
+    fault_result result = serve(f);
+    page_unlock(f->word);
+    return result;
+}
+
 fault_result fault_serve(context *ctx, region *r, size_t page) {
     fault f = {.ctx = ctx,
                .pool = ctx->pool,
@@ -232,10 +267,9 @@ fault_result fault_serve(context *ctx, region *r, size_t page) {
                .address = region_address(r, page)};
     size_t chunk = page / PAGE_WORDS_PER_CHUNK;
     metadata_touch(f.pool, r->object.touched, chunk, chunk);
-    page_lock(f.word);
-    FAILPOINT(fault_locked);
-    fault_result result = serve(&f);
-    page_unlock(f.word);
+    fault_result result = serve_locked(&f);
+    if (result == FAULT_NO_FRAME && inactive_drop(f.pool, f.pool->options.reclaim_batch_pages) > 0)
+        result = serve_locked(&f);
     if (f.read_ahead)
         page_in_ahead(ctx, r, page);
     return result;

@@ -5,21 +5,29 @@
 #include <errno.h>
 
 #define WORD_PLACES 64U
+#define BLOCK_WORDS (BLOCK_PAGES / WORD_PLACES)
+
+static size_t mapping_bytes(const arena *a) {
+    return ((size_t)a->places << PAGE_SHIFT) + BLOCK_BYTES; /* so that there is an aligned part */
+}
 
 int arena_init(arena *a, frame_id first, uint32_t places) {
-    places = (places + WORD_PLACES - 1) / WORD_PLACES * WORD_PLACES;
+    places = (places + BLOCK_PAGES - 1) / BLOCK_PAGES * BLOCK_PAGES;
     *a = (arena){.first = first, .places = places};
-    a->base = memory_map((size_t)places << PAGE_SHIFT);
+    a->mapping = memory_map(mapping_bytes(a));
     a->bitmap = memory_map(places / 8);
-    if (a->base && a->bitmap)
-        return 0;
-    arena_fini(a);
-    return -ENOMEM;
+    if (!a->mapping || !a->bitmap) {
+        arena_fini(a);
+        return -ENOMEM;
+    }
+    a->base = (unsigned char *)(((uintptr_t)a->mapping + BLOCK_BYTES - 1) & ~(uintptr_t)(BLOCK_BYTES - 1));
+    return 0;
 }
 
 void arena_fini(arena *a) {
-    memory_unmap(a->base, (size_t)a->places << PAGE_SHIFT);
+    memory_unmap(a->mapping, mapping_bytes(a));
     memory_unmap(a->bitmap, a->places / 8);
+    a->mapping = NULL;
     a->base = NULL;
     a->bitmap = NULL;
 }
@@ -56,6 +64,30 @@ uint32_t arena_take(arena *a, uint32_t want, frame_id *first) {
     }
     small_lock_release(&a->lock);
     return count;
+}
+
+static bool is_free_block(const arena *a, uint32_t word) {
+    for (uint32_t i = 0; i < BLOCK_WORDS; i++)
+        if (a->bitmap[word + i])
+            return false;
+    return true;
+}
+
+bool arena_take_block(arena *a, frame_id *first) {
+    uint32_t words = a->places / WORD_PLACES;
+    bool found = false;
+    small_lock_acquire(&a->lock);
+    for (uint32_t word = 0; word < words && !found; word += BLOCK_WORDS) { /* the lowest: page tables stay small */
+        found = is_free_block(a, word);
+        if (found) {
+            for (uint32_t i = 0; i < BLOCK_WORDS; i++)
+                a->bitmap[word + i] = ~UINT64_C(0);
+            a->taken += BLOCK_PAGES;
+            *first = a->first + word * WORD_PLACES;
+        }
+    }
+    small_lock_release(&a->lock);
+    return found;
 }
 
 void arena_give(arena *a, frame_id first, uint32_t count) {

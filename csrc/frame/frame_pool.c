@@ -15,11 +15,14 @@
 
 int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle) {
     *frames = (frame_pool){.budget = budget, .recycle = recycle};
-    int status = arena_init(&frames->fill, 0, places);
-    if (status == 0)
-        status = arena_init(&frames->catch, frames->fill.places, places);
+    frame_id next = 0;
+    int status = 0;
+    for (int i = 0; i < ARENA_KINDS && status == 0; i++) {
+        status = arena_init(&frames->arenas[i], next, places);
+        next += frames->arenas[i].places;
+    }
     if (status == 0 && recycle) {
-        frames->idle_capacity = frames->fill.places + frames->catch.places;
+        frames->idle_capacity = next;
         frames->idle = memory_map((size_t)frames->idle_capacity * sizeof *frames->idle);
         status = frames->idle ? 0 : -ENOMEM;
     }
@@ -27,10 +30,17 @@ int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, b
 }
 
 void frame_pool_fini(frame_pool *frames) {
-    arena_fini(&frames->fill);
-    arena_fini(&frames->catch);
+    for (int i = 0; i < ARENA_KINDS; i++)
+        arena_fini(&frames->arenas[i]);
     memory_unmap(frames->idle, (size_t)frames->idle_capacity * sizeof *frames->idle);
     frames->idle = NULL;
+}
+
+/* So many frames are used now. Once they have been within the limit, with the reserve free, no charge takes them beyond but the loans
+ * of the reserve, which end by themselves: whoever lowers the limit need not wait for a moment without loans. */
+static void note_met(frame_pool *frames, uint64_t used) {
+    if (unlikely(atomic_load(&frames->unmet)) && used + RESERVE_FRAMES <= atomic_load(&frames->budget->limit_frames))
+        atomic_store(&frames->unmet, 0);
 }
 
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks) {
@@ -38,6 +48,9 @@ void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool waterm
     atomic_store(&frames->low_frames, watermarks ? low : 0);
     atomic_store(&frames->high_frames, watermarks ? 2 * low : 0);
     atomic_store(&frames->budget->limit_frames, limit_frames);
+    /* Sequentially consistent with note_met: frames that come free from here on see that the limit is not met, or we see them gone. */
+    atomic_store(&frames->unmet, 1);
+    note_met(frames, atomic_load(&frames->budget->used_frames));
 }
 
 uint64_t frame_pool_free(const frame_pool *frames) {
@@ -86,17 +99,19 @@ static void forget_frames(uswap_pool *pool, frame_id first, uint32_t count) {
 }
 
 void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count) {
-    arena_give(arena_has(&pool->frames.fill, first) ? &pool->frames.fill : &pool->frames.catch, first, count);
+    arena_give(frame_arena(&pool->frames, first), first, count);
 }
 
 /* Idle frames exist and are counted; fresh frames need their count. */
-static void retire_idle(uswap_pool *pool, uint64_t n) {
+uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n) {
     frame_id frame;
-    while (n-- > 0 && pop_idle(&pool->frames, &frame)) {
+    uint64_t retired = 0;
+    for (; retired < n && pop_idle(&pool->frames, &frame); retired++) {
         forget_frames(pool, frame, 1);
         frame_give_places(pool, frame, 1);
-        atomic_fetch_sub_explicit(&pool->frames.budget->used_frames, 1, memory_order_relaxed);
+        note_met(&pool->frames, atomic_fetch_sub(&pool->frames.budget->used_frames, 1) - 1);
     }
+    return retired;
 }
 
 static bool try_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
@@ -133,7 +148,7 @@ static bool charge_anyway(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
 bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
     bool charged = try_charge(pool, n, purpose);
     if (!charged && pool->frames.recycle) {
-        retire_idle(pool, n);
+        frame_pool_retire(pool, n);
         charged = try_charge(pool, n, purpose);
     }
     if (!charged)
@@ -158,6 +173,7 @@ static void tell_waiters(uswap_pool *pool) {
 void frame_uncharge(uswap_pool *pool, uint64_t n) {
     uint64_t before = atomic_fetch_sub(&pool->frames.budget->used_frames, n);
     INVARIANT(I1, before >= n);
+    note_met(&pool->frames, before - n);
     tell_waiters(pool);
 }
 
@@ -168,14 +184,14 @@ uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose,
         want /= 2; /* fewer will do */
     if (want == 0)
         return 0;
-    uint32_t got = arena_take(&pool->frames.fill, want, first);
+    uint32_t got = arena_take(&pool->frames.arenas[ARENA_FILL], want, first);
     if (got < want)
         frame_uncharge(pool, want - got);
     return got;
 }
 
 uint32_t frame_take_catch(uswap_pool *pool, uint32_t want, frame_id *first) {
-    return arena_take(&pool->frames.catch, want, first);
+    return arena_take(&pool->frames.arenas[ARENA_CATCH], want, first);
 }
 
 static void make_idle(uswap_pool *pool, frame_id first, uint32_t count) {
@@ -201,8 +217,31 @@ void frame_drop(uswap_pool *pool, frame_id first, uint32_t count) {
     frame_uncharge(pool, count);
 }
 
+void frame_run_end(uswap_pool *pool, frame_run *run) {
+    if (run->count > 0)
+        frame_drop(pool, run->first, run->count);
+    run->count = 0;
+}
+
+void frame_run_drop(uswap_pool *pool, frame_run *run, frame_id frame) {
+    if (run->count > 0 && run->first + run->count == frame) {
+        run->count++;
+        return;
+    }
+    frame_run_end(pool, run);
+    *run = (frame_run){.first = frame, .count = 1};
+}
+
+arena *frame_arena(frame_pool *frames, frame_id frame) {
+    for (int i = 0; i < ARENA_KINDS; i++)
+        if (arena_has(&frames->arenas[i], frame))
+            return &frames->arenas[i];
+    return NULL;
+}
+
 void *frame_address(const uswap_pool *pool, frame_id frame) {
-    const arena *a = arena_has(&pool->frames.fill, frame) ? &pool->frames.fill : &pool->frames.catch;
+    /* All arenas have the same number of places. */
+    const arena *a = &pool->frames.arenas[frame / pool->frames.arenas[0].places];
     return arena_address(a, frame);
 }
 

@@ -1,7 +1,7 @@
 /*
  * frame_pool.h - the count that makes the limit hard, and the frames that lie outside regions.
  *
- * Owns: the frame budget (how many frames exist), both arenas, and the idle frames of recycle=True. A frame is counted
+ * Owns: the frame budget (how many frames exist), the arenas, and the idle frames of recycle=True. A frame is counted
  * before it exists and until it is gone (README, I1, I2).
  * Lock-free but for the arenas' own locks; never blocks; may be called with a page locked.
  */
@@ -27,15 +27,20 @@ typedef enum {
     FRAME_RESERVE /* an instant's loan, given back by the caller before it returns; never refused */
 } frame_purpose;
 
+/* Fill arenas are memory that reads and copies populate. Catch arenas are registered with the uffd, and what MOVE takes out of
+ * regions goes there. Those of blocks are used by the block, so that huge frames stay whole. */
+typedef enum { ARENA_FILL, ARENA_CATCH, ARENA_BLOCK_FILL, ARENA_BLOCK_CATCH } arena_kind;
+#define ARENA_KINDS 4
+
 typedef struct uswap_pool uswap_pool;
 
 typedef struct {
     frame_budget *budget; /* in the segment */
-    arena fill;           /* ordinary memory: reads and copies go here */
-    arena catch;          /* registered with the uffd: MOVE out of regions goes here */
+    arena arenas[ARENA_KINDS];
     bool recycle;
     _Atomic uint64_t low_frames; /* watermarks of free frames */
     _Atomic uint64_t high_frames;
+    _Atomic uint32_t unmet;      /* 1: since the limit was set, used frames have not been within it, the reserve free */
     _Atomic uint32_t over_grant; /* charges of FRAME_FAULT that may go over the limit (I9) */
     small_lock idle_lock;
     frame_id *idle;      /* i: stack of populated frames (recycle) */
@@ -47,6 +52,8 @@ typedef struct {
 int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle);
 void frame_pool_fini(frame_pool *frames);
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks);
+/* Gives up to n idle frames back to the kernel (recycle). Return: how many. */
+uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n);
 
 /* Counts n frames. Return: false and nothing counted if there are not that many. */
 bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose);
@@ -67,7 +74,37 @@ void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count);
 /* Frames in places are not needed any more: dropped and uncounted, or idle (recycle). */
 void frame_drop(uswap_pool *pool, frame_id first, uint32_t count);
 
+/* Frames to be dropped, neighbours together: a system call for a run instead of one for each. */
+typedef struct {
+    frame_id first;
+    uint32_t count;
+} frame_run;
+void frame_run_drop(uswap_pool *pool, frame_run *run, frame_id frame);
+/* => the last run is dropped too. */
+void frame_run_end(uswap_pool *pool, frame_run *run);
+
 void *frame_address(const uswap_pool *pool, frame_id frame);
+/* NULL: no arena has such a place. */
+arena *frame_arena(frame_pool *frames, frame_id frame);
+
+/* The block's own way in and out of the count (block.c). */
+
+/* A block of counted frames in places of their own, one huge frame where the kernel has one. zeroed: its contents must be, else
+ * they may be anything (recycle). Return: false: no frames, no places, or no memory. */
+bool block_take(uswap_pool *pool, frame_purpose purpose, bool zeroed, frame_id *first);
+/* Empty places for a block that is counted already. */
+bool block_take_catch(uswap_pool *pool, frame_id *first);
+/* Whether the frame may be part of a block that can be moved in whole. */
+static inline bool block_has(const frame_pool *frames, frame_id frame) {
+    return frame >= frames->arenas[ARENA_BLOCK_FILL].first;
+}
+/* Number of the block it is part of, and the first frame of that. */
+static inline uint32_t block_index(const frame_pool *frames, frame_id frame) {
+    return (frame - frames->arenas[ARENA_BLOCK_FILL].first) / BLOCK_PAGES;
+}
+static inline frame_id block_first(const frame_pool *frames, frame_id frame) {
+    return frames->arenas[ARENA_BLOCK_FILL].first + block_index(frames, frame) * BLOCK_PAGES;
+}
 
 /* A page of metadata is touched for the first time. */
 void frame_charge_metadata(uswap_pool *pool, uint64_t pages);

@@ -19,6 +19,8 @@
 #define PINNED_RETRIES 100
 /* Frames lent by the reserve to one copy. */
 #define COPY_PAGES_MAX 4
+/* Pages copied out together while there are frames to spare: a whole batch of victims. */
+#define COPY_OUT_PAGES_MAX 64
 
 /* Whether a page is mapped there, by the kernel's word. */
 static bool is_mapped(const void *address) {
@@ -48,41 +50,69 @@ static int copy(int uffd, void *to, const void *from, size_t pages, size_t *done
 
 /* ---- out ---- */
 
-static out_outcome give_up(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame, out_result result) {
+/* Frames for copies of up to so many pages: as many as there are to spare, else a loan of the reserve. */
+static uint32_t take_copies(uswap_pool *pool, size_t pages, frame_id *first) {
+    uint32_t got = frame_take_fill(pool, (uint32_t)MIN_OF(pages, (size_t)COPY_OUT_PAGES_MAX), FRAME_AHEAD, first);
+    return got > 0 ? got : frame_take_fill(pool, (uint32_t)MIN_OF(pages, (size_t)COPY_PAGES_MAX), FRAME_RESERVE, first);
+}
+
+/* Return: how many pages, from the first on, are not mapped any more. */
+static size_t discard_copied(unsigned char *address, size_t pages) {
+    if (pages == 0 || madvise(address, pages << PAGE_SHIFT, MADV_DONTNEED) == 0)
+        return pages;
+    size_t gone = 0; /* the program has mlocked some; those before them may have gone */
+    while (gone < pages && !is_mapped(address + (gone << PAGE_SHIFT)))
+        gone++;
+    return gone;
+}
+
+/* Write-protect, copy, discard; a store in between faults and waits for the page lock (README, Transports). A run is one call for each
+ * step: protecting and discarding interrupt the other processors once a call (38 us a page one by one beside a busy thread in a virtual
+ * machine, 5 us in runs).
+ * Return: pages decided, at least 1. Those after them may be write-protected until they are decided. */
+static size_t copy_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, out_outcome *outcome) {
+    frame_id first = FRAME_NONE;
+    uint32_t run = pool->self_mem_fd < 0 ? 0 : take_copies(pool, pages, &first);
+    size_t copied = 0;
+    if (run > 0 && uffd_write_protect(uffd, address, run, true, false) == 0) {
+        /* Not by loads: a missing page would fault, here, on ourselves (I12). This stops before it. */
+        ssize_t length =
+            pread(pool->self_mem_fd, frame_address(pool, first), (size_t)run << PAGE_SHIFT, (off_t)(uintptr_t)address);
+        copied = discard_copied(address, length > 0 ? (size_t)length >> PAGE_SHIFT : 0);
+    }
+    for (uint32_t i = 0; i < copied; i++)
+        outcome[i] = (out_outcome){.result = OUT_TAKEN, .frame = first + i};
+    if (copied < run)
+        frame_drop(pool, first + (uint32_t)copied, run - (uint32_t)copied);
+    if (copied > 0) {
+        frame_uncharge(pool, copied); /* the region's; the copies were counted when they were taken */
+        return copied;
+    }
+    if (run > 1) /* the first page is not there, or the run crosses a boundary */
+        return copy_out(pool, uffd, address, 1, outcome);
     uffd_write_protect(uffd, address, 1, false, true);
-    if (frame != FRAME_NONE)
-        frame_drop(pool, frame, 1);
-    return (out_outcome){.result = result, .frame = FRAME_NONE};
+    bool there = run == 0 || is_mapped(address);
+    outcome[0] = (out_outcome){.result = there ? OUT_BUSY : OUT_ABSENT, .frame = FRAME_NONE};
+    return 1;
 }
 
-/* Write-protect, copy, discard. A store in between faults and waits for the page lock (README, Transports). */
-static out_outcome copy_out(uswap_pool *pool, int uffd, unsigned char *address) {
-    frame_id frame = FRAME_NONE;
-    if (uffd_write_protect(uffd, address, 1, true, false) != 0)
-        return give_up(pool, uffd, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
-    if (pool->self_mem_fd < 0 || frame_take_fill(pool, 1, FRAME_RESERVE, &frame) != 1)
-        return give_up(pool, uffd, address, FRAME_NONE, OUT_BUSY);
-    /* Not by a load: a missing page would fault, here, on ourselves (I12). */
-    if (pread(pool->self_mem_fd, frame_address(pool, frame), PAGE_BYTES, (off_t)(uintptr_t)address) !=
-        (ssize_t)PAGE_BYTES)
-        return give_up(pool, uffd, address, frame, is_mapped(address) ? OUT_BUSY : OUT_ABSENT);
-    if (madvise(address, PAGE_BYTES, MADV_DONTNEED) != 0) /* mlocked by the program */
-        return give_up(pool, uffd, address, frame, OUT_BUSY);
-    frame_uncharge(pool, 1); /* the region's; the copy was counted when it was taken */
-    return (out_outcome){.result = OUT_TAKEN, .frame = frame};
-}
-
-static out_outcome copy_out_fallback(uswap_pool *pool, int uffd, unsigned char *address) {
-    out_outcome outcome = copy_out(pool, uffd, address);
-    if (outcome.result == OUT_TAKEN)
+static void copy_out_fallback(uswap_pool *pool, int uffd, unsigned char *address, out_outcome *outcome) {
+    copy_out(pool, uffd, address, 1, outcome);
+    if (outcome->result == OUT_TAKEN)
         STAT_ADD(pool, copy_fallbacks, 1);
-    return outcome;
+}
+
+/* Empty places for a run that leaves; for a whole block those of a block, so that a huge page stays whole. Return: how many. */
+static uint32_t take_places(uswap_pool *pool, const unsigned char *address, size_t pages, frame_id *first) {
+    if (pages == BLOCK_PAGES && (uintptr_t)address % BLOCK_BYTES == 0 && block_take_catch(pool, first))
+        return BLOCK_PAGES;
+    return frame_take_catch(pool, (uint32_t)pages, first);
 }
 
 /* Moves a prefix of the run out. Return: pages decided, at least 1. */
 static size_t move_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, out_outcome *outcome) {
     frame_id first;
-    uint32_t places = frame_take_catch(pool, (uint32_t)pages, &first);
+    uint32_t places = take_places(pool, address, pages, &first);
     if (places == 0) {
         outcome[0] = (out_outcome){.result = OUT_BUSY, .frame = FRAME_NONE};
         return 1;
@@ -106,7 +136,7 @@ static size_t move_out(uswap_pool *pool, int uffd, unsigned char *address, size_
         return done;
     INVARIANT(I8, status != -EEXIST); /* a free catch place is empty */
     if (status == -EINVAL)
-        outcome[0] = copy_out_fallback(pool, uffd, address);
+        copy_out_fallback(pool, uffd, address, outcome);
     else
         outcome[0] = (out_outcome){.result = status == -ENOENT ? OUT_ABSENT : OUT_BUSY, .frame = FRAME_NONE};
     return 1;
@@ -115,12 +145,7 @@ static size_t move_out(uswap_pool *pool, int uffd, unsigned char *address, size_
 void transport_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, out_outcome *outcome) {
     for (size_t decided = 0; decided < pages;) {
         unsigned char *at = address + (decided << PAGE_SHIFT);
-        if (pool->use_move) {
-            decided += move_out(pool, uffd, at, pages - decided, outcome + decided);
-        } else {
-            outcome[decided] = copy_out(pool, uffd, at);
-            decided++;
-        }
+        decided += (pool->use_move ? move_out : copy_out)(pool, uffd, at, pages - decided, outcome + decided);
     }
 }
 
@@ -173,6 +198,12 @@ int transport_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id fi
     return status;
 }
 
+int transport_block_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t *done) {
+    /* Nothing is mapped there; but an emptied page table would make MOVE split the huge page. */
+    madvise(address, BLOCK_BYTES, MADV_DONTNEED);
+    return transport_in(pool, uffd, address, first, BLOCK_PAGES, done);
+}
+
 int transport_back(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame) {
     uint32_t done;
     int status;
@@ -192,7 +223,7 @@ int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_
 int transport_fresh(uswap_pool *pool, int uffd, unsigned char *address, size_t pages, size_t *done) {
     frame_id first;
     *done = 0;
-    uint32_t places = arena_take(&pool->frames.fill, (uint32_t)pages, &first);
+    uint32_t places = arena_take(&pool->frames.arenas[ARENA_FILL], (uint32_t)pages, &first);
     if (places == 0)
         return -EAGAIN;
     void *memory = frame_address(pool, first);

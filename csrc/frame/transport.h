@@ -30,6 +30,10 @@ void transport_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pa
  * region any more. *done: exactly this prefix went in. */
 int transport_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count, uint32_t *done);
 
+/* The same for a block, to an aligned block of addresses of which the caller has locked all pages and none is mapped: as one huge
+ * page, if it is one. */
+int transport_block_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t *done);
+
 /* As transport_in for one frame that has just left that very page: does not give up while the region is there. */
 int transport_back(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame);
 

@@ -62,6 +62,7 @@ typedef struct {
     uint32_t background;          /* 0: no native reclaimer and no watermarks: only direct reclaim        */
     uint32_t verify;              /* 1: check every slot's hash on the way in                             */
     uint32_t fault_mode;          /* a uswap_fault_mode, for regions that name none                       */
+    uint32_t write_ahead;         /* 1: pages are cleaned before they must leave                          */
 } uswap_options;
 
 /* Defaults: the one table of them. */
@@ -121,6 +122,7 @@ typedef struct {
     uint64_t peak_resident_bytes;
     uint64_t mapped_bytes;           /* frames mapped in regions                                            */
     uint64_t cached_bytes;           /* frames in the swap cache, I/O in flight included                    */
+    uint64_t inactive_bytes;         /* of them, taken out ahead of need: clean, or being written         */
     uint64_t metadata_bytes;         /* metadata touched                                                    */
     uint64_t metadata_charged_bytes; /* the part of it that is counted as frames                            */
     uint64_t locked_bytes;           /* by uswap_region_lock                                                */
@@ -143,7 +145,7 @@ typedef struct {
     uint64_t major_faults;       /* waited for a read                                                   */
     uint64_t duplicate_faults;   /* messages for a page that was there already                          */
     uint64_t parked_faults;      /* had to wait for a frame                                             */
-    uint64_t write_waits;        /* faults that waited for a write to end                               */
+    uint64_t write_waits;        /* of them, those that did while pages were being written              */
     uint64_t fault_around_pages; /* fresh pages mapped beside the one touched                           */
     uint64_t pages_in;           /* read from swap areas                                                */
     uint64_t pages_out;          /* written to swap areas                                               */
@@ -164,8 +166,9 @@ typedef struct {
     uint64_t read_errors;
     uint64_t write_errors;
     uint64_t hash_errors;
-    uint64_t swap_full_events; /* evictions refused for lack of a slot                                */
-    uint64_t stall_ns;         /* sum over faults of message read to wake, or of signal to return     */
+    uint64_t swap_full_events;  /* evictions refused for lack of a slot                                */
+    uint64_t write_ahead_pages; /* of pages_out, those written before their frames were needed          */
+    uint64_t stall_ns;          /* sum over faults of message read to wake, or of signal to return     */
 } uswap_stats;
 
 int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *err);

@@ -5,13 +5,39 @@
 #include <errno.h>
 #include <unistd.h>
 
+static size_t requests_bytes(const io_queue *queue) {
+    return sizeof(io_request) * queue->capacity;
+}
+
+static size_t pieces_bytes(const io_queue *queue) {
+    return sizeof(struct iovec) * IO_PIECES_MAX * queue->capacity;
+}
+
+static void free_requests(io_queue *queue) {
+    memory_unmap(queue->requests, requests_bytes(queue));
+    memory_unmap(queue->pieces, pieces_bytes(queue));
+    queue->requests = NULL;
+    queue->pieces = NULL;
+}
+
+static bool make_requests(io_queue *queue) {
+    queue->requests = memory_map(requests_bytes(queue));
+    queue->pieces = memory_map(pieces_bytes(queue));
+    if (!queue->requests || !queue->pieces) {
+        free_requests(queue);
+        return false;
+    }
+    for (uint32_t i = queue->capacity; i-- > 0;) {
+        queue->requests[i].piece = queue->pieces + i * IO_PIECES_MAX;
+        io_request_put(queue, &queue->requests[i]);
+    }
+    return true;
+}
+
 int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity) {
     *queue = (io_queue){.backend = &io_backend_sync, .capacity = capacity};
-    queue->requests = memory_map(sizeof(io_request) * capacity);
-    if (!queue->requests)
+    if (!make_requests(queue))
         return -ENOMEM;
-    for (uint32_t i = capacity; i-- > 0;)
-        io_request_put(queue, &queue->requests[i]);
     int status = 0;
 #ifdef USWAP_HAVE_URING
     if (kind != USWAP_IO_SYNC) {
@@ -25,8 +51,7 @@ int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity) {
         status = -ENOSYS;
 #endif
     if (kind == USWAP_IO_URING) {
-        memory_unmap(queue->requests, sizeof(io_request) * queue->capacity);
-        queue->requests = NULL;
+        free_requests(queue);
         return status;
     }
     queue->backend = &io_backend_sync;
@@ -37,8 +62,7 @@ void io_queue_fini(io_queue *queue) {
     if (!queue->requests)
         return;
     queue->backend->fini(queue);
-    memory_unmap(queue->requests, sizeof(io_request) * queue->capacity);
-    queue->requests = NULL;
+    free_requests(queue);
 }
 
 io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap_entry first) {
@@ -52,6 +76,7 @@ io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap
     request->first = first;
     request->pages = 0;
     request->pieces = 0;
+    request->block = false;
     request->wanted_ns = 0;
     return request;
 }
@@ -81,6 +106,12 @@ bool io_request_add(io_request *request, void *page) {
     request->piece[request->pieces++] = (struct iovec){.iov_base = page, .iov_len = PAGE_BYTES};
     request->pages++;
     return true;
+}
+
+void io_request_fill(io_request *request, void *memory, uint32_t pages) {
+    request->piece[0] = (struct iovec){.iov_base = memory, .iov_len = (size_t)pages << PAGE_SHIFT};
+    request->pieces = 1;
+    request->pages = pages;
 }
 
 void io_request_put(io_queue *queue, io_request *request) {

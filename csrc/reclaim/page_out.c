@@ -1,35 +1,19 @@
 #include "reclaim/page_out.h"
 
 #include "base/failpoint.h"
-#include "frame/transport.h"
+#include "reclaim/batch.h"
+#include "reclaim/inactive.h"
+#include "scratch.h"
+
 #include "swap/page_in.h"
 #include "swap/swap_cache.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* Pages isolated together. More would hold more page locks at once and gain little: MOVE costs 0.035 us a page from 64 on. */
-#define BATCH_PAGES 64
 /* Least time between two rounds over all pages while there is no slot to be had, and at least so many times what the last took. */
 #define EXHAUSTED_ROUND_NS UINT64_C(100000000)
 #define EXHAUSTED_ROUND_SHARE 10
-
-typedef struct {
-    region *r;
-    size_t page;
-    uint64_t word; /* when it was locked */
-    out_outcome out;
-    swap_entry entry; /* the slot being written, if any */
-} victim;
-
-typedef struct {
-    context *ctx;
-    bool popped;   /* the victims come from the ring: else they still have their entries there */
-    uint32_t room; /* pages it may hold */
-    uint32_t count;
-    uint64_t freed; /* frames free now or when the writes end */
-    victim victims[BATCH_PAGES];
-} batch;
 
 /* ---- slots for what must be written ---- */
 
@@ -68,13 +52,13 @@ static bool open_cluster(context *ctx) {
 static uint32_t batch_room(const context *ctx) {
     const uswap_pool *pool = ctx->pool;
     uint64_t slots = ctx->cluster.left;
-    for (uint32_t i = 0; i < atomic_load(&pool->area_count) && slots < BATCH_PAGES; i++) {
+    for (uint32_t i = 0; i < atomic_load(&pool->area_count) && slots < BLOCK_PAGES; i++) {
         const swap_area *area = &pool->areas[i];
         uint64_t used = atomic_load_explicit(&area->used_slots, memory_order_relaxed);
         uint64_t usable = atomic_load_explicit(&area->usable_slots, memory_order_relaxed);
         slots += usable > used ? usable - used : 0;
     }
-    return (uint32_t)MIN_OF(slots, (uint64_t)BATCH_PAGES);
+    return (uint32_t)MIN_OF(slots, (uint64_t)BLOCK_PAGES);
 }
 
 /* A slot for one page. Return: SWAP_ENTRY_NONE when all areas are full. */
@@ -96,95 +80,10 @@ static swap_entry take_slot(context *ctx) {
     return entry;
 }
 
-/* ---- choosing ---- */
-
-/* A page in the swap cache whose turn has come: its frame is dropped. Context: page locked. */
-static bool drop_cached(uswap_pool *pool, swap_entry entry) {
-    frame_id frame;
-    uint64_t flags;
-    if (!swap_cache_take(pool, entry, CACHE_CLEAN, &frame, &flags))
-        return false;
-    if (flags & SLOT_AHEAD)
-        STAT_ADD(pool, read_ahead_waste, 1);
-    frame_drop(pool, frame, 1);
-    return true;
-}
-
-typedef enum { CHOICE_VICTIM, CHOICE_STALE, CHOICE_BUSY, CHOICE_DROPPED } choice;
-
-/* generation < 0: of any stay. wait: for the page lock (only with an empty batch: no other lock may be held).
- * On CHOICE_VICTIM the page is locked, and the region entered for moving and referenced. */
-static choice choose(batch *b, page_ref ref, int64_t generation, bool wait) {
-    uswap_pool *pool = b->ctx->pool;
-    region *r = region_get_by_ref(&pool->regions, ref);
-    if (!r)
-        return CHOICE_STALE;
-    size_t page = page_ref_page(ref);
-    page_word *at = &r->object.words[page];
-    choice made = CHOICE_BUSY;
-    if (!region_move_begin(r)) {
-        region_put(r);
-        return CHOICE_BUSY;
-    }
-    if (wait)
-        page_lock(at);
-    if (wait || page_try_lock(at)) {
-        uint64_t word = page_load(at);
-        bool current = generation < 0 || page_generation_of(word) == (unsigned)generation;
-        if (current && page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
-            b->victims[b->count++] = (victim){.r = r, .page = page, .word = word};
-            return CHOICE_VICTIM;
-        }
-        made = CHOICE_STALE;
-        if (current && page_state_of(word) == PAGE_SWAPPED && drop_cached(pool, page_entry_of(word)))
-            made = CHOICE_DROPPED;
-        page_unlock(at);
-    }
-    region_move_end(r);
-    region_put(r);
-    return made;
-}
-
-/* Pops until the batch is full, want is reached or the ring's first *left entries have been seen. */
-static void choose_oldest(batch *b, uint64_t want, uint64_t *left) {
-    uswap_pool *pool = b->ctx->pool;
-    ring_entry entries[BATCH_PAGES];
-    want = MIN_OF(want, (uint64_t)b->room);
-    while (b->count + b->freed<want && * left> 0) {
-        uint64_t missing = want - b->count - b->freed;
-        uint32_t popped = ring_pop(&pool->ring, entries, (uint32_t)MIN_OF(missing, *left));
-        if (popped == 0)
-            *left = 0;
-        else
-            *left -= popped;
-        for (uint32_t i = 0; i < popped; i++) {
-            choice made = choose(b, entries[i].page, (int64_t)entries[i].generation, false);
-            if (made == CHOICE_BUSY)
-                ring_push_page(pool, entries[i].page, entries[i].generation);
-            b->freed += made == CHOICE_DROPPED;
-        }
-    }
-}
-
-static bool comes_before(const victim *a, const victim *b) {
-    return a->r != b->r ? a->r->base < b->r->base : a->page < b->page;
-}
-
-/* By address, so that neighbours leave in one MOVE and lie side by side in the swap area. Mostly sorted already. */
-static void sort_batch(batch *b) {
-    for (uint32_t i = 1; i < b->count; i++) {
-        victim moved = b->victims[i];
-        uint32_t at = i;
-        for (; at > 0 && comes_before(&moved, &b->victims[at - 1]); at--)
-            b->victims[at] = b->victims[at - 1];
-        b->victims[at] = moved;
-    }
-}
-
 /* ---- isolating ---- */
 
 static void isolate(batch *b) {
-    out_outcome outcome[BATCH_PAGES];
+    out_outcome *outcome = b->ctx->scratch->outcomes;
     for (uint32_t i = 0; i < b->count;) {
         uint32_t run = 1;
         victim *first = &b->victims[i];
@@ -237,7 +136,7 @@ static void leave(batch *b, victim *v, page_state state, swap_entry entry) {
 /* The page stays where it is, and is as young as any. */
 static void stay(batch *b, victim *v) {
     if (b->popped)
-        ring_push_page(b->ctx->pool, page_ref_of(v->r, v->page), page_generation_of(v->word));
+        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, page_ref_of(v->r, v->page), page_generation_of(v->word));
 }
 
 /* Contents that are in a slot already need no write. The slot's last write may still be in flight: it has these contents too. */
@@ -271,8 +170,13 @@ static void publish_taken(batch *b, victim *v) {
     }
     page_hash hash = page_hash_of(memory, pool->hash_seed);
     if (is_clean(pool, v, hash)) {
-        leave(b, v, PAGE_SWAPPED, page_entry_of(v->word));
+        swap_entry kept = page_entry_of(v->word);
+        leave(b, v, PAGE_SWAPPED, kept);
         STAT_ADD(pool, clean_drops, 1);
+        if (b->ahead && swap_cache_add_clean(pool, kept, v->out.frame)) {
+            inactive_add(pool, kept);
+            v->out.frame = FRAME_NONE;
+        }
         return;
     }
     swap_entry entry = take_slot(b->ctx);
@@ -281,8 +185,9 @@ static void publish_taken(batch *b, victim *v) {
         return;
     }
     v->entry = entry;
-    swap_cache_add_writing(pool, entry, v->out.frame, page_ref_of(v->r, v->page), hash);
+    swap_cache_add_writing(pool, entry, v->out.frame, page_ref_of(v->r, v->page), hash, b->ahead);
     leave(b, v, PAGE_SWAPPED, entry);
+    STAT_ADD(pool, write_ahead_pages, b->ahead);
 }
 
 static void publish(batch *b) {
@@ -307,29 +212,6 @@ static void publish(batch *b) {
 
 /* ---- writing and dropping, without locks ---- */
 
-/* Drops frames, neighbours together: a system call for a run instead of one for each. */
-typedef struct {
-    frame_id first;
-    uint32_t count;
-} drop_run;
-
-static void drop_add(uswap_pool *pool, drop_run *run, frame_id frame) {
-    if (run->count > 0 && run->first + run->count == frame) {
-        run->count++;
-        return;
-    }
-    if (run->count > 0)
-        frame_drop(pool, run->first, run->count);
-    *run = (drop_run){.first = frame, .count = 1};
-}
-
-static void drop_end(uswap_pool *pool, drop_run *run) {
-    FAILPOINT(page_out_drop);
-    if (run->count > 0)
-        frame_drop(pool, run->first, run->count);
-    run->count = 0;
-}
-
 static void write_add(context *ctx, swap_entry entry, frame_id frame) {
     void *memory = frame_address(ctx->pool, frame);
     io_request *request = ctx->gathering;
@@ -347,22 +229,23 @@ static void write_add(context *ctx, swap_entry entry, frame_id frame) {
 
 static void write_and_drop(batch *b) {
     uswap_pool *pool = b->ctx->pool;
-    drop_run run = {0};
+    frame_run run = {0};
     for (uint32_t i = 0; i < b->count; i++) {
         victim *v = &b->victims[i];
         if (v->out.result != OUT_TAKEN || v->out.frame == FRAME_NONE)
             continue;
         if (swap_entry_is_none(v->entry))
-            drop_add(pool, &run, v->out.frame);
+            frame_run_drop(pool, &run, v->out.frame);
         else
             write_add(b->ctx, v->entry, v->out.frame);
     }
-    drop_end(pool, &run);
+    FAILPOINT(page_out_drop);
+    frame_run_end(pool, &run);
 }
 
 static void evict_batch(batch *b) {
     if (b->count > 0) {
-        sort_batch(b);
+        batch_sort(b);
         isolate(b);
         publish(b);
         write_and_drop(b);
@@ -371,20 +254,21 @@ static void evict_batch(batch *b) {
 }
 
 /* Evicts about want pages of the ring's first left entries. Return: how many. */
-static uint64_t evict_oldest(context *ctx, uint64_t want, uint64_t left, bool without_slots) {
+static uint64_t evict_oldest(context *ctx, uint64_t want, uint64_t left, bool without_slots, bool ahead) {
     uint64_t freed = 0;
-    batch b = {.ctx = ctx, .popped = true};
+    batch b = {.ctx = ctx, .popped = true, .ahead = ahead, .victims = ctx->scratch->victims};
     while (freed < want && left > 0) {
-        b.room = without_slots ? BATCH_PAGES : batch_room(ctx);
+        b.room = without_slots ? BLOCK_PAGES : batch_room(ctx);
         if (b.room == 0)
             break;
-        choose_oldest(&b, want - freed, &left);
+        batch_choose_oldest(&b, want - freed, &left);
         evict_batch(&b);
         freed += b.freed;
         b.freed = 0;
         while (context_complete(ctx, false)) {
         }
     }
+    frame_run_end(ctx->pool, &b.dropped);
     return freed;
 }
 
@@ -395,7 +279,7 @@ static uint64_t evict_without_slots(context *ctx, uint64_t want) {
     uint64_t begin = clock_now_ns(), due = atomic_load(&pool->exhausted_round_ns);
     if (begin < due || !atomic_compare_exchange_strong(&pool->exhausted_round_ns, &due, UINT64_MAX))
         return 0;
-    uint64_t freed = evict_oldest(ctx, want, ring_length(&pool->ring), true);
+    uint64_t freed = evict_oldest(ctx, want, ring_length(&pool->ring), true, false);
     uint64_t end = clock_now_ns();
     atomic_store(&pool->exhausted_round_ns, end + MAX_OF(EXHAUSTED_ROUND_NS, EXHAUSTED_ROUND_SHARE * (end - begin)));
     return freed;
@@ -404,24 +288,44 @@ static uint64_t evict_without_slots(context *ctx, uint64_t want) {
 uint64_t page_out_oldest(context *ctx, uint64_t want) {
     uswap_pool *pool = ctx->pool;
     atomic_fetch_add(&pool->evictors, 1);
-    uint64_t freed = 0;
-    if (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0)
-        freed = evict_oldest(ctx, want, ring_length(&pool->ring), false);
-    if (freed == 0 && batch_room(ctx) < BATCH_PAGES)
+    uint64_t freed = inactive_drop(pool, want);
+    if (freed < want && (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0))
+        freed += evict_oldest(ctx, want - freed, ring_length(&pool->ring), false, false);
+    if (freed == 0 && batch_room(ctx) < BLOCK_PAGES)
         freed = evict_without_slots(ctx, want);
     atomic_fetch_sub(&pool->evictors, 1);
     return freed;
 }
 
+uint64_t page_out_ahead(context *ctx) {
+    uswap_pool *pool = ctx->pool;
+    uint64_t target = inactive_target(pool), have = inactive_frames(pool), out = 0;
+    atomic_fetch_add(&pool->evictors, 1);
+    if (have < target && (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0))
+        out = evict_oldest(ctx, target - have, ring_length(&pool->ring), false, true);
+    atomic_fetch_sub(&pool->evictors, 1);
+    return out;
+}
+
+/* How many pages from page on may leave together: a block, if it went in as one and is wanted out as one. */
+static uint32_t range_batch(region *r, size_t page, size_t end) {
+    size_t first;
+    if (!region_block_of(r, page, &first) || first != page || end - page < BLOCK_PAGES || !region_is_huge(r, first))
+        return BATCH_PAGES;
+    region_set_huge(r, first, false);
+    return BLOCK_PAGES;
+}
+
 uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count) {
-    batch b = {.ctx = ctx, .room = BATCH_PAGES};
+    batch b = {.ctx = ctx, .victims = ctx->scratch->victims};
     atomic_fetch_add(&ctx->pool->evictors, 1);
     for (size_t page = first; page < first + count;) {
-        for (; page < first + count && b.count < BATCH_PAGES; page++) {
-            choice made = choose(&b, page_ref_of(r, page), -1, false);
+        b.room = range_batch(r, page, first + count);
+        for (; page < first + count && b.count < b.room; page++) {
+            choice made = batch_choose(&b, page_ref_of(r, page), -1, false);
             if (made == CHOICE_BUSY) { /* a fault has just brought it, say: it is to leave all the same */
                 evict_batch(&b);
-                made = choose(&b, page_ref_of(r, page), -1, true);
+                made = batch_choose(&b, page_ref_of(r, page), -1, true);
             }
             b.freed += made == CHOICE_DROPPED;
         }
@@ -429,6 +333,7 @@ uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count) {
         while (context_complete(ctx, false)) {
         }
     }
+    frame_run_end(ctx->pool, &b.dropped);
     atomic_fetch_sub(&ctx->pool->evictors, 1);
     return b.freed;
 }
@@ -475,20 +380,23 @@ void page_out_complete(context *ctx, io_request *request) {
     uswap_pool *pool = ctx->pool;
     int failure = FAILPOINT(page_out_written);
     bool whole = failure == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
-    drop_run run = {0};
+    frame_run run = {0};
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
         frame_id frame;
         if (whole || write_again(pool, request, entry) == 0) {
             if (swap_cache_end_write(pool, entry, &frame) == END_DROP)
-                drop_add(pool, &run, frame);
+                frame_run_drop(pool, &run, frame);
+            else
+                inactive_add(pool, entry);
             continue;
         }
         STAT_ADD(pool, write_errors, 1);
         if (swap_cache_fail_write(pool, entry, &frame))
             take_back(pool, entry);
         else
-            drop_add(pool, &run, frame);
+            frame_run_drop(pool, &run, frame);
     }
-    drop_end(pool, &run);
+    FAILPOINT(page_out_drop);
+    frame_run_end(pool, &run);
 }

@@ -13,6 +13,9 @@
  * writes end. Context: in the gate, no page locked. Requests may still be growing (context_submit, context_drain). */
 uint64_t page_out_oldest(context *ctx, uint64_t want);
 
+/* Takes the oldest pages out until the inactive list is as long as it should be: written, and kept. Returns and context as above. */
+uint64_t page_out_ahead(context *ctx);
+
 /* Evicts pages [first, first + count) of a region, those that are there. Returns and context as above. */
 uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count);
 

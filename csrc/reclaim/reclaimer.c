@@ -14,7 +14,7 @@
 #define LATE_NS UINT64_C(8000000)
 #define FORGIVEN_NS UINT64_C(100000000)
 /* Pages evicted between two looks at the watermarks. */
-#define STEP_PAGES 1024
+#define STEP_PAGES 4096
 /* When nothing could be evicted, look again after this: pins and DMA end without telling. */
 #define EXHAUSTED_NS UINT64_C(10000000)
 #define STACK_BYTES ((size_t)256 << 10)
@@ -31,12 +31,13 @@ static uint64_t high_frames(uswap_pool *pool) {
     return atomic_load_explicit(&pool->frames.high_frames, memory_order_relaxed);
 }
 
-/* Evicts up to pages and waits for the writes, as long as frames are wanted. Return: frames that came free.
+/* Frees up to pages, makes sure of what will be wanted next, and waits for the writes. Return: frames that came free.
  * Context: reclaim_lock held, in the gate. */
 static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
     context *ctx = &pool->reclaim_context;
     ctx->who = who;
     uint64_t freed = page_out_oldest(ctx, pages);
+    page_out_ahead(ctx);
     context_drain(ctx);
     atomic_store(&pool->native.exhausted, freed == 0);
     return freed;

@@ -59,6 +59,20 @@ uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count) {
     return popped;
 }
 
+uint32_t ring_pop_range(reclaim_ring *ring, page_ref first, page_ref last, ring_entry *entries, uint32_t count) {
+    uint32_t popped = 0;
+    small_lock_acquire(&ring->lock);
+    while (popped < count && ring->head != ring->tail) {
+        const ring_entry *oldest = &ring->entries[ring->head % ring->capacity];
+        if (!page_ref_between(oldest->page, first, last))
+            break;
+        entries[popped++] = *oldest;
+        ring->head++;
+    }
+    small_lock_release(&ring->lock);
+    return popped;
+}
+
 bool ring_try_push(reclaim_ring *ring, const ring_entry *entries, uint32_t count) {
     small_lock_acquire(&ring->lock);
     bool fits = ring->tail - ring->head + count <= ring->capacity;
@@ -97,20 +111,20 @@ static bool is_stale(uswap_pool *pool, const ring_entry *entry) {
 }
 
 /* One round over the ring, in batches, keeping the order; without ring.lock while pages are looked at. */
-static void compact(uswap_pool *pool) {
+static void compact(uswap_pool *pool, reclaim_ring *ring) {
     ring_entry batch[COMPACT_BATCH];
-    for (uint64_t left = ring_length(&pool->ring); left > 0;) {
-        uint32_t popped = ring_pop(&pool->ring, batch, (uint32_t)MIN_OF(left, (uint64_t)COMPACT_BATCH)), kept = 0;
+    for (uint64_t left = ring_length(ring); left > 0;) {
+        uint32_t popped = ring_pop(ring, batch, (uint32_t)MIN_OF(left, (uint64_t)COMPACT_BATCH)), kept = 0;
         if (popped == 0)
             return;
         for (uint32_t i = 0; i < popped; i++)
             if (!is_stale(pool, &batch[i]))
                 batch[kept++] = batch[i];
-        while (kept > 0 && !ring_try_push(&pool->ring, batch, kept)) {
+        while (kept > 0 && !ring_try_push(ring, batch, kept)) {
             /* others filled the ring in between: they compact too, and each round frees room */
             ring_entry oldest;
-            if (ring_pop(&pool->ring, &oldest, 1) == 1 && !is_stale(pool, &oldest))
-                ring_try_push_front(&pool->ring, &oldest, 1);
+            if (ring_pop(ring, &oldest, 1) == 1 && !is_stale(pool, &oldest))
+                ring_try_push_front(ring, &oldest, 1);
         }
         left -= popped;
     }
@@ -118,23 +132,27 @@ static void compact(uswap_pool *pool) {
 
 /* The ring is full. It has room for twice the frames of the limit, so most entries are stale; unless locked pages or a full swap
  * have taken the pool far over its limit (I9): then it grows. */
-static void make_room(uswap_pool *pool) {
-    uint64_t capacity = pool->ring.capacity;
-    compact(pool);
-    if (ring_length(&pool->ring) <= capacity / 4 * 3)
+static void make_room(uswap_pool *pool, reclaim_ring *ring) {
+    uint64_t capacity = ring->capacity;
+    compact(pool, ring);
+    if (ring_length(ring) <= capacity / 4 * 3)
         return;
-    if (ring_grow(&pool->ring, 2 * capacity) == 0)
+    if (ring_grow(ring, 2 * capacity) == 0)
         frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(ring_entry)));
 }
 
-void ring_push_page(uswap_pool *pool, page_ref page, unsigned generation) {
-    ring_entry entry = {.page = page, .generation = generation};
-    while (!ring_try_push(&pool->ring, &entry, 1))
-        make_room(pool);
+void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const ring_entry *entries, uint32_t count) {
+    while (!ring_try_push(ring, entries, count))
+        make_room(pool, ring);
 }
 
-void ring_push_page_front(uswap_pool *pool, page_ref page, unsigned generation) {
+void ring_push_page(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation) {
     ring_entry entry = {.page = page, .generation = generation};
-    while (!ring_try_push_front(&pool->ring, &entry, 1))
-        make_room(pool);
+    ring_push_pages(pool, ring, &entry, 1);
+}
+
+void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation) {
+    ring_entry entry = {.page = page, .generation = generation};
+    while (!ring_try_push_front(ring, &entry, 1))
+        make_room(pool, ring);
 }

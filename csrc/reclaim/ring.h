@@ -31,6 +31,8 @@ void ring_fini(reclaim_ring *ring);
 int ring_grow(reclaim_ring *ring, uint64_t capacity);
 /* Return: how many were popped, oldest first. */
 uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count);
+/* Pops the oldest entries as long as they are of pages first to last of one region. Return: how many. */
+uint32_t ring_pop_range(reclaim_ring *ring, page_ref first, page_ref last, ring_entry *entries, uint32_t count);
 /* Return: false if the ring is full. */
 bool ring_try_push(reclaim_ring *ring, const ring_entry *entries, uint32_t count);
 /* To the head: first to be evicted. */
@@ -39,7 +41,9 @@ uint64_t ring_length(reclaim_ring *ring);
 
 typedef struct uswap_pool uswap_pool;
 /* A page has arrived (or may be evicted again). Context: page locked or unlocked; takes ring.lock only, compacts if full. */
-void ring_push_page(uswap_pool *pool, page_ref page, unsigned generation);
-void ring_push_page_front(uswap_pool *pool, page_ref page, unsigned generation);
+void ring_push_page(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation);
+/* The same for several, one behind the other. */
+void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const ring_entry *entries, uint32_t count);
+void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation);
 
 #endif

@@ -126,9 +126,15 @@ static size_t touched_bytes(size_t pages) {
     return pages / PAGE_WORDS_PER_CHUNK + 1;
 }
 
+/* Of addresses, so that one more may be begun at either end. */
+static size_t blocks_of(size_t pages) {
+    return pages / BLOCK_PAGES + 2;
+}
+
 static void object_fini(memory_object *object) {
     memory_unmap((void *)object->words, object->pages * sizeof(page_word));
     memory_unmap((void *)object->touched, touched_bytes(object->pages));
+    memory_unmap((void *)object->huge, blocks_of(object->pages));
     *object = (memory_object){0};
 }
 
@@ -136,7 +142,8 @@ static int object_init(memory_object *object, size_t pages) {
     object->pages = pages;
     object->words = memory_map(pages * sizeof(page_word));
     object->touched = memory_map(touched_bytes(pages));
-    if (object->words && object->touched)
+    object->huge = memory_map(blocks_of(pages));
+    if (object->words && object->touched && object->huge)
         return 0;
     object_fini(object);
     return -ENOMEM;
@@ -245,4 +252,26 @@ void region_quiesce(region *r) {
             return;
         parking_wait((const void *)&r->movers, ticket, 0);
     }
+}
+
+/* ---- blocks of addresses ---- */
+
+static size_t block_number(const region *r, size_t page) {
+    return ((uintptr_t)region_address(r, page) / BLOCK_BYTES) - (uintptr_t)r->base / BLOCK_BYTES;
+}
+
+bool region_block_of(const region *r, size_t page, size_t *first) {
+    size_t within = (uintptr_t)region_address(r, page) / PAGE_BYTES % BLOCK_PAGES;
+    if (within > page || page - within + BLOCK_PAGES > r->object.pages)
+        return false;
+    *first = page - within;
+    return true;
+}
+
+bool region_is_huge(const region *r, size_t first) {
+    return atomic_load_explicit(&r->object.huge[block_number(r, first)], memory_order_relaxed);
+}
+
+void region_set_huge(region *r, size_t first, bool huge) {
+    atomic_store_explicit(&r->object.huge[block_number(r, first)], huge, memory_order_relaxed);
 }

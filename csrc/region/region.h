@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 #include "base/lock.h"
+#include "frame/arena.h"
 #include "region/page_word.h"
 #include "swap/read_ahead.h"
 
@@ -28,6 +29,8 @@ typedef struct {
     page_word *words;
     size_t pages;
     _Atomic uint8_t *touched; /* one byte a 4 KiB of words: metadata counted, and worth looking at */
+    _Atomic uint8_t
+        *huge; /* one byte a block of addresses: it went in as a whole, so it is worth taking out as a whole */
 } memory_object;
 
 typedef enum { REGION_FREE = 0, REGION_LIVE = 1, REGION_DYING = 2 } region_state;
@@ -103,6 +106,18 @@ static inline page_ref page_ref_of(const region *r, size_t page) {
 static inline size_t page_ref_page(page_ref ref) {
     return (size_t)(ref.value >> 28);
 }
+
+/* Whether the page is one of first to last, of the same region as they. */
+static inline bool page_ref_between(page_ref ref, page_ref first, page_ref last) {
+    return ((ref.value ^ first.value) & ((UINT64_C(1) << 28) - 1)) == 0 && ref.value >= first.value &&
+           ref.value <= last.value;
+}
+
+/* The block of addresses that the page lies in: *first is its first page. Return: false if it is not wholly in the region. */
+bool region_block_of(const region *r, size_t page, size_t *first);
+/* What the kernel may map there by one huge page: a hint, for page-out. */
+bool region_is_huge(const region *r, size_t first);
+void region_set_huge(region *r, size_t first, bool huge);
 
 static inline unsigned char *region_address(const region *r, size_t page) {
     return r->base + (page << PAGE_SHIFT);

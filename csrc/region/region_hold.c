@@ -3,6 +3,7 @@
  *
  * A held page is RESIDENT and never chosen for eviction. It is marked first and fetched then, so that it cannot leave in between.
  */
+#include "base/memory.h"
 #include "base/status.h"
 #include "fault/bring_in.h"
 #include "region/region_range.h"
@@ -23,15 +24,18 @@ static int fetch(context *ctx, region *r, size_t page) {
     return 0;
 }
 
-/* Whether the page was not held in this way before; -EMFILE: too many pins. */
-static int mark(uswap_pool *pool, region *r, size_t page, hold_kind kind) {
+/* Return: 0, *fresh: whether this call holds the page (one that is locked is not locked again); -EMFILE: too many pins. */
+static int mark(uswap_pool *pool, region *r, size_t page, hold_kind kind, bool *fresh) {
     page_word *at = &r->object.words[page];
     size_t chunk = page / PAGE_WORDS_PER_CHUNK;
     int status = 0;
+    *fresh = true;
     metadata_touch(pool, r->object.touched, chunk, chunk);
     page_lock(at);
     uint64_t word = page_load(at);
-    if (kind == HOLD_LOCK && !(word & PAGE_MLOCKED)) {
+    if (kind == HOLD_LOCK && (word & PAGE_MLOCKED)) {
+        *fresh = false;
+    } else if (kind == HOLD_LOCK) {
         page_set_bits(at, 0, PAGE_MLOCKED);
         atomic_fetch_add(&r->locked_pages, 1);
         STAT_ADD(pool, locked_pages, 1);
@@ -44,6 +48,17 @@ static int mark(uswap_pool *pool, region *r, size_t page, hold_kind kind) {
     }
     page_unlock(at);
     return status;
+}
+
+/* The ring may have dropped the entry of a held page (I10). Context: page locked. */
+static void enter_ring(uswap_pool *pool, region *r, size_t page, uint64_t word) {
+    page_word *at = &r->object.words[page];
+    if (page_state_of(word) == PAGE_RESIDENT)
+        page_renew(at); /* an entry of before may still be in the ring */
+    else if (page_state_of(word) != PAGE_SWAPPED ||
+             slot_state_of(swap_cache_load(pool, page_entry_of(word))) != CACHE_CLEAN)
+        return; /* no frame; or the end of its read makes the entry, for this generation */
+    ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(at)));
 }
 
 /* Context: page may be in any state. Pages that were not held are left alone. */
@@ -61,17 +76,29 @@ static void unmark(uswap_pool *pool, region *r, size_t page, hold_kind kind) {
             STAT_SUB(pool, pinned_pages, 1);
     }
     uint64_t now = page_load(at);
-    if (page_is_held(word) && !page_is_held(now) && page_state_of(now) == PAGE_RESIDENT) {
-        page_renew(at); /* an entry of before may still be in the ring */
-        ring_push_page(pool, page_ref_of(r, page), page_generation_of(page_load(at))); /* I10 */
-    }
+    if (page_is_held(word) && !page_is_held(now))
+        enter_ring(pool, r, page, now);
     page_unlock(at);
 }
 
-static void unmark_range(region_range *range, size_t count, hold_kind kind) {
+static void unmark_range(region_range *range, hold_kind kind) {
     gate_enter(&range->pool->gate);
-    for (size_t page = range->first; page < range->first + count; page++)
+    for (size_t page = range->first; page < range->first + range->count; page++)
         unmark(range->pool, range->r, page, kind);
+    gate_leave(&range->pool->gate);
+}
+
+/* Which pages of a range one call holds, a bit each: if it fails, these and no others are let go. */
+typedef struct {
+    unsigned char *bits;
+    size_t bytes;
+} held_pages;
+
+static void unmark_held(region_range *range, const held_pages *held, hold_kind kind) {
+    gate_enter(&range->pool->gate);
+    for (size_t i = 0; i < range->count; i++)
+        if (held->bits[i / 8] >> (i % 8) & 1)
+            unmark(range->pool, range->r, range->first + i, kind);
     gate_leave(&range->pool->gate);
 }
 
@@ -114,28 +141,42 @@ static int hold_error(region_range *range, size_t page, int status, uswap_error 
     return result;
 }
 
+/* Return: 0 or what failed at page *failed (of the range). */
+static int hold_each(region_range *range, held_pages *held, hold_kind kind, size_t *failed) {
+    context *ctx = context_borrow(range->pool);
+    int status = 0;
+    for (size_t i = 0; i < range->count && status == 0; i++) {
+        bool fresh = false;
+        *failed = i;
+        gate_enter(&range->pool->gate);
+        status = mark(range->pool, range->r, range->first + i, kind, &fresh);
+        gate_leave(&range->pool->gate);
+        if (status == 0) {
+            held->bits[i / 8] |= (unsigned char)(fresh << (i % 8));
+            status = fetch(ctx, range->r, range->first + i);
+        }
+    }
+    context_return(ctx);
+    return status;
+}
+
 static int hold(region_range *range, hold_kind kind, uswap_error *err) {
     int status = check_room(range, err);
     if (status != 0)
         return status;
-    context *ctx = context_borrow(range->pool);
-    size_t done = 0;
-    for (; done < range->count && status == 0; done++) {
-        size_t page = range->first + done;
-        gate_enter(&range->pool->gate);
-        status = mark(range->pool, range->r, page, kind);
-        gate_leave(&range->pool->gate);
-        if (status != 0)
-            break;
-        status = fetch(ctx, range->r, page);
-    }
-    context_return(ctx);
+    held_pages held = {.bytes = range->count / 8 + 1};
+    held.bits = memory_map(held.bytes);
+    if (!held.bits)
+        return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "lock", NULL,
+                         "no memory to keep account of a range that long");
+    size_t failed = 0;
+    status = hold_each(range, &held, kind, &failed);
     if (status != 0) {
-        size_t failed = status == -EMFILE ? done : done - 1;
-        unmark_range(range, done, kind);
-        return hold_error(range, range->first + failed, status, err);
+        unmark_held(range, &held, kind);
+        status = hold_error(range, range->first + failed, status, err);
     }
-    return 0;
+    memory_unmap(held.bits, held.bytes);
+    return status;
 }
 
 static int hold_range(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, hold_kind kind,
@@ -147,7 +188,7 @@ static int hold_range(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint6
     if (on)
         status = hold(&range, kind, err);
     else
-        unmark_range(&range, range.count, kind);
+        unmark_range(&range, kind);
     region_range_end(&range);
     return status;
 }

@@ -5,11 +5,15 @@
 #include "fault/poison.h"
 #include "fault/uffd.h"
 #include "frame/transport.h"
+#include "swap/cluster_ahead.h"
+#include "swap/page_in_block.h"
 #include "swap/read_ahead.h"
 #include "swap/swap_cache.h"
 
 #include <errno.h>
 
+/* Pages mapped together, of a request that is no block. */
+#define MAP_RUN_MAX 64
 /* Read-ahead may fill at most this part of the frames with one window. */
 #define WINDOW_SHARE 16
 /* Beyond this part of the slots in use, a page-in gives its slot back (three quarters): the next page-outs need it more. */
@@ -54,7 +58,8 @@ int page_in_start(context *ctx, swap_entry entry) {
     /* The page lock excludes every other reader of this slot. */
     bool claimed = swap_cache_claim_read(pool, entry, frame, SLOT_WANTED);
     INVARIANT(I7, claimed);
-    page_in_wanted(ctx, entry);
+    if (ctx->who != ACTOR_INLINE && ctx->reading->wanted_ns == 0)
+        ctx->reading->wanted_ns = clock_now_ns();
     FAILPOINT(page_in_claimed);
     return 0;
 }
@@ -63,9 +68,9 @@ int page_in_start(context *ctx, swap_entry entry) {
 typedef struct {
     frame_id next;
     uint32_t left;
-} frame_run;
+} window_frames;
 
-static bool next_frame(context *ctx, frame_run *run, uint32_t want, frame_id *frame) {
+static bool next_frame(context *ctx, window_frames *run, uint32_t want, frame_id *frame) {
     if (run->left == 0)
         run->left = frame_take_fill(ctx->pool, want, FRAME_AHEAD, &run->next);
     if (run->left == 0)
@@ -75,8 +80,15 @@ static bool next_frame(context *ctx, frame_run *run, uint32_t want, frame_id *fr
     return true;
 }
 
+/* Pages of a window that are treated together: count of them, from the lowest on. */
+typedef struct {
+    size_t lowest;
+    uint32_t count;
+    bool descends; /* the reader meets the highest first */
+} window_part;
+
 /* Claims one page for reading if it is out and idle. Return: false when frames or requests have run out. */
-static bool read_ahead_page(context *ctx, region *r, size_t page, frame_run *run, uint32_t want, uint64_t flags) {
+static bool read_ahead_page(context *ctx, region *r, size_t page, window_frames *run, uint32_t want, uint64_t flags) {
     uswap_pool *pool = ctx->pool;
     page_word *word = &r->object.words[page];
     frame_id frame;
@@ -101,36 +113,104 @@ static bool read_ahead_page(context *ctx, region *r, size_t page, frame_run *run
     return go_on;
 }
 
-/* Reads pages first, first + stride, ... as far as speculative frames go. marker: leave the first of them in the cache.
- * Return: how many of the count pages were looked at. */
-static uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker) {
-    frame_run run = {0};
+/* The part of a window that lies in one block of addresses, in ascending order: neighbours then share a request. The page that the
+ * reader meets first may be the marker. Return: false when frames or requests have run out. */
+static bool read_part(context *ctx, region *r, window_part part, bool marker) {
+    window_frames run = {0};
     uint32_t looked = 0;
-    for (; looked < count; looked++) {
-        /* Neighbours in ascending order of addresses, and so mostly of slots: then they share a request. */
-        uint32_t step = stride == -1 ? count - 1 - looked : looked;
-        int64_t page = first + stride * (int64_t)step;
-        if (page < 0 || (uint64_t)page >= r->object.pages)
-            continue;
-        size_t chunk = (size_t)page / PAGE_WORDS_PER_CHUNK;
-        if (stride == 1 && !atomic_load_explicit(&r->object.touched[chunk], memory_order_relaxed)) {
-            looked +=
-                (uint32_t)((chunk + 1) * PAGE_WORDS_PER_CHUNK - (size_t)page) - 1; /* never touched: nothing to read */
-            continue;
-        }
-        uint64_t flags = SLOT_AHEAD | (marker && step == 0 ? SLOT_MARKER : 0);
-        if (!read_ahead_page(ctx, r, (size_t)page, &run, count - looked, flags))
+    for (; looked < part.count; looked++) {
+        size_t page = part.lowest + looked;
+        bool met_first = part.descends ? looked + 1 == part.count : looked == 0;
+        uint64_t flags = SLOT_AHEAD | (marker && met_first ? SLOT_MARKER : 0);
+        if (!read_ahead_page(ctx, r, page, &run, part.count - looked, flags))
             break;
     }
     if (run.left > 0)
         frame_drop(ctx->pool, run.next, run.left);
-    return MIN_OF(looked, count);
+    return looked == part.count;
+}
+
+/* The pages of the window from page on that lie in the same block of addresses as it, and in the region. Return: how many steps of
+ * the window it stands for. */
+static uint32_t next_part(const region *r, int64_t page, int64_t stride, uint32_t left, window_part *part) {
+    *part = (window_part){0};
+    if (page < 0 || (uint64_t)page >= r->object.pages)
+        return 1;
+    if (stride != 1 && stride != -1) {
+        *part = (window_part){.lowest = (size_t)page, .count = 1};
+        return 1;
+    }
+    uint32_t within = (uint32_t)((uintptr_t)region_address(r, (size_t)page) / PAGE_BYTES % BLOCK_PAGES);
+    uint32_t count = MIN_OF(left, stride > 0 ? BLOCK_PAGES - within : within + 1);
+    count = (uint32_t)MIN_OF((uint64_t)count, stride > 0 ? r->object.pages - (uint64_t)page : (uint64_t)page + 1);
+    part->lowest = stride > 0 ? (size_t)page : (size_t)page + 1 - count;
+    part->count = count;
+    part->descends = stride < 0;
+    return count;
+}
+
+/* Whether any page of the part was ever touched. */
+static bool is_touched(const region *r, const window_part *part) {
+    size_t last = part->lowest + part->count - 1;
+    for (size_t chunk = part->lowest / PAGE_WORDS_PER_CHUNK; chunk <= last / PAGE_WORDS_PER_CHUNK; chunk++)
+        if (atomic_load_explicit(&r->object.touched[chunk], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* Reads pages first, first + stride, ... as far as speculative frames go. marker: leave the first of them in the cache.
+ * Return: how many of the count pages were looked at. */
+static uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker) {
+    for (uint32_t looked = 0, step; looked < count; looked += step) {
+        window_part part;
+        step = next_part(r, first + stride * (int64_t)looked, stride, count - looked, &part);
+        if (part.count == 0 || !is_touched(r, &part))
+            continue;
+        block_start block = part.count == BLOCK_PAGES ? page_in_block(ctx, r, part.lowest, !marker) : BLOCK_UNFIT;
+        if (block == BLOCK_NO_FRAMES || (block == BLOCK_UNFIT && !read_part(ctx, r, part, marker && looked == 0)))
+            return looked;
+    }
+    return count;
+}
+
+/* Streams that have come to speed read whole blocks. Return: the plan, up to the end of its last block. */
+static read_ahead_plan in_blocks(const region *r, read_ahead_plan plan) {
+    int64_t last = plan.first + plan.stride * (int64_t)(plan.count - 1);
+    if (!plan.wide || last < 0)
+        return plan;
+    uint32_t within = (uint32_t)(((uintptr_t)r->base / PAGE_BYTES + (uint64_t)last) % BLOCK_PAGES);
+    plan.count += plan.stride > 0 ? BLOCK_PAGES - 1 - within : within;
+    return plan;
+}
+
+/* Reads what lies around the slot, whosever it is. One page is left in the cache, so that hits and waste can be told. */
+static void read_group(context *ctx, swap_entry entry) {
+    uswap_pool *pool = ctx->pool;
+    window_frames run = {0};
+    swap_entry first = {entry.value - entry.value % GROUP_SLOTS};
+    bool go_on = true;
+    for (uint32_t i = 0; i < GROUP_SLOTS && go_on; i++) {
+        swap_entry at = swap_entry_after(first, i);
+        uint64_t word = swap_cache_load(pool, at);
+        if (slot_count_of(word) == 0 || slot_state_of(word) != CACHE_NONE)
+            continue;
+        page_ref owner = swap_map_owner(pool, at);
+        region *r = region_get_by_ref(&pool->regions, owner);
+        if (!r)
+            continue;
+        uint64_t flags = SLOT_AHEAD | (i == GROUP_SLOTS - 1 ? SLOT_MARKER : 0);
+        if (page_ref_page(owner) < r->object.pages)
+            go_on = read_ahead_page(ctx, r, page_ref_page(owner), &run, GROUP_SLOTS - i, flags);
+        region_put(r);
+    }
+    if (run.left > 0)
+        frame_drop(pool, run.next, run.left);
 }
 
 void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream) {
     uint32_t done = page_in_window(ctx, r, plan.first, plan.stride, plan.count, stream);
-    if (stream && done < plan.count && plan.stride != -1)
-        read_ahead_shorten(&r->ahead, plan, done);
+    if (stream && done < plan.count)
+        read_ahead_asked(&r->ahead, plan, done);
 }
 
 void page_in_ahead(context *ctx, region *r, size_t page) {
@@ -141,21 +221,28 @@ void page_in_ahead(context *ctx, region *r, size_t page) {
     if (advice == USWAP_ADVICE_RANDOM)
         return;
     read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, advice == USWAP_ADVICE_SEQUENTIAL);
+    swap_entry entry = page_entry_of(page_load(&r->object.words[page]));
+    if (!plan.stream && maximum >= GROUP_SLOTS && !swap_entry_is_none(entry) &&
+        cluster_ahead_fault(&pool->cluster_ahead, entry))
+        read_group(ctx, entry);
     if (plan.count == 0)
         return;
-    if (ctx->who != ACTOR_INLINE) {
-        page_in_plan(ctx, r, plan, true);
-    } else if (!fault_thread_order(pool, &(read_order){.region = page_ref_of(r, 0), .plan = plan, .stream = true})) {
-        read_ahead_shorten(&r->ahead, plan, 0);
-    }
+    read_ahead_plan whole = in_blocks(r, plan);
+    if (whole.count != plan.count)
+        read_ahead_asked(&r->ahead, plan, whole.count);
+    if (ctx->who != ACTOR_INLINE)
+        page_in_plan(ctx, r, whole, true);
+    else if (!fault_thread_order(pool, &(read_order){.region = page_ref_of(r, 0), .plan = whole, .stream = true}))
+        read_ahead_asked(&r->ahead, whole, 0);
 }
 
 /* ---- ending ---- */
 
-static void poison(context *ctx, page_ref owner, swap_entry entry) {
+void page_in_poison(context *ctx, swap_entry entry) {
     uswap_pool *pool = ctx->pool;
     frame_id frame;
     uint64_t flags;
+    page_ref owner = swap_map_owner(pool, entry);
     region *r = region_get_by_ref(&pool->regions, owner);
     size_t page = page_ref_page(owner);
     if (r) {
@@ -207,13 +294,18 @@ static bool read_again(uswap_pool *pool, io_request *request, swap_entry entry, 
     return false;
 }
 
+bool page_in_is_right(context *ctx, io_request *request, swap_entry entry, bool whole) {
+    void *memory = frame_address(ctx->pool, slot_frame_of(swap_cache_load(ctx->pool, entry)));
+    return (whole && is_right(ctx->pool, entry, memory)) || read_again(ctx->pool, request, entry, memory);
+}
+
 /* Pages that can be mapped by one call: neighbours in one region, with frames in neighbouring places, all locked. */
 typedef struct {
     region *r;
     size_t page;
     frame_id frame;
     uint32_t count;
-    swap_entry entry[IO_REQUEST_PAGES_MAX];
+    swap_entry entry[MAP_RUN_MAX];
 } map_run;
 
 static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry entry, unsigned generation) {
@@ -221,7 +313,7 @@ static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry e
     if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
         frame_drop(pool, frame, 1);
     else
-        ring_push_page(pool, page_ref_of(r, page), generation);
+        ring_push_page(pool, &pool->ring, page_ref_of(r, page), generation);
 }
 
 static bool keeps_slot(uswap_pool *pool, swap_entry entry) {
@@ -232,16 +324,24 @@ static bool keeps_slot(uswap_pool *pool, swap_entry entry) {
            area->total_slots / KEEP_SLOTS_DENOMINATOR;
 }
 
-void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep) {
-    page_word *word = &r->object.words[page];
+static void settle_slot(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep) {
     bool kept = keep && keeps_slot(pool, entry);
-    page_set_state(word, PAGE_RESIDENT, kept ? entry : SWAP_ENTRY_NONE);
+    page_set_state(&r->object.words[page], PAGE_RESIDENT, kept ? entry : SWAP_ENTRY_NONE);
     if (!kept)
         swap_map_put(pool, entry);
+}
+
+void page_in_settled(uswap_pool *pool, region *r, size_t page, swap_entry entry) {
+    settle_slot(pool, r, page, entry, true);
+}
+
+void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep) {
+    page_word *word = &r->object.words[page];
+    settle_slot(pool, r, page, entry, keep);
     atomic_fetch_add_explicit(&r->mapped_pages, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&r->swapped_pages, 1, memory_order_relaxed);
     STAT_ADD(pool, mapped_pages, 1);
-    ring_push_page(pool, page_ref_of(r, page), page_generation_of(page_load(word)));
+    ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(word)));
 }
 
 static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
@@ -277,7 +377,8 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
 /* Locks the page for mapping. It joins the run if it is its neighbour and free, else starts a run of its own. */
 static void run_lock(context *ctx, map_run *run, region *r, size_t page, frame_id frame, uint64_t stall_ns) {
     page_word *word = &r->object.words[page];
-    bool joins = run->count > 0 && run->r == r && run->page + run->count == page && run->frame + run->count == frame;
+    bool joins = run->count > 0 && run->count < MAP_RUN_MAX && run->r == r && run->page + run->count == page &&
+                 run->frame + run->count == frame;
     if (joins && page_try_lock(word)) {
         region_put(r); /* the run has a reference */
         return;
@@ -289,8 +390,7 @@ static void run_lock(context *ctx, map_run *run, region *r, size_t page, frame_i
     run->frame = frame;
 }
 
-/* Nobody uses the slot any more; whoever waited for it is woken, faults again and finds what there is now. */
-static void drop_unused(uswap_pool *pool, frame_id frame, page_ref owner) {
+void page_in_unused(uswap_pool *pool, frame_id frame, page_ref owner) {
     frame_drop(pool, frame, 1);
     region *r = region_get_by_ref(&pool->regions, owner);
     if (!r)
@@ -312,9 +412,9 @@ static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t s
     unsigned generation = r ? page_generation_of(page_load(&r->object.words[page])) : 0;
     cache_end end = swap_cache_end_read(pool, entry, wish, &frame);
     if (end == END_DROP)
-        drop_unused(pool, frame, owner);
+        page_in_unused(pool, frame, owner);
     if (end == END_KEEP && r)
-        ring_push_page(pool, owner, generation);
+        ring_push_page(pool, &pool->ring, owner, generation);
     if (end != END_MAP) {
         if (r)
             region_put(r);
@@ -331,25 +431,26 @@ static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t s
     if (run->count == 0)
         region_put(run->r);
     if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
-        drop_unused(pool, frame, owner);
+        page_in_unused(pool, frame, owner);
 }
 
 void page_in_complete(context *ctx, io_request *request) {
-    uswap_pool *pool = ctx->pool;
     int failure = FAILPOINT(page_in_read);
     bool whole = failure == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
     uint64_t stall_ns = request->wanted_ns ? clock_now_ns() - request->wanted_ns : 0;
+    if (page_in_block_complete(ctx, request, whole)) {
+        STAT_ADD(ctx->pool, stall_ns, stall_ns);
+        return;
+    }
     map_run run;
     run.count = 0;
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
-        void *memory = frame_address(pool, slot_frame_of(swap_cache_load(pool, entry)));
-        bool right = (whole && is_right(pool, entry, memory)) || read_again(pool, request, entry, memory);
-        if (right) {
+        if (page_in_is_right(ctx, request, entry, whole)) {
             settle_page(ctx, &run, entry, stall_ns);
         } else {
             run_finish(ctx, &run, stall_ns); /* poison waits for a page lock: none may be held */
-            poison(ctx, swap_map_owner(pool, entry), entry);
+            page_in_poison(ctx, entry);
         }
     }
     run_finish(ctx, &run, stall_ns);

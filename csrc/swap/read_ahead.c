@@ -1,5 +1,7 @@
 #include "swap/read_ahead.h"
 
+#include "frame/arena.h"
+
 /* The first window of a stream, in strides. */
 #define WINDOW_FIRST 8U
 /* Two faults this far apart (pages) may be one stream; farther apart they are random. */
@@ -44,15 +46,22 @@ static read_ahead_stream *oldest_stream(read_ahead *ahead) {
     return oldest;
 }
 
+/* Windows of this size are kept full block by block; smaller ones are asked for whole, when the reader comes to the last one. */
+#define WINDOW_WIDE BLOCK_PAGES
+
+static bool is_wide(const read_ahead_stream *s) {
+    return (s->stride == 1 || s->stride == -1) && s->window >= WINDOW_WIDE;
+}
+
 static read_ahead_plan plan_of(read_ahead_stream *s, uint32_t count) {
     if (s->stride != 1 && s->stride != -1)
         count = MIN_OF(count, SCATTERED_MAX);
-    read_ahead_plan plan = {.first = s->next, .stride = s->stride, .count = count};
+    read_ahead_plan plan = {.first = s->next, .stride = s->stride, .count = count, .wide = is_wide(s)};
     s->next += s->stride * (int64_t)count;
     return plan;
 }
 
-/* The stream goes on: ask for more if the reader has used half of what was asked for. */
+/* The stream goes on: ask for more if the reader has used half of what was asked for; or what is missing of a wide window. */
 static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum) {
     int64_t left = (s->next - page) / s->stride;
     s->last = page;
@@ -61,6 +70,8 @@ static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maxi
     s->window = MIN_OF(s->window * 2, maximum);
     if (left <= 1)
         s->next = page + s->stride;
+    if (is_wide(s) && left > 1)
+        return plan_of(s, (uint32_t)MAX_OF((int64_t)s->window - left, INT64_C(1)));
     return plan_of(s, s->window);
 }
 
@@ -86,7 +97,20 @@ static read_ahead_plan confirm(read_ahead_stream *s, int64_t page, uint32_t maxi
     return plan_of(s, s->window);
 }
 
-void read_ahead_shorten(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
+void read_ahead_wasted(read_ahead *ahead, size_t page_number) {
+    int64_t page = (int64_t)page_number;
+    small_lock_acquire(&ahead->lock);
+    for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
+        read_ahead_stream *s = &ahead->stream[i];
+        if (s->used == 0 || s->window == 0 || !continues(s, page) || s->shrunk == s->next)
+            continue;
+        s->window = MAX_OF(s->window / 2, WINDOW_FIRST);
+        s->shrunk = s->next;
+    }
+    small_lock_release(&ahead->lock);
+}
+
+void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
     small_lock_acquire(&ahead->lock);
     for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
         read_ahead_stream *s = &ahead->stream[i];
@@ -113,6 +137,7 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t
     }
     if (s)
         s->used = ahead->clock;
+    plan.stream = s && s->window > 0;
     small_lock_release(&ahead->lock);
     return plan;
 }

@@ -4,9 +4,10 @@
  * Owns: a few streams a region. Pure arithmetic on page numbers: it starts no I/O and takes no page.
  *
  * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Its window doubles each
- * time the prediction comes true, up to the given maximum, and is forgotten when other streams need its place. The first page of
+ * time the prediction comes true, up to the given maximum, halves when what was read is dropped unused, and the stream is forgotten when
+ * others need its place. The first page of
  * each window is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the
- * reader still has this one before him.
+ * reader still has this one before him. Streams whose window is a block or more read whole blocks: each of them is a marker.
  */
 #ifndef USWAP_SWAP_READ_AHEAD_H
 #define USWAP_SWAP_READ_AHEAD_H
@@ -21,6 +22,7 @@ typedef struct {
     int64_t next;    /* first page not asked for yet */
     int64_t stride;  /* pages; negative: backward; 0: only one fault seen so far */
     uint32_t window; /* pages asked for at a time; 0: the stride is not confirmed yet */
+    int64_t shrunk;  /* next, when the window was last made smaller */
     uint32_t used;   /* clock of the last hit, for replacement */
 } read_ahead_stream;
 
@@ -35,12 +37,17 @@ typedef struct {
     int64_t first;
     int64_t stride;
     uint32_t count;
+    bool stream; /* the fault belongs to an established stream, whatever the count */
+    bool wide;   /* a stream of neighbours at speed: what follows in the same block of addresses is worth reading too */
 } read_ahead_plan;
 
 /* A fault on this page. maximum: largest window in pages (0: off); sequential: the program said so. */
 read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, uint32_t maximum, bool sequential);
 
-/* Only the first done pages of the plan could be asked for. */
-void read_ahead_shorten(read_ahead *ahead, read_ahead_plan plan, uint32_t done);
+/* The page was read ahead and has been dropped unused: its stream asks for half as much, once for all it has asked for so far. */
+void read_ahead_wasted(read_ahead *ahead, size_t page);
+
+/* Fewer pages of the plan could be asked for, or more have been. */
+void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done);
 
 #endif

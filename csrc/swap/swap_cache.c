@@ -13,8 +13,16 @@ static bool exchange(_Atomic uint64_t *at, uint64_t *word, uint64_t to) {
 }
 
 static uint64_t with_state(uint64_t word, cache_state state, frame_id frame) {
-    uint64_t kept = word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_MARKER | SLOT_PIN_MASK);
+    uint64_t kept =
+        word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_MARKER | SLOT_STAYS | SLOT_PIN_MASK);
     return kept | (uint64_t)state << SLOT_STATE_SHIFT | (uint64_t)frame << SLOT_FRAME_SHIFT;
+}
+
+/* A frame has left the cache. */
+static void count_gone(uswap_pool *pool, uint64_t word) {
+    STAT_SUB(pool, cached_pages, 1);
+    if (word & SLOT_STAYS)
+        STAT_SUB(pool, inactive_pages, 1);
 }
 
 /* Nothing cached: count and BAD remain. */
@@ -50,13 +58,28 @@ static void settle(uswap_pool *pool, swap_entry entry, uint64_t word) {
         free_slot(pool, entry, word);
 }
 
-void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash) {
+void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash,
+                            bool stays) {
     swap_slot *slot = slot_at(pool, entry);
     INVARIANT(I6, atomic_load(&slot->word) == 0);
     atomic_store_explicit(&slot->owner, owner.value, memory_order_relaxed);
     memcpy(slot->hash, &hash, sizeof hash);
-    atomic_store_explicit(&slot->word, with_state(1, CACHE_WRITING, frame), memory_order_release);
     STAT_ADD(pool, cached_pages, 1);
+    STAT_ADD(pool, inactive_pages, stays);
+    atomic_store_explicit(&slot->word, with_state(stays ? 1 | SLOT_STAYS : 1, CACHE_WRITING, frame),
+                          memory_order_release);
+}
+
+bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame) {
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    do {
+        if (slot_state_of(word) != CACHE_NONE)
+            return false;
+    } while (!exchange(at, &word, with_state(word, CACHE_CLEAN, frame) | SLOT_STAYS));
+    STAT_ADD(pool, cached_pages, 1);
+    STAT_ADD(pool, inactive_pages, 1);
+    return true;
 }
 
 bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags) {
@@ -81,18 +104,27 @@ bool swap_cache_want(uswap_pool *pool, swap_entry entry, uint64_t *flags) {
     return true;
 }
 
-bool swap_cache_take(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags) {
+/* states: a bit each. */
+static bool take(uswap_pool *pool, swap_entry entry, unsigned states, frame_id *frame, uint64_t *flags) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
     do {
-        if (slot_state_of(word) != from || (word & SLOT_PIN_MASK))
+        if (!(states >> slot_state_of(word) & 1) || (word & SLOT_PIN_MASK))
             return false;
     } while (!exchange(at, &word, without_frame(word)));
     *frame = slot_frame_of(word);
     *flags = word;
-    STAT_SUB(pool, cached_pages, 1);
+    count_gone(pool, word);
     settle(pool, entry, without_frame(word));
     return true;
+}
+
+bool swap_cache_take(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags) {
+    return take(pool, entry, 1U << from, frame, flags);
+}
+
+bool swap_cache_take_arrived(uswap_pool *pool, swap_entry entry, frame_id *frame, uint64_t *flags) {
+    return take(pool, entry, 1U << CACHE_CLEAN | 1U << CACHE_READING, frame, flags);
 }
 
 bool swap_cache_pin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
@@ -102,7 +134,9 @@ bool swap_cache_pin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
         cache_state state = slot_state_of(word);
         if ((state != CACHE_WRITING && state != CACHE_CLEAN) || (word & SLOT_PIN_MASK) == SLOT_PIN_MASK)
             return false;
-    } while (!exchange(at, &word, word + SLOT_PIN_ONE));
+    } while (!exchange(at, &word, (word & ~SLOT_STAYS) + SLOT_PIN_ONE)); /* a copy of it goes in: no need to stay */
+    if (word & SLOT_STAYS)
+        STAT_SUB(pool, inactive_pages, 1);
     *frame = slot_frame_of(word);
     return true;
 }
@@ -123,7 +157,7 @@ bool swap_cache_unpin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
     if (!last)
         return false;
     *frame = slot_frame_of(word);
-    STAT_SUB(pool, cached_pages, 1);
+    count_gone(pool, word);
     settle(pool, entry, to);
     return true;
 }
@@ -146,7 +180,7 @@ cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, read_wish wish
         }
     } while (!exchange(at, &word, to));
     if (end == END_DROP) {
-        STAT_SUB(pool, cached_pages, 1);
+        count_gone(pool, word);
         settle(pool, entry, to);
     }
     return end;
@@ -155,16 +189,16 @@ cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, read_wish wish
 cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *frame) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
-    bool pinned;
+    bool kept;
     do {
         INVARIANT(I7, slot_state_of(word) == CACHE_WRITING);
         *frame = slot_frame_of(word);
-        pinned = (word & SLOT_PIN_MASK) != 0;
-        to = pinned ? with_state(word, CACHE_CLEAN, *frame) : without_frame(word);
+        kept = (word & SLOT_PIN_MASK) || ((word & SLOT_STAYS) && slot_count_of(word) > 0);
+        to = kept ? with_state(word, CACHE_CLEAN, *frame) : without_frame(word);
     } while (!exchange(at, &word, to));
-    if (pinned)
+    if (kept)
         return END_KEEP;
-    STAT_SUB(pool, cached_pages, 1);
+    count_gone(pool, word);
     settle(pool, entry, to);
     return END_DROP;
 }
@@ -180,7 +214,7 @@ bool swap_cache_fail_write(uswap_pool *pool, swap_entry entry, frame_id *frame) 
     } while (!exchange(at, &word, to));
     STAT_ADD(pool, bad_slots, 1);
     if (unused)
-        STAT_SUB(pool, cached_pages, 1);
+        count_gone(pool, word);
     return !unused;
 }
 
@@ -197,7 +231,7 @@ void swap_map_put(uswap_pool *pool, swap_entry entry) {
             to = without_frame(to);
     } while (!exchange(at, &word, to));
     if (drop) {
-        STAT_SUB(pool, cached_pages, 1);
+        count_gone(pool, word);
         frame_drop(pool, slot_frame_of(word), 1);
     }
     settle(pool, entry, to);

@@ -1,7 +1,7 @@
 /*
  * swap_cache.h - the slot word: swap map (use count) and swap cache (frame and state) of a slot in one atomic word.
  *
- *   bits 0-15 use count   16-18 state   19 WANTED   20 BAD   21 AHEAD   22-27 pins   28 MARKER   32-63 frame
+ *   bits 0-15 use count   16-18 state   19 WANTED   20 BAD   21 AHEAD   22-27 pins   28 MARKER   29 STAYS   32-63 frame
  *
  * The state table is in README, Swap cache states. All moves are single compare-and-swaps, made only here; page I/O is
  * counted only here.
@@ -26,6 +26,7 @@ typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING
 #define SLOT_PIN_ONE (UINT64_C(1) << 22)
 #define SLOT_PIN_MASK (UINT64_C(63) << 22)
 #define SLOT_MARKER (UINT64_C(1) << 28)
+#define SLOT_STAYS (UINT64_C(1) << 29)
 #define SLOT_FRAME_SHIFT 32
 
 static inline cache_state slot_state_of(uint64_t word) {
@@ -44,8 +45,12 @@ uint64_t swap_cache_load(uswap_pool *pool, swap_entry entry);
 page_ref swap_map_owner(uswap_pool *pool, swap_entry entry);
 page_hash swap_map_hash(uswap_pool *pool, swap_entry entry);
 
-/* Page-out: a slot just allocated gets its contents. => count 1, WRITING, frame; owner and hash set before. */
-void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash);
+/* Page-out: a slot just allocated gets its contents. => count 1, WRITING, frame; owner and hash set before. stays: the frame stays in
+ * the cache when it has been written. */
+void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash,
+                            bool stays);
+/* Page-out of a page whose slot has its contents already: NONE -> CLEAN, and stays. Return: false if the slot is not NONE. */
+bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame);
 /* Page-in: NONE -> READING with the frame. Return: false if the state is not NONE any more. */
 bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags);
 /* READING: sets WANTED; *flags: what was set before. Return: false if the state is not READING any more. */
@@ -53,6 +58,8 @@ bool swap_cache_want(uswap_pool *pool, swap_entry entry, uint64_t *flags);
 /* from (CLEAN, DIRTY or READING) without pins -> NONE, the count stays: the caller owns the frame. *flags: what was set.
  * Return: false if it is not so any more. */
 bool swap_cache_take(uswap_pool *pool, swap_entry entry, cache_state from, frame_id *frame, uint64_t *flags);
+/* The same, from CLEAN or from a READING that the caller is ending. */
+bool swap_cache_take_arrived(uswap_pool *pool, swap_entry entry, frame_id *frame, uint64_t *flags);
 /* WRITING (or CLEAN): the frame stays until unpin. Return: false if there is no such frame any more. */
 bool swap_cache_pin(uswap_pool *pool, swap_entry entry, frame_id *frame);
 /* Return: true if the caller took out the last reference and owns the frame now (to be dropped). */

@@ -213,6 +213,7 @@ class CoreOptions:
     background: bool = True
     verify: bool = True
     faults: str | None = None
+    write_ahead: bool = True
 
     def to_core(self) -> Any:
         """A uswap_options. Raises ValueError, TypeError."""
@@ -226,6 +227,7 @@ class CoreOptions:
         raw.overcommit = bool(self.overcommit)
         raw.background = bool(self.background)
         raw.verify = bool(self.verify)
+        raw.write_ahead = bool(self.write_ahead)
         for field, value, least in (
             ("fault_around_pages", self.fault_around, 1),
             ("read_ahead_pages", self.read_ahead, 0),

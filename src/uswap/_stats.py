@@ -24,6 +24,7 @@ class Stats:
         peak_resident_bytes: the largest resident_bytes so far.
         mapped_bytes: frames mapped in regions.
         cached_bytes: frames in the swap cache, I/O in flight included.
+        inactive_bytes: of cached_bytes, those of pages taken out ahead of need: clean, or being written.
         metadata_bytes: metadata touched.
         metadata_charged_bytes: the part of metadata_bytes that is counted as frames.
         locked_bytes: locked by Region.lock.
@@ -45,7 +46,7 @@ class Stats:
         major_faults: faults that waited for a read.
         duplicate_faults: messages for a page that was there already.
         parked_faults: faults that had to wait for a frame.
-        write_waits: faults that waited for a write to end.
+        write_waits: of parked_faults, those that had to wait while pages were being written.
         fault_around_pages: fresh pages mapped beside the one touched.
         pages_in: pages read from swap areas.
         pages_out: pages written to swap areas.
@@ -67,6 +68,7 @@ class Stats:
         write_errors: pages that could not be written; they stay in memory.
         hash_errors: pages that came back damaged.
         swap_full_events: evictions refused for lack of a slot.
+        write_ahead_pages: of pages_out, those written before their frames were needed.
         stall_ns: sum over faults of message read to wake, or of signal to return.
 
     Example:
@@ -86,6 +88,7 @@ class Stats:
     peak_resident_bytes: int
     mapped_bytes: int
     cached_bytes: int
+    inactive_bytes: int
     metadata_bytes: int
     metadata_charged_bytes: int
     locked_bytes: int
@@ -129,6 +132,7 @@ class Stats:
     write_errors: int
     hash_errors: int
     swap_full_events: int
+    write_ahead_pages: int
     stall_ns: int
 
     def as_dict(self) -> dict[str, int | str]:

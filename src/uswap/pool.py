@@ -66,6 +66,8 @@ class Pool:
             by itself, which is faster; a system call on memory that is swapped out fails with EFAULT, unless
             Region.resident keeps it in (docs/limits.md). None: "thread", or, where this user may not have
             userfaultfd, "inline" and a UserModeWarning.
+        write_ahead: the oldest pages, up to an eighth of the limit, are taken out and written before their
+            frames are needed; a touch until then finds them in memory.
         reclaimer: a Python thread steers reclaim; False: the native one does.
         encrypt, name: not there yet.
 
@@ -105,6 +107,7 @@ class Pool:
         background: bool = True,
         verify: bool = True,
         faults: Literal["thread", "inline"] | None = None,
+        write_ahead: bool = True,
         reclaimer: bool = True,
         encrypt: bool = False,
         name: str | None = None,
@@ -126,6 +129,7 @@ class Pool:
             background=background,
             verify=verify,
             faults=faults,
+            write_ahead=write_ahead,
         )
         raw_options = options.to_core()
         areas = swap_areas(swap)

@@ -14,7 +14,7 @@ from uswap._core import Core, check_error, ffi, lib, live_cores, logger, new_err
 from uswap._errors import ClosedError, UswapError, UswapWarning
 
 # Pages a call. A call lasts as long as its writes, and the watermarks are looked at between calls.
-BATCH_PAGES = 1024
+BATCH_PAGES = 4096
 # How long one wait lasts at most; it ends at once when there is something to do.
 _WAIT_NS = 1_000_000_000
 # After a batch in which nothing could be evicted: pages are pinned or locked, or swap is full.

@@ -38,6 +38,7 @@ PASSED_BY = {
 OTHERS = {
     "fault.inline",
     "bring_in.wait",
+    "block.populate",
     "page_in.one",
     "page_in.hash",
     "page_out.one",

@@ -67,7 +67,7 @@ NUMPY = """
         assert all((np.diff(a[s:s + 65537]) >= 0).all() for s in range(0, COUNT - 1, 65536))
         assert abs(a.sum() - total) < 1e-6 * total
         assert abs(np.dot(a, a) - sum(np.dot(a[s:s + 65536], a[s:s + 65536]) for s in range(0, COUNT, 65536))) < 1
-        index = pool.array(random.integers(0, COUNT, COUNT // 64))
+        index = pool.array(random.integers(0, COUNT, COUNT // 512))
         picked = pool.empty(index.shape)
         np.take(a, index, out=picked, mode="clip")
         assert (picked == a[index]).all()

@@ -1,0 +1,131 @@
+#include "reclaim/batch.h"
+
+#include "swap/swap_cache.h"
+
+/* A page in the swap cache whose turn has come: its frame is dropped. Context: page locked. */
+static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
+    uswap_pool *pool = b->ctx->pool;
+    frame_id frame;
+    uint64_t flags;
+    if (!swap_cache_take(pool, entry, CACHE_CLEAN, &frame, &flags))
+        return false;
+    if (flags & SLOT_AHEAD) {
+        STAT_ADD(pool, read_ahead_waste, 1);
+        read_ahead_wasted(&r->ahead, page);
+    }
+    frame_run_drop(pool, &b->dropped, frame);
+    return true;
+}
+
+choice batch_choose(batch *b, page_ref ref, int64_t generation, bool wait) {
+    uswap_pool *pool = b->ctx->pool;
+    region *r = region_get_by_ref(&pool->regions, ref);
+    if (!r)
+        return CHOICE_STALE;
+    size_t page = page_ref_page(ref);
+    page_word *at = &r->object.words[page];
+    choice made = CHOICE_BUSY;
+    if (!region_move_begin(r)) {
+        region_put(r);
+        return CHOICE_BUSY;
+    }
+    if (wait)
+        page_lock(at);
+    if (wait || page_try_lock(at)) {
+        uint64_t word = page_load(at);
+        bool current = generation < 0 || page_generation_of(word) == (unsigned)generation;
+        if (current && page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
+            b->victims[b->count++] = (victim){.r = r, .page = page, .word = word};
+            return CHOICE_VICTIM;
+        }
+        made = CHOICE_STALE;
+        if (current && page_state_of(word) == PAGE_SWAPPED && drop_cached(b, r, page, page_entry_of(word)))
+            made = CHOICE_DROPPED;
+        page_unlock(at);
+    }
+    region_move_end(r);
+    region_put(r);
+    return made;
+}
+
+static void choose_entry(batch *b, const ring_entry *entry) {
+    choice made = batch_choose(b, entry->page, (int64_t)entry->generation, false);
+    if (made == CHOICE_BUSY)
+        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, entry->page, entry->generation);
+    b->freed += made == CHOICE_DROPPED;
+}
+
+/* Whether the page is still in, and lies in a block that went in as a whole. Then the block is to leave as a whole: to split a huge
+ * page costs more than to read it did. */
+static bool in_huge_block(uswap_pool *pool, const ring_entry *entry, page_ref *first, page_ref *last) {
+    size_t page;
+    region *r = region_get_by_ref(&pool->regions, entry->page);
+    if (!r)
+        return false;
+    uint64_t word = page_load(&r->object.words[page_ref_page(entry->page)]);
+    bool huge = page_state_of(word) == PAGE_RESIDENT && page_generation_of(word) == entry->generation &&
+                region_block_of(r, page_ref_page(entry->page), &page) && region_is_huge(r, page);
+    if (huge) {
+        *first = page_ref_of(r, page);
+        *last = page_ref_of(r, page + BLOCK_PAGES - 1);
+    }
+    region_put(r);
+    return huge;
+}
+
+/* Takes the entries of a block from the head of the ring. Return: how many. */
+static uint32_t choose_block(batch *b, page_ref first, page_ref last) {
+    uswap_pool *pool = b->ctx->pool;
+    ring_entry *entries = b->ctx->scratch->ring;
+    region *r = region_get_by_ref(&pool->regions, first);
+    if (r) {
+        region_set_huge(r, page_ref_page(first), false);
+        region_put(r);
+    }
+    uint32_t popped = ring_pop_range(&pool->ring, first, last, entries, b->room);
+    for (uint32_t i = 0; i < popped; i++)
+        choose_entry(b, &entries[i]);
+    return popped;
+}
+
+/* Takes the oldest entries, up to the first of a huge block; or that block, if it is the oldest. Return: how many. */
+static uint32_t choose_next(batch *b, uint32_t want, bool *met_block) {
+    uswap_pool *pool = b->ctx->pool;
+    ring_entry entries[BATCH_PAGES];
+    page_ref first, last;
+    uint32_t popped = ring_pop(&pool->ring, entries, MIN_OF(want, (uint32_t)BATCH_PAGES)), loose = 0;
+    for (; loose < popped && !in_huge_block(pool, &entries[loose], &first, &last); loose++)
+        choose_entry(b, &entries[loose]);
+    *met_block = loose < popped;
+    for (uint32_t i = popped; i-- > loose;)
+        ring_push_page_front(pool, &pool->ring, entries[i].page, entries[i].generation);
+    if (*met_block && b->count == 0) /* else what is chosen leaves first */
+        loose += choose_block(b, first, last);
+    return loose;
+}
+
+/* Chooses until the batch is full, want is reached or the ring's first *left entries have been seen. */
+void batch_choose_oldest(batch *b, uint64_t want, uint64_t *left) {
+    bool met_block = false;
+    want = MIN_OF(want, (uint64_t)MIN_OF(b->room, (uint32_t)BATCH_PAGES));
+    while (b->count + b->freed<want && * left> 0 && !met_block) {
+        uint64_t missing = want - b->count - b->freed;
+        uint32_t seen = choose_next(b, (uint32_t)MIN_OF(missing, *left), &met_block);
+        *left -= seen == 0 && !met_block ? *left : MIN_OF((uint64_t)seen, *left);
+    }
+}
+
+static bool comes_before(const victim *a, const victim *b) {
+    return a->r != b->r ? a->r->base < b->r->base : a->page < b->page;
+}
+
+/* By address, so that neighbours leave in one MOVE and lie side by side in the swap area. Mostly sorted already. */
+void batch_sort(batch *b) {
+    for (uint32_t i = 1; i < b->count; i++) {
+        victim moved = b->victims[i];
+        uint32_t at = i;
+        for (; at > 0 && comes_before(&moved, &b->victims[at - 1]); at--)
+            b->victims[at] = b->victims[at - 1];
+        b->victims[at] = moved;
+    }
+}

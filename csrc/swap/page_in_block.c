@@ -1,0 +1,317 @@
+#include "swap/page_in_block.h"
+
+#include "base/failpoint.h"
+#include "fault/uffd.h"
+#include "reclaim/inactive.h"
+#include "scratch.h"
+#include "swap/page_in.h"
+#include "swap/swap_cache.h"
+
+#include <errno.h>
+
+/* Pages of the block that the caller may wait for, one after the other, while others are at them for an instant. */
+#define LOCK_TRIES 1000
+
+/* ---- locking 512 pages ---- */
+
+static bool lock_page(page_word *word) {
+    for (int turn = 0; turn < LOCK_TRIES; turn++)
+        if (page_try_lock(word))
+            return true;
+    return false;
+}
+
+static void unlock_others(region *r, size_t first, size_t count, size_t mine) {
+    for (size_t page = first; page < first + count; page++)
+        if (page != mine)
+            page_unlock(&r->object.words[page]);
+}
+
+/* Locks all pages of the block but mine, which the caller has locked (SIZE_MAX: none). Only by try-lock, so that two who hold a
+ * page of the block each do not wait for each other. */
+static bool lock_others(region *r, size_t first, size_t mine) {
+    for (size_t page = first; page < first + BLOCK_PAGES; page++)
+        if (page != mine && !lock_page(&r->object.words[page])) {
+            unlock_others(r, first, page - first, mine);
+            return false;
+        }
+    return true;
+}
+
+/* ---- moving in ---- */
+
+static void push_arrived(context *ctx, region *r, size_t first, size_t count) {
+    ring_entry *entries = ctx->scratch->ring;
+    for (size_t i = 0; i < count; i++)
+        entries[i] = (ring_entry){.page = page_ref_of(r, first + i),
+                                  .generation = page_generation_of(page_load(&r->object.words[first + i]))};
+    ring_push_pages(ctx->pool, &ctx->pool->ring, entries, (uint32_t)count);
+}
+
+/* Whether the page's contents are frame, at rest. reading: of a read that the caller is ending. */
+static bool is_cached_as(uswap_pool *pool, uint64_t word, frame_id frame, bool reading) {
+    if (page_state_of(word) != PAGE_SWAPPED)
+        return false;
+    uint64_t slot = swap_cache_load(pool, page_entry_of(word));
+    bool state = slot_state_of(slot) == CACHE_CLEAN || (reading && slot_state_of(slot) == CACHE_READING);
+    return state && slot_frame_of(slot) == frame && !(slot & SLOT_PIN_MASK);
+}
+
+static bool is_whole(uswap_pool *pool, region *r, size_t first, frame_id frame, bool reading) {
+    for (uint32_t i = 0; i < BLOCK_PAGES; i++)
+        if (!is_cached_as(pool, page_load(&r->object.words[first + i]), frame + i, reading))
+            return false;
+    return true;
+}
+
+/* Context: the pages are locked, their frames are in the region. */
+static void arrived(context *ctx, region *r, size_t first, uint32_t count) {
+    uswap_pool *pool = ctx->pool;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t flags;
+        frame_id frame;
+        swap_entry entry = page_entry_of(page_load(&r->object.words[first + i]));
+        bool taken = swap_cache_take_arrived(pool, entry, &frame, &flags);
+        INVARIANT(I8, taken);
+        page_in_settled(pool, r, first + i, entry);
+    }
+    atomic_fetch_add_explicit(&r->mapped_pages, count, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&r->swapped_pages, count, memory_order_relaxed);
+    STAT_ADD(pool, mapped_pages, count);
+    push_arrived(ctx, r, first, count);
+}
+
+/* Moves the block in. mine: the page the caller has locked, SIZE_MAX: none. Return: whether all of it, or at least mine, is in. */
+static bool move_in(context *ctx, region *r, size_t first, frame_id frame, size_t mine, bool reading) {
+    uint32_t done = 0;
+    if (!region_move_begin(r))
+        return false;
+    bool whole = lock_others(r, first, mine);
+    if (whole && is_whole(ctx->pool, r, first, frame, reading)) {
+        if (FAILPOINT(page_in_map) == 0)
+            transport_block_in(ctx->pool, r->uffd, region_address(r, first), frame, &done);
+        arrived(ctx, r, first, done);
+        region_set_huge(r, first, done == BLOCK_PAGES);
+    }
+    if (whole)
+        unlock_others(r, first, BLOCK_PAGES, mine);
+    region_move_end(r);
+    return mine == SIZE_MAX ? done == BLOCK_PAGES : done > mine - first;
+}
+
+/* Frames for a block, if need be those of inactive pages. */
+static bool take_frames(uswap_pool *pool, bool zeroed, frame_id *first) {
+    return block_take(pool, FRAME_AHEAD, zeroed, first) ||
+           (inactive_drop(pool, BLOCK_PAGES) > 0 && block_take(pool, FRAME_AHEAD, zeroed, first));
+}
+
+bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entry) {
+    size_t first;
+    frame_id frame = slot_frame_of(swap_cache_load(ctx->pool, entry));
+    if (!ctx->pool->use_move || !block_has(&ctx->pool->frames, frame) || !region_block_of(r, page, &first))
+        return false;
+    frame_id block = block_first(&ctx->pool->frames, frame);
+    return frame - block == page - first && move_in(ctx, r, first, block, page, false);
+}
+
+bool page_in_block_fresh(context *ctx, region *r, size_t page) {
+    uswap_pool *pool = ctx->pool;
+    size_t first;
+    frame_id frame;
+    uint32_t done = 0;
+    if (!pool->use_move || !region_block_of(r, page, &first) || !region_move_begin(r))
+        return false;
+    metadata_touch(pool, r->object.touched, first / PAGE_WORDS_PER_CHUNK,
+                   (first + BLOCK_PAGES - 1) / PAGE_WORDS_PER_CHUNK);
+    bool locked = lock_others(r, first, page), fit = locked;
+    for (size_t i = first; fit && i < first + BLOCK_PAGES; i++)
+        fit = page_state_of(page_load(&r->object.words[i])) == PAGE_ZERO;
+    if (fit && take_frames(pool, true, &frame)) {
+        transport_block_in(pool, r->uffd, region_address(r, first), frame, &done);
+        for (uint32_t i = 0; i < done; i++)
+            page_set_state(&r->object.words[first + i], PAGE_RESIDENT, SWAP_ENTRY_NONE);
+        atomic_fetch_add_explicit(&r->mapped_pages, done, memory_order_relaxed);
+        STAT_ADD(pool, mapped_pages, done);
+        push_arrived(ctx, r, first, done);
+        region_set_huge(r, first, done == BLOCK_PAGES);
+        if (done < BLOCK_PAGES)
+            frame_drop(pool, frame + done, BLOCK_PAGES - done);
+    }
+    if (locked)
+        unlock_others(r, first, BLOCK_PAGES, page);
+    region_move_end(r);
+    return done > page - first;
+}
+
+/* ---- starting the read ---- */
+
+/* The slots of the block, as runs of neighbours. Return: how many runs; 0: not all pages are out and at rest, or their slots lie
+ * too far apart. A first look without locks. */
+static uint32_t find_runs(uswap_pool *pool, region *r, size_t first, slot_run *runs) {
+    uint32_t count = 0;
+    for (size_t page = first; page < first + BLOCK_PAGES; page++) {
+        uint64_t word = page_load(&r->object.words[page]);
+        swap_entry entry = page_entry_of(word);
+        if (page_state_of(word) != PAGE_SWAPPED || slot_state_of(swap_cache_load(pool, entry)) != CACHE_NONE)
+            return 0;
+        if (count > 0 && swap_entry_equal(entry, swap_entry_after(runs[count - 1].first, runs[count - 1].pages))) {
+            runs[count - 1].pages++;
+        } else {
+            if (count == BLOCK_RUNS_MAX)
+                return 0;
+            runs[count++] = (slot_run){.first = entry, .pages = 1};
+        }
+    }
+    return count;
+}
+
+/* Claims one page if it is as it was. */
+static bool claim(context *ctx, region *r, size_t page, swap_entry entry, frame_id frame) {
+    page_word *at = &r->object.words[page];
+    if (!lock_page(at))
+        return false;
+    uint64_t word = page_load(at);
+    bool claimed = page_state_of(word) == PAGE_SWAPPED && swap_entry_equal(page_entry_of(word), entry) &&
+                   swap_cache_claim_read(ctx->pool, entry, frame, SLOT_AHEAD);
+    page_unlock(at);
+    return claimed;
+}
+
+/* Claims the run's pages; what is claimed is read. Return: how many. */
+static uint32_t read_run(context *ctx, region *r, size_t page, const slot_run *run, frame_id frame) {
+    uint32_t done = 0;
+    while (done < run->pages && claim(ctx, r, page + done, swap_entry_after(run->first, done), frame + done))
+        done++;
+    if (done == 0)
+        return 0;
+    io_request *request =
+        io_request_get(&ctx->io, IO_READ, ctx->pool->areas[swap_entry_area(run->first)].fd, run->first);
+    INVARIANT(I7, request != NULL); /* page_in_block has made sure that there are enough */
+    io_request_fill(request, frame_address(ctx->pool, frame), done);
+    request->block = true;
+    context_send(ctx, request);
+    swap_cache_count_read(ctx->pool, 0, 0, done);
+    return done;
+}
+
+block_start page_in_block(context *ctx, region *r, size_t first_page, bool map) {
+    uswap_pool *pool = ctx->pool;
+    slot_run runs[BLOCK_RUNS_MAX];
+    frame_id frame;
+    uint32_t count = pool->use_move ? find_runs(pool, r, first_page, runs) : 0;
+    if (count == 0)
+        return BLOCK_UNFIT;
+    context_submit(ctx);
+    if (ctx->io.in_flight + count > IO_REQUESTS || !take_frames(pool, false, &frame))
+        return BLOCK_NO_FRAMES;
+    block_read *read = &pool->block_reads[block_index(&pool->frames, frame)];
+    *read = (block_read){.runs = count, .map = map};
+    /* Who meets a claimed page from here on waits for this thread to end its read: the record is not seen by others. */
+    uint32_t done = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        read->run[i] =
+            (slot_run){.first = runs[i].first,
+                       .pages = read->broken ? 0 : read_run(ctx, r, first_page + done, &runs[i], frame + done)};
+        read->broken |= read->run[i].pages < runs[i].pages;
+        done += read->run[i].pages;
+        read->pending += read->run[i].pages > 0;
+    }
+    if (done < BLOCK_PAGES)
+        frame_drop(pool, frame + done, BLOCK_PAGES - done);
+    io_flush(&ctx->io);
+    return BLOCK_STARTED;
+}
+
+/* ---- ending the read ---- */
+
+/* Leaves the page in the cache, unless a fault waits for it: then the read stays as it is. Return: whether it has ended. */
+static bool keep_unwanted(context *ctx, swap_entry entry, uint32_t *kept) {
+    uswap_pool *pool = ctx->pool;
+    frame_id frame;
+    page_ref owner = swap_map_owner(pool, entry);
+    region *r = region_get_by_ref(&pool->regions, owner);
+    unsigned generation = r ? page_generation_of(page_load(&r->object.words[page_ref_page(owner)])) : 0;
+    cache_end end = swap_cache_end_read(pool, entry, r ? WISH_IF_WANTED : WISH_KEEP, &frame);
+    if (end == END_DROP)
+        page_in_unused(pool, frame, owner);
+    else if (end == END_KEEP && r)
+        ctx->scratch->ring[(*kept)++] = (ring_entry){.page = owner, .generation = generation};
+    if (r)
+        region_put(r);
+    return end != END_MAP;
+}
+
+/* Leaves the page in the cache, whoever waits. He is woken, faults again and finds it there: an inline one by the unlocking of the page. */
+static void keep_wanted(context *ctx, swap_entry entry) {
+    uswap_pool *pool = ctx->pool;
+    uint32_t kept = 0;
+    region *r = region_get_by_ref(&pool->regions, swap_map_owner(pool, entry));
+    if (!r) {
+        keep_unwanted(ctx, entry, &kept);
+        return;
+    }
+    size_t page = page_ref_page(swap_map_owner(pool, entry));
+    page_word *at = &r->object.words[page];
+    frame_id frame;
+    page_lock(at);
+    if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
+        page_in_unused(pool, frame, page_ref_of(r, page));
+    else
+        ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(at)));
+    page_unlock(at);
+    uffd_wake(r->uffd, region_address(r, page), PAGE_BYTES);
+    region_put(r);
+}
+
+/* The whole block is there, and somebody waits for one of its pages, or asked for all of them. */
+static bool map_block(context *ctx, const block_read *read, frame_id frame) {
+    uswap_pool *pool = ctx->pool;
+    page_ref owner = swap_map_owner(pool, read->run[0].first);
+    region *r = region_get_by_ref(&pool->regions, owner);
+    if (!r)
+        return false;
+    size_t first = page_ref_page(owner), aligned;
+    bool done =
+        region_block_of(r, first, &aligned) && aligned == first && move_in(ctx, r, first, frame, SIZE_MAX, true);
+    region_put(r);
+    return done;
+}
+
+/* Leaves what is still being read in the cache. wanted: whoever waits. Return: whether nobody waits. */
+static bool keep_all(context *ctx, const block_read *read, bool wanted) {
+    uint32_t kept = 0;
+    bool all = true;
+    for (uint32_t i = 0; i < read->runs; i++)
+        for (uint32_t n = 0; n < read->run[i].pages; n++) {
+            swap_entry entry = swap_entry_after(read->run[i].first, n);
+            if (slot_state_of(swap_cache_load(ctx->pool, entry)) != CACHE_READING)
+                continue;
+            if (wanted)
+                keep_wanted(ctx, entry);
+            else
+                all &= keep_unwanted(ctx, entry, &kept);
+        }
+    ring_push_pages(ctx->pool, &ctx->pool->ring, ctx->scratch->ring, kept);
+    return all;
+}
+
+bool page_in_block_complete(context *ctx, io_request *request, bool whole) {
+    uswap_pool *pool = ctx->pool;
+    frame_id frame = slot_frame_of(swap_cache_load(pool, request->first));
+    if (!request->block)
+        return false;
+    block_read *read = &pool->block_reads[block_index(&pool->frames, frame)];
+    for (uint32_t i = 0; i < request->pages; i++) {
+        swap_entry entry = swap_entry_after(request->first, i);
+        if (!page_in_is_right(ctx, request, entry, whole)) {
+            read->broken = true;
+            page_in_poison(ctx, entry);
+        }
+    }
+    if (--read->pending > 0)
+        return true;
+    bool wanted = read->map || !keep_all(ctx, read, false);
+    if (wanted && (read->broken || !map_block(ctx, read, block_first(&pool->frames, frame))))
+        keep_all(ctx, read, true);
+    return true;
+}
