@@ -99,8 +99,10 @@ context *context_borrow(uswap_pool *pool) {
 
 void context_return(context *ctx) {
     uswap_pool *pool = ctx->pool;
+    gate_enter(&pool->gate);
     context_drain(ctx);
     page_out_return_slots(ctx);
+    gate_leave(&pool->gate);
     small_lock_acquire(&pool->context_lock);
     ctx->in_use = false;
     small_lock_release(&pool->context_lock);

@@ -156,6 +156,8 @@ static int make_memory(uswap_pool *pool) {
     if (status == 0)
         status = region_table_init(&pool->regions);
     if (status == 0)
+        status = fill_table_init(&pool->fills, &pool->seg);
+    if (status == 0)
         status = ring_init(&pool->ring, ring_capacity(limit_frames));
     if (status == 0)
         status = ring_init(&pool->inactive, RING_ENTRIES_LEAST); /* grows as it is used */
@@ -197,6 +199,7 @@ static void release(uswap_pool *pool) {
     if (pool->inactive.entries)
         ring_fini(&pool->inactive);
     region_table_fini(&pool->regions);
+    fill_table_fini(&pool->fills);
     memory_unmap(pool->block_reads, block_reads_bytes(pool));
     frame_pool_fini(&pool->frames);
     segment_destroy(&pool->seg);

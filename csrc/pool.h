@@ -12,6 +12,7 @@
 #include "region/region.h"
 #include "shared/segment.h"
 #include "swap/cluster_ahead.h"
+#include "swap/fill_value.h"
 #include "swap/swap_area.h"
 
 #include <pthread.h>
@@ -137,6 +138,7 @@ struct uswap_pool {
     _Atomic uint32_t area_count;
     _Atomic uint64_t reserved_slots;
     region_table regions;
+    fill_table fills;
     reclaim_ring ring;     /* pages with frames, oldest first */
     reclaim_ring inactive; /* those of them that have been taken out ahead of need */
     cluster_ahead cluster_ahead;
@@ -151,6 +153,7 @@ struct uswap_pool {
     context api_contexts[API_CONTEXTS];
     small_lock context_lock;
     event context_free;
+    small_lock leave_lock; /* a step of taking an area out of use (pool_swapoff.c) */
     small_lock api_lock;
     event frames_freed; /* API threads waiting for frames */
     _Atomic uint32_t frame_waiters;
@@ -196,6 +199,13 @@ int pool_refuse_uffd(uswap_error *err, int os_errno);
  * (pool_areas.c). Return: 0 or a uswap_status. Context: api_lock held; may block. */
 int pool_reserve_slots(uswap_pool *pool, uint64_t pages, uswap_error *err);
 void pool_unreserve_slots(uswap_pool *pool, uint64_t pages);
+/* Gives the areas in use space on their disks for so many slots in all, and SLACK more. Return: how many slots are missing; *err: why.
+ * Context: api_lock held; may block. */
+uint64_t pool_make_room(uswap_pool *pool, uint64_t slots, uswap_error *err);
+/* Gives space on the disks that is promised to nobody any more back, as far as it is free. Context: api_lock held; may block. */
+void pool_return_room(uswap_pool *pool);
+/* Slots that must be there for what is promised to regions. */
+uint64_t pool_promised_slots(uswap_pool *pool, uint64_t pages);
 
 /* Return: 0 or -errno. (context.c) */
 int context_init(context *ctx, uswap_pool *pool, actor who);

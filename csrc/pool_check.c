@@ -40,6 +40,7 @@ static void check_entry(check *c, const region *r, size_t page, uint64_t word) {
     uswap_pool *pool = c->pool;
     swap_entry entry = page_entry_of(word);
     if (swap_entry_area(entry) >= atomic_load(&pool->area_count) ||
+        swap_area_is_closed(&pool->areas[swap_entry_area(entry)]) ||
         swap_entry_slot(entry) >= pool->areas[swap_entry_area(entry)].total_slots) {
         fail(c, "I4", "page %llu of '%s' has the entry %llx of no area", (ull)page, r->name, (ull)entry.value);
         return;
@@ -71,6 +72,9 @@ static void check_page(check *c, const region *r, size_t page) {
     c->swapped += state == PAGE_SWAPPED;
     if (state == PAGE_SWAPPED && swap_entry_is_none(page_entry_of(word)))
         fail(c, "I4", "page %llu of '%s' is swapped to nowhere", (ull)page, r->name);
+    if (state == PAGE_FILLED &&
+        (page_fill_of(word).value >= FILL_VALUES_MAX || fill_value_at(c->pool, page_fill_of(word)) == 0))
+        fail(c, "I11", "page %llu of '%s' is full of no value", (ull)page, r->name);
     if (!swap_entry_is_none(page_entry_of(word)))
         check_entry(c, r, page, word);
     if (state != PAGE_RESIDENT && !atomic_load(&r->quiesced))
@@ -137,7 +141,7 @@ static void check_frame(check *c, swap_entry entry, frame_id frame) {
 
 /* Return: slots in use. */
 static uint64_t check_slots(check *c, const swap_area *area) {
-    uint64_t used = 0;
+    uint64_t used = 0, lost = 0;
     const size_t per_page = PAGE_BYTES / sizeof(swap_slot);
     for (uint64_t slot = 0; slot < area->total_slots && !c->failed; slot++) {
         if (slot % per_page == 0 && !atomic_load(&area->slots_touched[slot / per_page])) {
@@ -150,6 +154,7 @@ static uint64_t check_slots(check *c, const swap_area *area) {
             continue;
         used++;
         c->uses += slot_count_of(word);
+        lost += word == SLOT_BAD;
         if (!slot_alloc_is_taken(area, slot))
             fail(c, "I6", "slot %llx is in use and free", (ull)entry.value);
         if (slot_state_of(word) != CACHE_NONE) {
@@ -159,6 +164,8 @@ static uint64_t check_slots(check *c, const swap_area *area) {
             fail(c, "I6", "slot %llx is lost: not used and not free", (ull)entry.value);
         }
     }
+    if (!c->failed && lost != atomic_load(&area->lost_slots))
+        fail(c, "I6", "area %u counts %llu lost slots; there are %llu", area->index, (ull)area->lost_slots, (ull)lost);
     return used;
 }
 
@@ -178,11 +185,22 @@ static uint64_t open_slots(const uswap_pool *pool, const swap_area *area) {
     return open;
 }
 
+/* Holes, too, are taken slots that nobody uses. */
+static uint64_t taken_bits(const swap_area *area) {
+    uint64_t taken = 0, words = (atomic_load(&area->usable_slots) + 63) / 64;
+    for (uint64_t i = 0; i < words; i++)
+        taken += (uint64_t)__builtin_popcountll(area->bitmap[i]);
+    return taken - 1; /* the header */
+}
+
 static void check_area(check *c, const swap_area *area) {
     uint64_t used = check_slots(c, area), open = open_slots(c->pool, area), taken = atomic_load(&area->used_slots);
     if (!c->failed && used + open != taken)
         fail(c, "I6", "area %u: %llu slots are taken, but %llu are in use and %llu in open clusters", area->index,
              (ull)taken, (ull)used, (ull)open);
+    if (!c->failed && taken_bits(area) != taken + atomic_load(&area->hole_slots))
+        fail(c, "I6", "area %u: %llu slots are marked, but %llu are taken and %llu have no space", area->index,
+             (ull)taken_bits(area), (ull)taken, (ull)atomic_load(&area->hole_slots));
 }
 
 /* ---- sums ---- */
@@ -220,7 +238,8 @@ static void check_all(check *c) {
         if (atomic_load(&pool->regions.regions[i].state) == REGION_LIVE)
             check_region(c, &pool->regions.regions[i]);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count) && !c->failed; i++)
-        check_area(c, &pool->areas[i]);
+        if (!swap_area_is_closed(&pool->areas[i]))
+            check_area(c, &pool->areas[i]);
     if (!c->failed)
         check_sums(c);
 }

@@ -8,9 +8,11 @@
 static void fill_areas(uswap_pool *pool, uswap_stats *stats) {
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++) {
         const swap_area *area = &pool->areas[i];
+        if (swap_area_is_closed(area))
+            continue;
         stats->swap_total_bytes += (area->total_slots - 1) << PAGE_SHIFT;
         if (!(area->notes & USWAP_AREA_NO_FALLOCATE))
-            stats->swap_allocated_bytes += atomic_load(&area->usable_slots) << PAGE_SHIFT;
+            stats->swap_allocated_bytes += (swap_area_room(area) + 1) << PAGE_SHIFT;
         stats->swap_used_bytes += atomic_load(&area->used_slots) << PAGE_SHIFT;
     }
     stats->swap_reserved_bytes = atomic_load(&pool->reserved_slots) << PAGE_SHIFT;

@@ -35,6 +35,7 @@
     X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring             */    \
     X(area_fallocate, "area.fallocate")         /* error: the disk is full                                       */    \
     X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT                      */     \
+    X(swapoff_step, "swapoff.step")             /* an area is closing, none of its slots looked at in this step  */    \
     X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict                      */    \
     X(fork_child, "fork.child")                 /* in the child, before its handlers are set                     */
 

@@ -7,6 +7,7 @@
 #include "reclaim/inactive.h"
 #include "swap/page_in.h"
 #include "swap/page_in_block.h"
+#include "swap/page_in_filled.h"
 #include "swap/swap_cache.h"
 
 #include <errno.h>
@@ -142,6 +143,20 @@ static fault_result serve_zero(fault *f) {
     return end_zero(f, plan, MAX_OF(done, (size_t)1));
 }
 
+/* ---- FILLED ---- */
+
+static fault_result serve_filled(fault *f) {
+    size_t around;
+    int status = page_in_filled(f->ctx, f->r, f->page, &around);
+    STAT_ADD(f->pool, fault_around_pages, around);
+    if (status == -ENOMEM)
+        return FAULT_NO_FRAME;
+    if (status != 0)
+        return status == -EEXIST ? FAULT_DONE : result_of(status);
+    count(f, &f->pool->counters.soft_faults);
+    return FAULT_DONE;
+}
+
 /* ---- SWAPPED ---- */
 
 static void count_soft(fault *f, uint64_t flags) {
@@ -243,6 +258,8 @@ static fault_result serve(fault *f) {
         return serve_zero(f);
     case PAGE_SWAPPED:
         return serve_swapped(f, page_entry_of(word));
+    case PAGE_FILLED:
+        return serve_filled(f);
     case PAGE_POISONED:
         poison_map(f->pool, f->r->uffd, f->address);
         return FAULT_DONE;

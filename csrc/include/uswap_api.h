@@ -109,6 +109,15 @@ int uswap_pool_swapon(uswap_pool *pool, const char *path, int unlinked, uint64_t
 /* => the number of areas written, at most capacity. */
 int uswap_pool_areas(uswap_pool *pool, uswap_area_info *infos, uint32_t capacity, uswap_error *err);
 
+/* One step of taking an area out of use; to be called until it returns 0. area: its uswap_area_info.area. It brings pages back, or lets
+ * them move to other areas; regions go on working meanwhile. May wait for I/O, but returns after 100 ms of waiting at the latest.
+ * => how many slots are still in use there; 0: the area is closed, its file truncated to the header and unlocked, its index is not
+ * used again. USWAP_E_NO_MEMORY: the others have no room for what is promised to regions; USWAP_E_BUSY: no frame can be freed. On
+ * failure the area stays in use. */
+int64_t uswap_pool_swapoff(uswap_pool *pool, uint32_t area, uswap_error *err);
+/* => an area that was to be taken out of use is as any other. Pages that have left it do not come back. */
+int uswap_pool_swapoff_cancel(uswap_pool *pool, uint32_t area, uswap_error *err);
+
 typedef struct {
     /* configuration */
     uint64_t limit_bytes;
@@ -141,7 +150,7 @@ typedef struct {
     uint64_t faults;             /* messages that needed a page: zero_fills + soft_faults + major_faults */
     uint64_t inline_faults;      /* SIGBUS served by the thread that faulted, duplicates included       */
     uint64_t zero_fills;         /* first touches                                                       */
-    uint64_t soft_faults;        /* served from the swap cache, no read                                 */
+    uint64_t soft_faults;        /* no read: from the swap cache, or made again from one value          */
     uint64_t major_faults;       /* waited for a read                                                   */
     uint64_t duplicate_faults;   /* messages for a page that was there already                          */
     uint64_t parked_faults;      /* had to wait for a frame                                             */
@@ -161,6 +170,7 @@ typedef struct {
     uint64_t evictions_api;      /* by advise, evict, a lowered limit                                   */
     uint64_t clean_drops;        /* evictions that needed no write: the slot had the same contents      */
     uint64_t zero_drops;         /* evictions of pages full of zeroes: no slot, no write                */
+    uint64_t filled_drops;       /* evictions of pages full of another value: the same                  */
     uint64_t evict_busy;         /* victims the kernel had pinned                                       */
     uint64_t copy_fallbacks;     /* pages that went by copy where move was refused                      */
     uint64_t read_errors;
@@ -244,7 +254,8 @@ typedef enum {
     USWAP_PAGE_RESIDENT = 1,
     USWAP_PAGE_SWAPPED = 2, /* in its slot only                                                           */
     USWAP_PAGE_CACHED = 3,  /* out of the region, still or already in the swap cache                      */
-    USWAP_PAGE_POISONED = 4
+    USWAP_PAGE_POISONED = 4,
+    USWAP_PAGE_FILLED = 5 /* one value repeated: in no slot, made again at the next touch              */
 } uswap_page_class;
 int uswap_region_page_classes(uswap_pool *pool, uint64_t region, uint64_t first_page, uint64_t pages, uint8_t *classes,
                               uswap_error *err);

@@ -33,9 +33,11 @@ static bool open_cluster(context *ctx) {
         swap_area *best = NULL;
         for (uint32_t i = 0; i < areas; i++) {
             swap_area *area = &pool->areas[(turn + i) % areas];
-            if (!(tried >> area->index & 1) && (!best || area->priority > best->priority))
+            if (swap_area_in_use(area) && !(tried >> area->index & 1) && (!best || area->priority > best->priority))
                 best = area;
         }
+        if (!best)
+            return false;
         tried |= UINT64_C(1) << best->index;
         uint64_t first;
         uint32_t count = slot_alloc_run(best, CLUSTER_SLOTS, &first);
@@ -54,9 +56,11 @@ static uint32_t batch_room(const context *ctx) {
     uint64_t slots = ctx->cluster.left;
     for (uint32_t i = 0; i < atomic_load(&pool->area_count) && slots < BLOCK_PAGES; i++) {
         const swap_area *area = &pool->areas[i];
+        if (!swap_area_in_use(area))
+            continue;
         uint64_t used = atomic_load_explicit(&area->used_slots, memory_order_relaxed);
-        uint64_t usable = atomic_load_explicit(&area->usable_slots, memory_order_relaxed);
-        slots += usable > used ? usable - used : 0;
+        uint64_t room = swap_area_room(area);
+        slots += room > used ? room - used : 0;
     }
     return (uint32_t)MIN_OF(slots, (uint64_t)BLOCK_PAGES);
 }
@@ -121,16 +125,40 @@ static void count_eviction(context *ctx, region *r) {
     }
 }
 
-/* The page goes to state; the slot it kept, if it is another one, loses a user. */
-static void leave(batch *b, victim *v, page_state state, swap_entry entry) {
+/* The page has got its new state, with this entry; the slot it kept, if it is another one, loses a user. */
+static void left(batch *b, victim *v, swap_entry entry) {
     swap_entry kept = page_entry_of(v->word);
-    page_set_state(&v->r->object.words[v->page], state, entry);
     if (!swap_entry_is_none(kept) && !swap_entry_equal(kept, entry))
         swap_map_put(b->ctx->pool, kept);
-    if (state == PAGE_SWAPPED)
-        atomic_fetch_add_explicit(&v->r->swapped_pages, 1, memory_order_relaxed);
     count_eviction(b->ctx, v->r);
     b->freed++;
+}
+
+static void leave_swapped(batch *b, victim *v, swap_entry entry) {
+    page_set_state(&v->r->object.words[v->page], PAGE_SWAPPED, entry);
+    atomic_fetch_add_explicit(&v->r->swapped_pages, 1, memory_order_relaxed);
+    left(b, v, entry);
+}
+
+static void leave_zero(batch *b, victim *v) {
+    page_set_state(&v->r->object.words[v->page], PAGE_ZERO, SWAP_ENTRY_NONE);
+    left(b, v, SWAP_ENTRY_NONE);
+}
+
+/* All words of the page are this value. Return: false if it cannot be named by an index. */
+static bool leave_filled(batch *b, victim *v, uint64_t value) {
+    fill_index fill;
+    if (value == 0) {
+        leave_zero(b, v);
+        STAT_ADD(b->ctx->pool, zero_drops, 1);
+        return true;
+    }
+    if (!fill_value_intern(b->ctx->pool, value, &fill))
+        return false;
+    page_set_filled(&v->r->object.words[v->page], fill);
+    left(b, v, SWAP_ENTRY_NONE);
+    STAT_ADD(b->ctx->pool, filled_drops, 1);
+    return true;
 }
 
 /* The page stays where it is, and is as young as any. */
@@ -139,10 +167,12 @@ static void stay(batch *b, victim *v) {
         ring_push_page(b->ctx->pool, &b->ctx->pool->ring, page_ref_of(v->r, v->page), page_generation_of(v->word));
 }
 
-/* Contents that are in a slot already need no write. The slot's last write may still be in flight: it has these contents too. */
+/* Contents that are in a slot already need no write, unless its area is to be emptied. The slot's last write may still be in flight: it
+ * has these contents too. */
 static bool is_clean(uswap_pool *pool, const victim *v, page_hash hash) {
     swap_entry kept = page_entry_of(v->word);
-    if (swap_entry_is_none(kept) || (swap_cache_load(pool, kept) & SLOT_BAD))
+    if (swap_entry_is_none(kept) || !swap_area_in_use(&pool->areas[swap_entry_area(kept)]) ||
+        (swap_cache_load(pool, kept) & SLOT_BAD))
         return false;
     page_hash stored = swap_map_hash(pool, kept);
     return stored.low == hash.low && stored.high == hash.high;
@@ -156,22 +186,20 @@ static void put_back(batch *b, victim *v) {
         v->out.frame = FRAME_NONE;
         stay(b, v);
     } else { /* the program has unmapped the region: nobody can want the contents */
-        leave(b, v, PAGE_ZERO, SWAP_ENTRY_NONE);
+        leave_zero(b, v);
     }
 }
 
 static void publish_taken(batch *b, victim *v) {
     uswap_pool *pool = b->ctx->pool;
     const void *memory = frame_address(pool, v->out.frame);
-    if (page_is_zero(memory)) {
-        leave(b, v, PAGE_ZERO, SWAP_ENTRY_NONE);
-        STAT_ADD(pool, zero_drops, 1);
+    uint64_t value;
+    if (fill_value_of(memory, &value) && leave_filled(b, v, value))
         return;
-    }
     page_hash hash = page_hash_of(memory, pool->hash_seed);
     if (is_clean(pool, v, hash)) {
         swap_entry kept = page_entry_of(v->word);
-        leave(b, v, PAGE_SWAPPED, kept);
+        leave_swapped(b, v, kept);
         STAT_ADD(pool, clean_drops, 1);
         if (b->ahead && swap_cache_add_clean(pool, kept, v->out.frame)) {
             inactive_add(pool, kept);
@@ -186,7 +214,7 @@ static void publish_taken(batch *b, victim *v) {
     }
     v->entry = entry;
     swap_cache_add_writing(pool, entry, v->out.frame, page_ref_of(v->r, v->page), hash, b->ahead);
-    leave(b, v, PAGE_SWAPPED, entry);
+    leave_swapped(b, v, entry);
     STAT_ADD(pool, write_ahead_pages, b->ahead);
 }
 
@@ -197,7 +225,7 @@ static void publish(batch *b) {
         if (v->out.result == OUT_TAKEN) {
             publish_taken(b, v);
         } else if (v->out.result == OUT_ABSENT) {
-            leave(b, v, PAGE_ZERO, SWAP_ENTRY_NONE);
+            leave_zero(b, v);
             frame_uncharge(pool, 1);
         } else {
             STAT_ADD(pool, evict_busy, 1);

@@ -3,9 +3,11 @@
 /* moves[from] = bits of the states that may follow (README, Page states). */
 static const uint8_t moves[] = {
     [PAGE_ZERO] = 1U << PAGE_RESIDENT,
-    [PAGE_RESIDENT] = 1U << PAGE_SWAPPED | 1U << PAGE_ZERO | 1U << PAGE_RESIDENT, /* itself: the kept entry changes */
+    [PAGE_RESIDENT] = 1U << PAGE_SWAPPED | 1U << PAGE_FILLED | 1U << PAGE_ZERO |
+                      1U << PAGE_RESIDENT, /* itself: the kept entry changes */
     [PAGE_SWAPPED] = 1U << PAGE_RESIDENT | 1U << PAGE_ZERO | 1U << PAGE_POISONED,
     [PAGE_POISONED] = 1U << PAGE_ZERO,
+    [PAGE_FILLED] = 1U << PAGE_RESIDENT | 1U << PAGE_ZERO,
 };
 
 #define LOCK_SPINS 200
@@ -58,15 +60,24 @@ void page_renew(page_word *page) {
     replace_bits(page, PAGE_GENERATION_MASK, next_generation(word));
 }
 
-void page_set_state(page_word *page, page_state state, swap_entry entry) {
+static void set_state(page_word *page, page_state state, uint64_t field) {
     uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
     page_state from = page_state_of(word);
     INVARIANT(I3, moves[from] & (1U << state));
     uint64_t generation = word & PAGE_GENERATION_MASK;
     if (state == PAGE_RESIDENT && from != PAGE_RESIDENT)
         generation = next_generation(word);
-    replace_bits(page, PAGE_STATE_MASK | PAGE_GENERATION_MASK | (~UINT64_C(0) << PAGE_ENTRY_SHIFT),
-                 (uint64_t)state | generation | entry.value << PAGE_ENTRY_SHIFT);
+    replace_bits(page, PAGE_STATE_MASK | PAGE_GENERATION_MASK | (~UINT64_C(0) << PAGE_FIELD_SHIFT),
+                 (uint64_t)state | generation | field << PAGE_FIELD_SHIFT);
+}
+
+void page_set_state(page_word *page, page_state state, swap_entry entry) {
+    INVARIANT(I3, state != PAGE_FILLED);
+    set_state(page, state, entry.value);
+}
+
+void page_set_filled(page_word *page, fill_index fill) {
+    set_state(page, PAGE_FILLED, fill.value);
 }
 
 void page_set_bits(page_word *page, uint64_t clear, uint64_t set) {

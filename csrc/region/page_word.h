@@ -1,7 +1,8 @@
 /*
  * page_word.h - the state of one page: one atomic 64-bit word.
  *
- *   bits  0- 2 state      3 LOCK      4 WAITERS      5 MLOCKED      6-12 pins      13-23 generation      24-63 swap entry
+ *   bits  0- 2 state      3 LOCK      4 WAITERS      5 MLOCKED      6-12 pins      13-23 generation      24-63 swap entry,
+ *   or, of a FILLED page, the index of its fill value
  *
  * The word is the spec: README, Page states. All fields but WAITERS change only under LOCK. The generation counts arrivals,
  * so that a ring entry of an earlier stay can be told from the present one.
@@ -11,9 +12,10 @@
 
 #include "base/base.h"
 #include "base/lock.h"
+#include "swap/fill_value.h"
 #include "swap/swap_entry.h"
 
-typedef enum { PAGE_ZERO = 0, PAGE_RESIDENT = 1, PAGE_SWAPPED = 2, PAGE_POISONED = 3 } page_state;
+typedef enum { PAGE_ZERO = 0, PAGE_RESIDENT = 1, PAGE_SWAPPED = 2, PAGE_POISONED = 3, PAGE_FILLED = 4 } page_state;
 
 typedef _Atomic uint64_t page_word;
 
@@ -27,7 +29,7 @@ typedef _Atomic uint64_t page_word;
 #define PAGE_PINS_MAX 100
 #define PAGE_GENERATION_SHIFT 13
 #define PAGE_GENERATION_MASK (UINT64_C(2047) << PAGE_GENERATION_SHIFT)
-#define PAGE_ENTRY_SHIFT 24
+#define PAGE_FIELD_SHIFT 24
 
 static inline uint64_t page_load(page_word *page) {
     return atomic_load_explicit(page, memory_order_acquire);
@@ -37,8 +39,14 @@ static inline page_state page_state_of(uint64_t word) {
     return (page_state)(word & PAGE_STATE_MASK);
 }
 
+/* SWAP_ENTRY_NONE for a FILLED page: what its word holds there is no entry. */
 static inline swap_entry page_entry_of(uint64_t word) {
-    return (swap_entry){word >> PAGE_ENTRY_SHIFT};
+    return page_state_of(word) == PAGE_FILLED ? SWAP_ENTRY_NONE : (swap_entry){word >> PAGE_FIELD_SHIFT};
+}
+
+/* Context: the page is FILLED. */
+static inline fill_index page_fill_of(uint64_t word) {
+    return (fill_index){(uint32_t)(word >> PAGE_FIELD_SHIFT)};
 }
 
 static inline unsigned page_generation_of(uint64_t word) {
@@ -66,9 +74,10 @@ void page_unlock(page_word *page);
 /* Something that a waiter looks at has changed without the page's lock (its region is leaving): whoever set WAITERS looks again. */
 void page_notify(page_word *page);
 
-/* The only writer of states and entries. Context: page locked. Checks the move against the table of README; an arrival
+/* The only writers of states and entries. Context: page locked. They check the move against the table of README; an arrival
  * (RESIDENT) starts a new generation. */
 void page_set_state(page_word *page, page_state state, swap_entry entry);
+void page_set_filled(page_word *page, fill_index fill);
 /* A new generation without an arrival: earlier ring entries of the page become stale. Context: page locked. */
 void page_renew(page_word *page);
 /* Context: page locked. */

@@ -107,6 +107,11 @@ static inline size_t page_ref_page(page_ref ref) {
     return (size_t)(ref.value >> 28);
 }
 
+/* The page n pages further in the same region. */
+static inline page_ref page_ref_after(page_ref ref, uint64_t n) {
+    return (page_ref){ref.value + (n << 28)};
+}
+
 /* Whether the page is one of first to last, of the same region as they. */
 static inline bool page_ref_between(page_ref ref, page_ref first, page_ref last) {
     return ((ref.value ^ first.value) & ((UINT64_C(1) << 28) - 1)) == 0 && ref.value >= first.value &&

@@ -164,6 +164,7 @@ EXPORT int uswap_region_destroy(uswap_pool *pool, uint64_t id, uswap_error *err)
     if (r) {
         region_put(r); /* api_lock keeps it from going */
         destroy(pool, r);
+        pool_return_room(pool);
     } else {
         status = error_set(err, USWAP_E_CLOSED, 0, "region", NULL, "the region is closed");
     }

@@ -18,7 +18,7 @@ static verdict verify_slot(uswap_pool *pool, page_word *at, uint64_t word, void 
     page_hash expected = swap_map_hash(pool, entry);
     int status = io_page_sync(IO_READ, pool->areas[swap_entry_area(entry)].fd, memory, swap_entry_slot(entry));
     page_hash found = page_hash_of(memory, pool->hash_seed);
-    uint64_t same = PAGE_STATE_MASK | PAGE_GENERATION_MASK | ~UINT64_C(0) << PAGE_ENTRY_SHIFT;
+    uint64_t same = PAGE_STATE_MASK | PAGE_GENERATION_MASK | ~UINT64_C(0) << PAGE_FIELD_SHIFT;
     if ((page_load(at) & same) != (word & same) || slot_state_of(swap_cache_load(pool, entry)) != CACHE_NONE)
         return VERDICT_CHANGED;
     return status == 0 && expected.low == found.low && expected.high == found.high ? VERDICT_GOOD : VERDICT_BAD;
@@ -28,14 +28,16 @@ static verdict verify_page(uswap_pool *pool, region *r, size_t page, void *memor
     page_word *at = &r->object.words[page];
     verdict found;
     do {
+        gate_enter(&pool->gate); /* the area of an entry seen inside is open */
         uint64_t word = page_load(at);
         if (page_state_of(word) == PAGE_POISONED)
-            return VERDICT_BAD;
-        /* In memory, or on its way: whoever reads it compares the hash. */
-        if (page_state_of(word) != PAGE_SWAPPED ||
-            slot_state_of(swap_cache_load(pool, page_entry_of(word))) != CACHE_NONE)
-            return VERDICT_GOOD;
-        found = verify_slot(pool, at, word, memory);
+            found = VERDICT_BAD;
+        else if (page_state_of(word) != PAGE_SWAPPED ||
+                 slot_state_of(swap_cache_load(pool, page_entry_of(word))) != CACHE_NONE)
+            found = VERDICT_GOOD; /* in memory, or on its way: whoever reads it compares the hash */
+        else
+            found = verify_slot(pool, at, word, memory);
+        gate_leave(&pool->gate);
     } while (found == VERDICT_CHANGED);
     return found;
 }
@@ -83,6 +85,8 @@ static uswap_page_class class_of(uswap_pool *pool, uint64_t word) {
         return USWAP_PAGE_RESIDENT;
     case PAGE_POISONED:
         return USWAP_PAGE_POISONED;
+    case PAGE_FILLED:
+        return USWAP_PAGE_FILLED;
     case PAGE_SWAPPED:
         break;
     }

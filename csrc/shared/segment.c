@@ -2,6 +2,7 @@
 #include "shared/segment.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -87,4 +88,10 @@ int64_t segment_allot(segment *seg, size_t bytes) {
         return -errno;
     atomic_store(&head->end_bytes, end);
     return (int64_t)start;
+}
+
+void segment_empty(segment *seg, void *start, size_t bytes) {
+    int ignored = fallocate(seg->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (unsigned char *)start - seg->base,
+                            (off_t)((bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1)));
+    (void)ignored;
 }

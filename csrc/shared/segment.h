@@ -65,6 +65,9 @@ static inline segment_header *segment_head(const segment *seg) {
 /* Zeroed bytes, lazily touched, aligned to pages. Return: offset, or -errno. Context: pool.api_lock held. */
 int64_t segment_allot(segment *seg, size_t bytes);
 
+/* Gives the memory of these bytes, of an allotment of their own, back to the kernel: zeroes from here on. */
+void segment_empty(segment *seg, void *start, size_t bytes);
+
 static inline void *segment_at(const segment *seg, uint64_t offset) {
     return seg->base + offset;
 }

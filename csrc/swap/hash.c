@@ -5,8 +5,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <string.h>
-
 #if defined(__x86_64__)
 page_hash page_hash_avx2(const void *page, uint64_t seed);
 #endif
@@ -22,11 +20,4 @@ page_hash page_hash_of(const void *page, uint64_t seed) {
         return page_hash_avx2(page, seed);
 #endif
     return hash_portable(page, seed);
-}
-
-bool page_is_zero(const void *page) {
-    const uint64_t *word = page;
-    if (word[0] | word[1] | word[PAGE_BYTES / 8 - 1])
-        return false;
-    return memcmp(word, word + 1, PAGE_BYTES - 8) == 0;
 }

@@ -14,6 +14,5 @@ typedef struct {
 } page_hash;
 
 page_hash page_hash_of(const void *page, uint64_t seed);
-bool page_is_zero(const void *page);
 
 #endif

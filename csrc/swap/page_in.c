@@ -318,6 +318,8 @@ static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry e
 
 static bool keeps_slot(uswap_pool *pool, swap_entry entry) {
     const swap_area *area = &pool->areas[swap_entry_area(entry)];
+    if (!swap_area_in_use(area))
+        return false;
     if (!pool->options.overcommit)
         return true;
     return atomic_load_explicit(&area->used_slots, memory_order_relaxed) / KEEP_SLOTS_NUMERATOR <

@@ -114,29 +114,53 @@ bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entr
     return frame - block == page - first && move_in(ctx, r, first, block, page, false);
 }
 
+/* Whether the page can be made without a read. */
+static bool is_fresh(uint64_t word) {
+    return page_state_of(word) == PAGE_ZERO || page_state_of(word) == PAGE_FILLED;
+}
+
+static bool is_block_fresh(const region *r, size_t first) {
+    bool fresh = true;
+    for (size_t page = first; fresh && page < first + BLOCK_PAGES; page++)
+        fresh = is_fresh(page_load(&r->object.words[page]));
+    return fresh;
+}
+
+/* Context: all pages of the block are locked and fresh. Return: how many went in. */
+static uint32_t make_block(context *ctx, region *r, size_t first) {
+    uswap_pool *pool = ctx->pool;
+    frame_id frame;
+    uint32_t done = 0;
+    if (!take_frames(pool, true, &frame))
+        return 0;
+    for (uint32_t i = 0; i < BLOCK_PAGES; i++) {
+        uint64_t word = page_load(&r->object.words[first + i]);
+        if (page_state_of(word) == PAGE_FILLED)
+            fill_value_write(frame_address(pool, frame + i), fill_value_at(pool, page_fill_of(word)));
+    }
+    transport_block_in(pool, r->uffd, region_address(r, first), frame, &done);
+    for (uint32_t i = 0; i < done; i++)
+        page_set_state(&r->object.words[first + i], PAGE_RESIDENT, SWAP_ENTRY_NONE);
+    atomic_fetch_add_explicit(&r->mapped_pages, done, memory_order_relaxed);
+    STAT_ADD(pool, mapped_pages, done);
+    push_arrived(ctx, r, first, done);
+    region_set_huge(r, first, done == BLOCK_PAGES);
+    if (done < BLOCK_PAGES)
+        frame_drop(pool, frame + done, BLOCK_PAGES - done);
+    return done;
+}
+
 bool page_in_block_fresh(context *ctx, region *r, size_t page) {
     uswap_pool *pool = ctx->pool;
     size_t first;
-    frame_id frame;
     uint32_t done = 0;
     if (!pool->use_move || !region_block_of(r, page, &first) || !region_move_begin(r))
         return false;
     metadata_touch(pool, r->object.touched, first / PAGE_WORDS_PER_CHUNK,
                    (first + BLOCK_PAGES - 1) / PAGE_WORDS_PER_CHUNK);
-    bool locked = lock_others(r, first, page), fit = locked;
-    for (size_t i = first; fit && i < first + BLOCK_PAGES; i++)
-        fit = page_state_of(page_load(&r->object.words[i])) == PAGE_ZERO;
-    if (fit && take_frames(pool, true, &frame)) {
-        transport_block_in(pool, r->uffd, region_address(r, first), frame, &done);
-        for (uint32_t i = 0; i < done; i++)
-            page_set_state(&r->object.words[first + i], PAGE_RESIDENT, SWAP_ENTRY_NONE);
-        atomic_fetch_add_explicit(&r->mapped_pages, done, memory_order_relaxed);
-        STAT_ADD(pool, mapped_pages, done);
-        push_arrived(ctx, r, first, done);
-        region_set_huge(r, first, done == BLOCK_PAGES);
-        if (done < BLOCK_PAGES)
-            frame_drop(pool, frame + done, BLOCK_PAGES - done);
-    }
+    bool locked = lock_others(r, first, page);
+    if (locked && is_block_fresh(r, first))
+        done = make_block(ctx, r, first);
     if (locked)
         unlock_others(r, first, BLOCK_PAGES, page);
     region_move_end(r);

@@ -25,7 +25,8 @@ bool page_in_block_complete(context *ctx, io_request *request, bool whole);
  * nobody is at one of its pages. Return: whether it did. Context: the page is locked, SWAPPED and CLEAN. */
 bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entry);
 
-/* First touch of a block: fresh frames for all of it. Return: whether it did. Context: the page is locked and ZERO. */
+/* First touch of a block of ZERO and FILLED pages: fresh frames for all of it. Return: whether the page is in. Context: the page is
+ * locked, and one of them. */
 bool page_in_block_fresh(context *ctx, region *r, size_t page);
 
 #endif

@@ -91,3 +91,32 @@ void slot_alloc_extend(swap_area *area, uint64_t from, uint64_t to) {
     atomic_store_explicit(&area->usable_slots, to, memory_order_release);
     small_lock_release(&area->lock);
 }
+
+static bool is_whole(const swap_area *area, uint64_t cluster) {
+    return area->cluster_free[cluster] == CLUSTER_SLOTS;
+}
+
+static void set_whole(swap_area *area, uint64_t first_cluster, uint64_t count, bool taken) {
+    for (uint64_t slot = first_cluster * CLUSTER_SLOTS; slot < (first_cluster + count) * CLUSTER_SLOTS; slot++)
+        set_taken(area, slot, taken);
+}
+
+uint64_t slot_alloc_take_whole(swap_area *area, uint64_t most, uint64_t *first_cluster) {
+    uint64_t count = 0;
+    small_lock_acquire(&area->lock);
+    uint64_t end = area->whole_clusters > 0 ? clusters_of(area) : 0;
+    while (end > 0 && !is_whole(area, end - 1))
+        end--;
+    while (count < most && end > count && is_whole(area, end - count - 1))
+        count++;
+    *first_cluster = end - count;
+    set_whole(area, *first_cluster, count, true);
+    small_lock_release(&area->lock);
+    return count;
+}
+
+void slot_alloc_give_whole(swap_area *area, uint64_t first_cluster, uint64_t count) {
+    small_lock_acquire(&area->lock);
+    set_whole(area, first_cluster, count, false);
+    small_lock_release(&area->lock);
+}

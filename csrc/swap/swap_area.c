@@ -168,14 +168,16 @@ static int make_tables(swap_area *area, segment *seg, uswap_error *err) {
     int64_t slots = segment_allot(seg, area->total_slots * sizeof(swap_slot));
     int64_t bitmap = segment_allot(seg, clusters * CLUSTER_SLOTS / 8);
     int64_t counts = segment_allot(seg, clusters * sizeof(uint16_t));
+    int64_t holes = segment_allot(seg, clusters / 8 + sizeof(uint64_t));
     area->slots_touched = memory_map(area->total_slots * sizeof(swap_slot) / PAGE_BYTES + 1);
-    if (slots < 0 || bitmap < 0 || counts < 0 || !area->slots_touched)
+    if (slots < 0 || bitmap < 0 || counts < 0 || holes < 0 || !area->slots_touched)
         return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "swapon", area->path,
                          "no address space for the slots of a swap area of %llu bytes: give it a smaller size=",
                          (unsigned long long)(area->total_slots << PAGE_SHIFT));
     area->slots = segment_at(seg, (uint64_t)slots);
     area->bitmap = segment_at(seg, (uint64_t)bitmap);
     area->cluster_free = segment_at(seg, (uint64_t)counts);
+    area->holes = segment_at(seg, (uint64_t)holes);
     area->bitmap[0] = 1; /* the header */
     atomic_store(&area->usable_slots, 1);
     if (area->notes & USWAP_AREA_BLOCK_DEVICE)
@@ -209,6 +211,15 @@ int swap_area_open(swap_area *area, segment *seg, unsigned index, const char *pa
     return status;
 }
 
+uint64_t swap_area_forget_slots(swap_area *area, segment *seg) {
+    const size_t bytes = area->total_slots * sizeof(swap_slot), chunks = bytes / PAGE_BYTES + 1;
+    uint64_t touched = 0;
+    for (size_t chunk = 0; chunk < chunks; chunk++)
+        touched += atomic_load_explicit(&area->slots_touched[chunk], memory_order_relaxed);
+    segment_empty(seg, area->slots, bytes);
+    return touched;
+}
+
 void swap_area_close(swap_area *area) {
     if (area->fd >= 0) {
         /* Only our own slots go; the header stays and says whose file it is. */
@@ -235,24 +246,98 @@ static int give_space(swap_area *area, uint64_t from, uint64_t to) {
     return status == 0 ? 0 : -errno;
 }
 
-int swap_area_grow(swap_area *area, uint64_t slots, uswap_error *err) {
-    uint64_t usable = atomic_load(&area->usable_slots), wanted = slots + 1;
-    if (wanted <= usable)
+/* ---- holes ---- */
+
+#define HOLE_BITS 64U
+/* Clusters taken out of use under one hold of the area's lock (64 MiB: some 20 us). */
+#define SHRINK_CLUSTERS (GROW_SLOTS / CLUSTER_SLOTS)
+
+static bool is_hole(const swap_area *area, uint64_t cluster) {
+    return area->holes[cluster / HOLE_BITS] >> (cluster % HOLE_BITS) & 1;
+}
+
+/* Neighbouring clusters become holes, or cease to be. */
+static void set_holes(swap_area *area, uint64_t first_cluster, uint64_t count, bool holes) {
+    for (uint64_t cluster = first_cluster; cluster < first_cluster + count; cluster++)
+        area->holes[cluster / HOLE_BITS] ^= UINT64_C(1) << (cluster % HOLE_BITS);
+    if (holes)
+        atomic_fetch_add(&area->hole_slots, count * CLUSTER_SLOTS);
+    else
+        atomic_fetch_sub(&area->hole_slots, count * CLUSTER_SLOTS);
+}
+
+static bool punch(const swap_area *area, uint64_t first_cluster, uint64_t count) {
+    int status;
+    do
+        status = fallocate(area->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           (off_t)(first_cluster * CLUSTER_SLOTS << PAGE_SHIFT),
+                           (off_t)(count * CLUSTER_SLOTS << PAGE_SHIFT));
+    while (status != 0 && errno == EINTR);
+    return status == 0;
+}
+
+uint64_t swap_area_shrink(swap_area *area, uint64_t slots) {
+    uint64_t left = slots / CLUSTER_SLOTS, first, count;
+    if (area->notes & (USWAP_AREA_BLOCK_DEVICE | USWAP_AREA_NO_FALLOCATE))
         return 0;
-    uint64_t rounded = MIN_OF((wanted + GROW_SLOTS - 1) / GROW_SLOTS * GROW_SLOTS, area->total_slots);
-    int status = give_space(area, usable, rounded);
-    if (status == -ENOSPC && rounded > wanted && wanted <= area->total_slots) {
-        rounded = wanted;
-        status = give_space(area, usable, rounded);
+    while ((count = slot_alloc_take_whole(area, MIN_OF(left, SHRINK_CLUSTERS), &first)) > 0) {
+        if (!punch(area, first, count)) {
+            slot_alloc_give_whole(area, first, count);
+            break;
+        }
+        set_holes(area, first, count, true);
+        left -= count;
+    }
+    return slots - left * CLUSTER_SLOTS;
+}
+
+/* Gives holes space again, as far as it takes to have room for so many slots. Return: 0 or -errno. */
+static int fill_holes(swap_area *area, uint64_t slots) {
+    uint64_t clusters = atomic_load(&area->usable_slots) / CLUSTER_SLOTS;
+    for (uint64_t first = 0; first < clusters && swap_area_room(area) < slots; first++) {
+        uint64_t missing = (slots - swap_area_room(area) + CLUSTER_SLOTS - 1) / CLUSTER_SLOTS, count = 0;
+        while (count < missing && first + count < clusters && is_hole(area, first + count))
+            count++;
+        if (count == 0)
+            continue;
+        int status = give_space(area, first * CLUSTER_SLOTS, (first + count) * CLUSTER_SLOTS);
+        if (status != 0)
+            return status;
+        set_holes(area, first, count, false);
+        slot_alloc_give_whole(area, first, count);
+    }
+    return 0;
+}
+
+static int grow_at_end(swap_area *area, uint64_t wanted, uint64_t *from, uint64_t *to) {
+    *from = atomic_load(&area->usable_slots);
+    *to = MIN_OF((wanted + GROW_SLOTS - 1) / GROW_SLOTS * GROW_SLOTS, area->total_slots);
+    int status = give_space(area, *from, *to);
+    if (status == -ENOSPC && *to > wanted && wanted <= area->total_slots) {
+        *to = wanted;
+        status = give_space(area, *from, *to);
     }
     if (status == -EOPNOTSUPP) {
         area->notes |= USWAP_AREA_NO_FALLOCATE;
-        rounded = area->total_slots;
-    } else if (status != 0) {
+        *to = area->total_slots;
+        status = 0;
+    }
+    return status;
+}
+
+int swap_area_grow(swap_area *area, uint64_t slots, uswap_error *err) {
+    if (slots <= swap_area_room(area))
+        return 0;
+    uint64_t missing = slots - swap_area_room(area), from = 0, to = 0;
+    int status = fill_holes(area, slots);
+    if (status == 0 && slots <= swap_area_room(area))
+        return 0;
+    if (status == 0)
+        status = grow_at_end(area, slots + 1, &from, &to);
+    if (status != 0)
         return error_set(err, status == -ENOSPC || status == -EDQUOT ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status,
                          "fallocate", area->path, "no room on the disk of '%s' for %llu bytes of swap: %s", area->path,
-                         (unsigned long long)(rounded - usable) << PAGE_SHIFT, strerror(-status));
-    }
-    slot_alloc_extend(area, usable, rounded);
+                         (unsigned long long)missing << PAGE_SHIFT, strerror(-status));
+    slot_alloc_extend(area, from, to);
     return 0;
 }

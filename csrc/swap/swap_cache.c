@@ -46,9 +46,15 @@ page_hash swap_map_hash(uswap_pool *pool, swap_entry entry) {
 
 /* The word has become (count 0, NONE) by the caller's exchange: the slot goes back, unless the device refused it. */
 static void free_slot(uswap_pool *pool, swap_entry entry, uint64_t word) {
+    swap_area *area = &pool->areas[swap_entry_area(entry)];
+    if (word & SLOT_BAD)
+        atomic_fetch_add(&area->lost_slots, 1);
+    else
+        slot_alloc_give(area, swap_entry_slot(entry), 1);
+    if (unlikely(!swap_area_in_use(area)))
+        event_signal(&area->slot_freed);
     if (word & SLOT_BAD)
         return;
-    slot_alloc_give(&pool->areas[swap_entry_area(entry)], swap_entry_slot(entry), 1);
     if (unlikely(atomic_load(&pool->slots_exhausted)) && atomic_fetch_add(&pool->slots_freed, 1) + 1 >= CLUSTER_SLOTS)
         atomic_store(&pool->slots_exhausted, 0);
 }
@@ -213,8 +219,10 @@ bool swap_cache_fail_write(uswap_pool *pool, swap_entry entry, frame_id *frame) 
         to = unused ? SLOT_BAD : with_state(word, CACHE_DIRTY, *frame) | SLOT_BAD;
     } while (!exchange(at, &word, to));
     STAT_ADD(pool, bad_slots, 1);
-    if (unused)
+    if (unused) {
         count_gone(pool, word);
+        settle(pool, entry, to);
+    }
     return !unused;
 }
 
@@ -235,11 +243,6 @@ void swap_map_put(uswap_pool *pool, swap_entry entry) {
         frame_drop(pool, slot_frame_of(word), 1);
     }
     settle(pool, entry, to);
-}
-
-void swap_map_set_bad(uswap_pool *pool, swap_entry entry) {
-    if (!(atomic_fetch_or(word_at(pool, entry), SLOT_BAD) & SLOT_BAD))
-        STAT_ADD(pool, bad_slots, 1);
 }
 
 void swap_cache_count_read(uswap_pool *pool, uint64_t requests, uint64_t pages, uint64_t ahead_pages) {

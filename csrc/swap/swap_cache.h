@@ -86,7 +86,6 @@ bool swap_cache_fail_write(uswap_pool *pool, swap_entry entry, frame_id *frame);
 
 /* One user less. With the last one the slot is freed, unless I/O on it is in flight (its end frees it then). */
 void swap_map_put(uswap_pool *pool, swap_entry entry);
-void swap_map_set_bad(uswap_pool *pool, swap_entry entry);
 
 /* The only places that count page I/O. */
 void swap_cache_count_read(uswap_pool *pool, uint64_t requests, uint64_t pages, uint64_t ahead_pages);

@@ -42,7 +42,7 @@ class Stats:
         faults: messages that needed a page: zero_fills + soft_faults + major_faults.
         inline_faults: faults served by the thread that had them, duplicates included.
         zero_fills: first touches.
-        soft_faults: faults served from the swap cache, without a read.
+        soft_faults: faults served without a read: from the swap cache, or made again from one value.
         major_faults: faults that waited for a read.
         duplicate_faults: messages for a page that was there already.
         parked_faults: faults that had to wait for a frame.
@@ -62,6 +62,7 @@ class Stats:
         evictions_api: evictions by advise, evict and a lowered limit.
         clean_drops: evictions that needed no write: the slot had the same contents.
         zero_drops: evictions of pages full of zeroes: no slot, no write.
+        filled_drops: evictions of pages full of another value (one 64-bit word, repeated): the same.
         evict_busy: victims the kernel had pinned.
         copy_fallbacks: pages that went by copy where move was refused.
         read_errors: pages that could not be read.
@@ -126,6 +127,7 @@ class Stats:
     evictions_api: int
     clean_drops: int
     zero_drops: int
+    filled_drops: int
     evict_busy: int
     copy_fallbacks: int
     read_errors: int
@@ -181,6 +183,7 @@ class SwapAreaInfo:
         priority: areas with a higher one are filled first.
         unlinked: the file has no name: it is gone when the process is.
         direct: the page cache is bypassed (O_DIRECT).
+        index: the core's number for it.
     """
 
     path: str
@@ -190,6 +193,7 @@ class SwapAreaInfo:
     priority: int
     unlinked: bool
     direct: bool
+    index: int
 
 
 def stats_from_core(ffi: Any, lib: Any, raw: Any) -> Stats:
@@ -231,6 +235,7 @@ def area_info_from_core(ffi: Any, lib: Any, raw: Any) -> SwapAreaInfo:
         priority=int(raw.priority),
         unlinked=bool(raw.notes & lib.USWAP_AREA_UNLINKED),
         direct=not raw.notes & lib.USWAP_AREA_NO_O_DIRECT,
+        index=int(raw.area),
     )
 
 

@@ -46,6 +46,7 @@ class PageClass(enum.IntEnum):
     SWAPPED = 2  #: in its slot only
     CACHED = 3  #: out of the region, in the swap cache
     POISONED = 4  #: lost
+    FILLED = 5  #: nowhere: one 64-bit word repeated, made again at the next touch
 
 
 # madvise(2) numbers, for mmap.madvise. COLD and PAGEOUT are not in the mmap module of every Python.

@@ -42,6 +42,7 @@ OTHERS = {
     "page_in.one",
     "page_in.hash",
     "page_out.one",
+    "swapoff.step",
     "area.fallocate",
     "area.direct",
     "fork.child",
@@ -191,7 +192,7 @@ def test_a_touch_of_a_lost_page_ends_the_process_after_one_line(swap_directory: 
         from _support.failpoints import Action, armed
         pool = uswap.Pool("4MiB", swap=SWAP, read_ahead=0)
         region = pool.region("1MiB", name="data")
-        region[:] = b"x" * len(region)
+        region[:] = bytes(range(256)) * (len(region) // 256)
         region.advise(uswap.Advice.PAGEOUT)
         with armed("page_in.hash", Action.FLIP, 7, every=True):
             try:

@@ -114,7 +114,7 @@ def test_an_exit_by_an_exception_with_everything_alive(swap_directory: Path) -> 
         pool = uswap.Pool("8MiB", swap=SWAP)
         region = pool.region("32MiB")
         view = memoryview(region)
-        region[:] = b"x" * len(region)
+        region[:] = bytes(range(256)) * (len(region) // 256)
         raise SystemExit(3)
         """,
         swap_directory,
@@ -193,7 +193,7 @@ def test_a_killed_program_leaves_nothing(swap_directory: Path, limit: str) -> No
         import os, signal
         pool = uswap.Pool({limit!r}, swap=SWAP)
         region = pool.region("64MiB")
-        region[:] = b"x" * len(region)
+        region[:] = bytes(range(256)) * (len(region) // 256)
         os.kill(os.getpid(), signal.SIGKILL)
         """,
         swap_directory,

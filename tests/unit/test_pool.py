@@ -66,6 +66,8 @@ def test_stats_count_what_happens(make_pool: Callable[..., uswap.Pool]) -> None:
 def test_evict_says_how_much_it_evicted(pool: uswap.Pool) -> None:
     r = pool.region(MIB)
     r[:] = b"x" * MIB
+    with r.resident():  # the last fault has ended for the core too
+        pass
     assert pool.evict("256KiB") == MIB // 4
     assert pool.evict("2MiB") == MIB - MIB // 4
     assert pool.evict(4096) == 0
@@ -166,11 +168,13 @@ def test_threads_and_files_of_closed_pools_are_gone(make_pool: Callable[..., usw
         pool.region(MIB)[:] = b"x" * MIB
         gc.collect()
         pool.close()
-    # A thread that was joined may still be on its way out of the kernel, and nothing tells when it is gone.
+    # A thread that was joined may still be on its way out of the kernel, and nothing tells when it is gone. That is
+    # as true of the first look, which may have seen one thread too many; but of ten pools, not one may have left
+    # a thing.
     deadline = time.monotonic() + 10
-    while used() != before and time.monotonic() < deadline:
+    while not all(now <= then for now, then in zip(used(), before, strict=True)) and time.monotonic() < deadline:
         time.sleep(0.005)
-    assert used() == before
+    assert all(now <= then for now, then in zip(used(), before, strict=True))
 
 
 # ---- the reclaimer
