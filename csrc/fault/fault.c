@@ -22,6 +22,7 @@ typedef struct {
     page_word *word;
     unsigned char *address;
     bool read_ahead; /* the page belongs to a stream: look ahead when it is unlocked */
+    bool absent;     /* nobody had asked for it */
 } fault;
 
 static fault_result result_of(int status) {
@@ -114,7 +115,7 @@ static fault_result end_zero(fault *f, read_ahead_plan plan, size_t pages) {
 static fault_result serve_zero(fault *f) {
     size_t pages, done = 0, alone = 0;
     uint32_t most = f->pool->options.fault_around_pages;
-    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, most > 1 ? most : 0, false);
+    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, most > 1 ? most : 0, 0);
     if (take_block(f, plan))
         return end_zero(f, plan, BLOCK_PAGES);
     if (!frame_charge(f->pool, 1, FRAME_FAULT))
@@ -229,7 +230,7 @@ static fault_result serve_from_slot(fault *f, swap_entry entry) {
     if (status != 0)
         return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
     count(f, &f->pool->counters.major_faults);
-    f->read_ahead = true;
+    f->read_ahead = f->absent = true;
     return FAULT_READING;
 }
 
@@ -288,6 +289,6 @@ fault_result fault_serve(context *ctx, region *r, size_t page) {
     if (result == FAULT_NO_FRAME && inactive_drop(f.pool, f.pool->options.reclaim_batch_pages) > 0)
         result = serve_locked(&f);
     if (f.read_ahead)
-        page_in_ahead(ctx, r, page);
+        page_in_ahead(ctx, r, page, f.absent);
     return result;
 }

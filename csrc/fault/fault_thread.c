@@ -224,12 +224,13 @@ static int bounded(const uswap_pool *pool, int timeout_ms) {
 /* One turn: what has come in, then what is parked. Return: timeout for the next poll. */
 static int turn(uswap_pool *pool) {
     context *ctx = &pool->fault_context;
-    while (context_complete(ctx, false)) {
-    }
+    fill_orders(pool);
+    while (context_complete(ctx, false))
+        fill_orders(
+            pool); /* to end the read of a block takes a while, in which the disk should not wait for the next one */
     if (pool->faults.parked_count > 0) /* before the newcomers */
         retry_parked(pool);
     read_messages(pool);
-    fill_orders(pool);
     context_submit(ctx);
     int timeout_ms = tend_parked(pool);
     context_submit(ctx);                  /* serving the parked may have started reads */

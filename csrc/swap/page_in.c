@@ -183,7 +183,8 @@ static read_ahead_plan in_blocks(const region *r, read_ahead_plan plan) {
     return plan;
 }
 
-/* Reads what lies around the slot, whosever it is. One page is left in the cache, so that hits and waste can be told. */
+/* Reads what lies around the slot, whosever it is. The first and the last page are left in the cache, so that hits and waste can be told,
+ * and so that a reader who goes on from group to group, up or down, is seen to touch neighbours. */
 static void read_group(context *ctx, swap_entry entry) {
     uswap_pool *pool = ctx->pool;
     window_frames run = {0};
@@ -198,7 +199,7 @@ static void read_group(context *ctx, swap_entry entry) {
         region *r = region_get_by_ref(&pool->regions, owner);
         if (!r)
             continue;
-        uint64_t flags = SLOT_AHEAD | (i == GROUP_SLOTS - 1 ? SLOT_MARKER : 0);
+        uint64_t flags = SLOT_AHEAD | (i == 0 || i == GROUP_SLOTS - 1 ? SLOT_MARKER : 0);
         if (page_ref_page(owner) < r->object.pages)
             go_on = read_ahead_page(ctx, r, page_ref_page(owner), &run, GROUP_SLOTS - i, flags);
         region_put(r);
@@ -213,14 +214,16 @@ void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream) {
         read_ahead_asked(&r->ahead, plan, done);
 }
 
-void page_in_ahead(context *ctx, region *r, size_t page) {
+void page_in_ahead(context *ctx, region *r, size_t page, bool absent) {
     uswap_pool *pool = ctx->pool;
     uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
     uint64_t limit = atomic_load_explicit(&pool->frames.budget->limit_frames, memory_order_relaxed);
     uint32_t maximum = (uint32_t)MIN_OF((uint64_t)pool->options.read_ahead_pages, limit / WINDOW_SHARE);
     if (advice == USWAP_ADVICE_RANDOM)
         return;
-    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, advice == USWAP_ADVICE_SEQUENTIAL);
+    unsigned known =
+        (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, known);
     swap_entry entry = page_entry_of(page_load(&r->object.words[page]));
     if (!plan.stream && maximum >= GROUP_SLOTS && !swap_entry_is_none(entry) &&
         cluster_ahead_fault(&pool->cluster_ahead, entry))

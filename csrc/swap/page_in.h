@@ -16,8 +16,9 @@ int page_in_start(context *ctx, swap_entry entry);
 /* A fault waits for the read of this slot from now on: for stall_ns. */
 void page_in_wanted(context *ctx, swap_entry entry);
 
-/* A fault on a swapped page: reads ahead what its stream will want next, or has the fault thread do so. Context: no page locked. */
-void page_in_ahead(context *ctx, region *r, size_t page);
+/* A fault on a swapped page: reads ahead what its stream will want next, or has the fault thread do so. absent: nobody was reading it.
+ * Context: no page locked. */
+void page_in_ahead(context *ctx, region *r, size_t page, bool absent);
 
 /* Reads the pages of a plan as far as speculative frames go. stream: the plan is one of the region's streams; its first page stays in the
  * cache as the marker, and the stream is told what could not be asked for. Context: no page locked. */

@@ -8,16 +8,22 @@
 #include "swap/swap_cache.h"
 
 #include <errno.h>
+#include <sched.h>
 
-/* Pages of the block that the caller may wait for, one after the other, while others are at them for an instant. */
+/* How often each page of a block is tried while others are at it for an instant, and after how many tries the processor is left to them:
+ * who has the page may not be running. To go on without the block would split a huge page, which takes as long as all these tries. */
 #define LOCK_TRIES 1000
+#define LOCK_TRIES_AWAKE 50
 
 /* ---- locking 512 pages ---- */
 
 static bool lock_page(page_word *word) {
-    for (int turn = 0; turn < LOCK_TRIES; turn++)
+    for (int turn = 0; turn < LOCK_TRIES; turn++) {
         if (page_try_lock(word))
             return true;
+        if (turn >= LOCK_TRIES_AWAKE)
+            sched_yield();
+    }
     return false;
 }
 
@@ -81,22 +87,29 @@ static void arrived(context *ctx, region *r, size_t first, uint32_t count) {
     push_arrived(ctx, r, first, count);
 }
 
-/* Moves the block in. mine: the page the caller has locked, SIZE_MAX: none. Return: whether all of it, or at least mine, is in. */
-static bool move_in(context *ctx, region *r, size_t first, frame_id frame, size_t mine, bool reading) {
+/* Moves the block in if it is whole. Context: all its pages are locked. Return: how many pages are in. */
+static uint32_t move_in(context *ctx, region *r, size_t first, frame_id frame, bool reading) {
+    uint32_t done = 0;
+    if (!is_whole(ctx->pool, r, first, frame, reading))
+        return 0;
+    if (FAILPOINT(page_in_map) == 0)
+        transport_block_in(ctx->pool, r->uffd, region_address(r, first), frame, &done);
+    arrived(ctx, r, first, done);
+    region_set_huge(r, first, done == BLOCK_PAGES);
+    return done;
+}
+
+/* Moves the block of a page in that is touched: at rest in the cache. Context: the page is locked. Return: whether at least it is in. */
+static bool move_in_touched(context *ctx, region *r, size_t first, frame_id frame, size_t page) {
     uint32_t done = 0;
     if (!region_move_begin(r))
         return false;
-    bool whole = lock_others(r, first, mine);
-    if (whole && is_whole(ctx->pool, r, first, frame, reading)) {
-        if (FAILPOINT(page_in_map) == 0)
-            transport_block_in(ctx->pool, r->uffd, region_address(r, first), frame, &done);
-        arrived(ctx, r, first, done);
-        region_set_huge(r, first, done == BLOCK_PAGES);
+    if (lock_others(r, first, page)) {
+        done = move_in(ctx, r, first, frame, false);
+        unlock_others(r, first, BLOCK_PAGES, page);
     }
-    if (whole)
-        unlock_others(r, first, BLOCK_PAGES, mine);
     region_move_end(r);
-    return mine == SIZE_MAX ? done == BLOCK_PAGES : done > mine - first;
+    return done > page - first;
 }
 
 /* Frames for a block, if need be those of inactive pages. */
@@ -111,7 +124,7 @@ bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entr
     if (!ctx->pool->use_move || !block_has(&ctx->pool->frames, frame) || !region_block_of(r, page, &first))
         return false;
     frame_id block = block_first(&ctx->pool->frames, frame);
-    return frame - block == page - first && move_in(ctx, r, first, block, page, false);
+    return frame - block == page - first && move_in_touched(ctx, r, first, block, page);
 }
 
 /* Whether the page can be made without a read. */
@@ -287,20 +300,6 @@ static void keep_wanted(context *ctx, swap_entry entry) {
     region_put(r);
 }
 
-/* The whole block is there, and somebody waits for one of its pages, or asked for all of them. */
-static bool map_block(context *ctx, const block_read *read, frame_id frame) {
-    uswap_pool *pool = ctx->pool;
-    page_ref owner = swap_map_owner(pool, read->run[0].first);
-    region *r = region_get_by_ref(&pool->regions, owner);
-    if (!r)
-        return false;
-    size_t first = page_ref_page(owner), aligned;
-    bool done =
-        region_block_of(r, first, &aligned) && aligned == first && move_in(ctx, r, first, frame, SIZE_MAX, true);
-    region_put(r);
-    return done;
-}
-
 /* Leaves what is still being read in the cache. wanted: whoever waits. Return: whether nobody waits. */
 static bool keep_all(context *ctx, const block_read *read, bool wanted) {
     uint32_t kept = 0;
@@ -319,6 +318,42 @@ static bool keep_all(context *ctx, const block_read *read, bool wanted) {
     return all;
 }
 
+static bool is_wanted(uswap_pool *pool, const region *r, size_t first) {
+    bool wanted = false;
+    for (size_t page = first; !wanted && page < first + BLOCK_PAGES; page++)
+        wanted = swap_cache_load(pool, page_entry_of(page_load(&r->object.words[page]))) & SLOT_WANTED;
+    return wanted;
+}
+
+/* Context: all pages of the block are locked. Return: whether the read has ended for all of them. */
+static bool end_locked(context *ctx, region *r, size_t first, const block_read *read, frame_id frame) {
+    if (!is_whole(ctx->pool, r, first, frame, true))
+        return false;
+    if (read->map || is_wanted(ctx->pool, r, first))
+        return move_in(ctx, r, first, frame, true) == BLOCK_PAGES;
+    return keep_all(ctx, read, false);
+}
+
+/* Ends the read of a whole block in one step, under all its page locks: who touches a page meanwhile finds, when he gets its lock, the block
+ * mapped or at rest as a whole. Else he would find a part at rest, and take his page out of it alone. Return: whether it has ended. */
+static bool end_as_one(context *ctx, const block_read *read, frame_id frame) {
+    page_ref owner = swap_map_owner(ctx->pool, read->run[0].first);
+    region *r = region_get_by_ref(&ctx->pool->regions, owner);
+    if (!r)
+        return false;
+    size_t first = page_ref_page(owner), aligned;
+    bool ended = false;
+    if (region_block_of(r, first, &aligned) && aligned == first && region_move_begin(r)) {
+        if (lock_others(r, first, SIZE_MAX)) {
+            ended = end_locked(ctx, r, first, read, frame);
+            unlock_others(r, first, BLOCK_PAGES, SIZE_MAX);
+        }
+        region_move_end(r);
+    }
+    region_put(r);
+    return ended;
+}
+
 bool page_in_block_complete(context *ctx, io_request *request, bool whole) {
     uswap_pool *pool = ctx->pool;
     frame_id frame = slot_frame_of(swap_cache_load(pool, request->first));
@@ -334,8 +369,8 @@ bool page_in_block_complete(context *ctx, io_request *request, bool whole) {
     }
     if (--read->pending > 0)
         return true;
-    bool wanted = read->map || !keep_all(ctx, read, false);
-    if (wanted && (read->broken || !map_block(ctx, read, block_first(&pool->frames, frame))))
+    bool ended = !read->broken && end_as_one(ctx, read, block_first(&pool->frames, frame));
+    if (!ended && !keep_all(ctx, read, false))
         keep_all(ctx, read, true);
     return true;
 }

@@ -20,10 +20,19 @@ static bool continues(const read_ahead_stream *s, int64_t page) {
     return beyond_last > 0 && still_asked >= 0 && (page - s->last) % s->stride == 0;
 }
 
-/* The stream this fault belongs to: an established one first; then one whose stride this fault would confirm; then one of a
- * single fault, to which this one may be the second. */
+/* How near the fault is to a stream that is not confirmed: one of a single fault, to which this one may be the second, or one that guessed
+ * a stride but has the page next to this as its last. Readers of whole groups fault so: at the last page of one, at the first of the next. */
+static int64_t nearness(const read_ahead_stream *s, int64_t page) {
+    int64_t apart = distance(page, s->last);
+    bool candidate = s->window == 0 && apart > 0 && (s->stride == 0 || apart == 1);
+    return candidate ? apart : INT64_MAX;
+}
+
+/* The stream this fault belongs to: an established one first; then one whose stride this fault would confirm; then the nearest of those
+ * whose stride it would tell. */
 static read_ahead_stream *find_stream(read_ahead *ahead, int64_t page) {
     read_ahead_stream *second = NULL, *third = NULL;
+    int64_t nearest = STRIDE_MAX + 1;
     for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
         read_ahead_stream *s = &ahead->stream[i];
         if (s->used == 0)
@@ -32,8 +41,10 @@ static read_ahead_stream *find_stream(read_ahead *ahead, int64_t page) {
             return s;
         if (s->window == 0 && s->stride != 0 && page == s->last + s->stride)
             third = s;
-        if (s->stride == 0 && page != s->last && distance(page, s->last) <= STRIDE_MAX)
+        if (nearness(s, page) < nearest) {
+            nearest = nearness(s, page);
             second = s;
+        }
     }
     return third ? third : second;
 }
@@ -62,7 +73,9 @@ static read_ahead_plan plan_of(read_ahead_stream *s, uint32_t count) {
 }
 
 /* The stream goes on: ask for more if the reader has used half of what was asked for; or what is missing of a wide window. */
-static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum) {
+static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent) {
+    if (absent)
+        s->next = page + s->stride;
     int64_t left = (s->next - page) / s->stride;
     s->last = page;
     if (left > (int64_t)s->window)
@@ -87,7 +100,7 @@ static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t ma
 
 /* A second fault next to the first is a stream. One farther off may be chance: it takes a third at the same distance. */
 static read_ahead_plan confirm(read_ahead_stream *s, int64_t page, uint32_t maximum) {
-    bool established = s->stride != 0 || distance(page, s->last) == 1;
+    bool established = page == s->last + s->stride || distance(page, s->last) == 1;
     s->stride = page - s->last;
     s->last = page;
     s->next = page + s->stride;
@@ -120,7 +133,7 @@ void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
     small_lock_release(&ahead->lock);
 }
 
-read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t maximum, bool sequential) {
+read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t maximum, unsigned known) {
     int64_t page = (int64_t)page_number;
     read_ahead_plan plan = {0};
     if (maximum == 0)
@@ -129,11 +142,11 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t
     ahead->clock++;
     read_ahead_stream *s = find_stream(ahead, page);
     if (!s) {
-        plan = start_stream(ahead, page, maximum, sequential);
+        plan = start_stream(ahead, page, maximum, known & READ_AHEAD_SEQUENTIAL);
     } else if (s->window == 0) {
         plan = confirm(s, page, maximum);
     } else {
-        plan = advance(s, page, maximum);
+        plan = advance(s, page, maximum, known & READ_AHEAD_ABSENT);
     }
     if (s)
         s->used = ahead->clock;

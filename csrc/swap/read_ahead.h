@@ -41,8 +41,12 @@ typedef struct {
     bool wide;   /* a stream of neighbours at speed: what follows in the same block of addresses is worth reading too */
 } read_ahead_plan;
 
-/* A fault on this page. maximum: largest window in pages (0: off); sequential: the program said so. */
-read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, uint32_t maximum, bool sequential);
+/* What is known of a fault. SEQUENTIAL: the program said so. ABSENT: the page is not even being read: if it was asked for, it has been
+ * dropped since, and what was asked for beyond it with it. */
+enum { READ_AHEAD_SEQUENTIAL = 1, READ_AHEAD_ABSENT = 2 };
+
+/* A fault on this page. maximum: largest window in pages (0: off). */
+read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, uint32_t maximum, unsigned known);
 
 /* The page was read ahead and has been dropped unused: its stream asks for half as much, once for all it has asked for so far. */
 void read_ahead_wasted(read_ahead *ahead, size_t page);
