@@ -49,7 +49,7 @@ def test_streams_are_read_in_large_requests(pool_factory: PoolFactory, recycle: 
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_sweep_after_sweep_is_a_stream(make_pool: PoolFactory, backward: bool) -> None:
-    # What earlier sweeps have left behind (streams half forgotten, clusters read as groups) must not hide the next one.
+    # What earlier sweeps leave behind (streams half forgotten, clusters read as groups) must not hide the next.
     pool = make_pool("64MiB", transport="move")
     _, pages = filled(pool, "256MiB")
     order = list(range(pages.count))
