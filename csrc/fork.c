@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "base/failpoint.h"
 #include "fault/signal.h"
+#include "frame/drop_mapped.h"
 #include "pool.h"
 
 #include <signal.h>
@@ -41,6 +42,7 @@ static void in_child(void) {
         close(pool->uffd); /* else the parent's regions would stay registered as long as the child lives */
         close(pool->inlines.uffd);
         close(pool->self_mem_fd);
+        drop_mapped_in_child(pool);
     }
     if (any)
         signal_arm_in_child(SIGSEGV);

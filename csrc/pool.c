@@ -7,6 +7,7 @@
 #include "fault/fault_thread.h"
 #include "fault/signal.h"
 #include "fault/uffd.h"
+#include "frame/drop_mapped.h"
 #include "reclaim/page_out.h"
 #include "reclaim/reclaimer.h"
 
@@ -194,6 +195,7 @@ static void release(uswap_pool *pool) {
         close(pool->uffd);
     if (pool->self_mem_fd >= 0)
         close(pool->self_mem_fd);
+    drop_mapped_fini(pool);
     if (pool->ring.entries)
         ring_fini(&pool->ring);
     if (pool->inactive.entries)
@@ -218,6 +220,7 @@ static int start(uswap_pool *pool, uswap_error *err) {
     status = make_memory(pool);
     if (status != 0)
         return os_failure(err, "mmap", status);
+    drop_mapped_init(pool);
     status = make_contexts(pool);
     if (status != 0)
         return pool->options.io_kind == USWAP_IO_URING
@@ -243,7 +246,7 @@ EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, usw
     madvise(pool, sizeof *pool, MADV_DOFORK); /* a forked child must see whose it is (fork.c) */
     pool->owner_pid = getpid();
     pool->options = *options;
-    pool->uffd = pool->self_mem_fd = pool->faults.wake_fd = -1;
+    pool->uffd = pool->self_mem_fd = pool->self_pid_fd = pool->pagemap_fd = pool->faults.wake_fd = -1;
     atomic_store(&pool->inlines.uffd, -1);
     api_guard guard;
     signals_block(guard.saved_mask); /* the threads inherit the mask */

@@ -71,6 +71,7 @@ typedef struct context {
 typedef struct {
     page_ref page;
     uint64_t since_ns;
+    bool write; /* as fault_serve */
 } parked_fault;
 
 /* Pages that the fault thread is to read in before they are wanted: what the program announced, or a window of a stream whose reader
@@ -126,6 +127,8 @@ struct uswap_pool {
     pid_t owner_pid;
     uswap_options options;
     int uffd;
+    int self_pid_fd; /* for process_madvise; -1: no page is sealed (frame/drop_mapped.c) */
+    int pagemap_fd;
     int self_mem_fd; /* /proc/self/mem, read-only: the copy transport's eyes; -1: refused */
     bool use_move;
     bool has_poison;
@@ -140,7 +143,7 @@ struct uswap_pool {
     region_table regions;
     fill_table fills;
     reclaim_ring ring;     /* pages with frames, oldest first */
-    reclaim_ring inactive; /* those of them that have been taken out ahead of need */
+    reclaim_ring inactive; /* those of them that can be dropped at once: taken out ahead of need, or sealed */
     cluster_ahead cluster_ahead;
     block_read *block_reads; /* by block_index */
     pool_counters counters;

@@ -75,6 +75,9 @@ static void check_page(check *c, const region *r, size_t page) {
     if (state == PAGE_FILLED &&
         (page_fill_of(word).value >= FILL_VALUES_MAX || fill_value_at(c->pool, page_fill_of(word)) == 0))
         fail(c, "I11", "page %llu of '%s' is full of no value", (ull)page, r->name);
+    if (page_is_sealed(word) &&
+        (state != PAGE_RESIDENT || page_is_held(word) || swap_entry_is_none(page_entry_of(word))))
+        fail(c, "I13", "page %llu of '%s' is sealed, but held, out, or without a slot", (ull)page, r->name);
     if (!swap_entry_is_none(page_entry_of(word)))
         check_entry(c, r, page, word);
     if (state != PAGE_RESIDENT && !atomic_load(&r->quiesced))
@@ -210,9 +213,11 @@ static void check_sums(check *c) {
     const frame_budget *budget = pool->frames.budget;
     uint64_t idle = atomic_load(&budget->idle_frames), metadata = atomic_load(&budget->metadata_frames);
     uint64_t used = atomic_load(&budget->used_frames), limit = atomic_load(&budget->limit_frames);
-    if (used != c->resident + c->cached + idle + metadata)
-        fail(c, "I1", "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu for metadata",
-             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)metadata);
+    uint64_t warm = atomic_load(&pool->frames.warm.frames), warm_places = pool->frames.warm.idle;
+    if (used != c->resident + c->cached + idle + warm + metadata)
+        fail(c, "I1",
+             "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu warm + %llu for metadata",
+             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)warm, (ull)metadata);
     if (used > limit && atomic_load(&budget->over_limit_events) == 0)
         fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
     if (c->uses != c->with_entry)
@@ -220,9 +225,9 @@ static void check_sums(check *c) {
     uint64_t taken = 0;
     for (int i = 0; i < ARENA_KINDS; i++)
         taken += pool->frames.arenas[i].taken;
-    if (taken != c->cached + idle)
-        fail(c, "I8", "%llu places are taken for %llu cached and %llu idle frames", (ull)taken, (ull)c->cached,
-             (ull)idle);
+    if (taken != c->cached + idle + warm_places)
+        fail(c, "I8", "%llu places are taken for %llu cached, %llu idle and %llu warm frames", (ull)taken,
+             (ull)c->cached, (ull)idle, (ull)warm_places);
     if (c->resident != STAT_GET(pool, mapped_pages) || c->cached != STAT_GET(pool, cached_pages) ||
         c->held_locked != STAT_GET(pool, locked_pages) || c->held_pinned != STAT_GET(pool, pinned_pages))
         fail(c, "I1",

@@ -30,6 +30,7 @@
     X(uffd_move, "uffd.move")                   /* error: UFFDIO_MOVE fails                                      */    \
     X(uffd_copy, "uffd.copy")                   /* error: UFFDIO_COPY fails                                      */    \
     X(uffd_zeropage, "uffd.zeropage")           /* error: UFFDIO_ZEROPAGE fails                                  */    \
+    X(drop_mapped, "drop.mapped")               /* error: process_madvise drops nothing                          */    \
     X(discard_locked, "discard.locked")         /* the page lock is held by a discard                            */    \
     X(region_destroy, "region.destroy")         /* the region is closed to new faults                            */    \
     X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring             */    \

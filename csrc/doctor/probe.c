@@ -144,7 +144,7 @@ static int run_touch(bench *b, touch_kind kind, int (*serve)(bench *b, uint64_t 
 static int serve_copy(bench *b, uint64_t flags) {
     size_t done;
     (void)flags;
-    return uffd_copy(b->uffd, b->page, b->source, 1, true, &done);
+    return uffd_copy(b->uffd, b->page, b->source, 1, false, true, &done);
 }
 
 static int serve_unprotect(bench *b, uint64_t flags) {

@@ -17,6 +17,7 @@ typedef struct {
     region *r;
     size_t page;
     page_word *word;
+    bool write;
     uint64_t since_ns;   /* 0: no frame has been missing so far */
     uint32_t freed_seen; /* frames_freed before the last look for a frame */
     uint32_t refusals;
@@ -47,7 +48,7 @@ static fault_result serve_once(wish *w) {
     context *ctx = w->ctx;
     w->freed_seen = event_count(&ctx->pool->frames_freed);
     gate_enter(&ctx->pool->gate);
-    fault_result result = fault_serve(ctx, w->r, w->page);
+    fault_result result = fault_serve(ctx, w->r, w->page, w->write);
     context_drain(ctx);
     gate_leave(&ctx->pool->gate);
     return result;
@@ -114,8 +115,8 @@ static int serve_until_in(wish *w, shortage policy) {
     }
 }
 
-int bring_in(context *ctx, region *r, size_t page, shortage policy) {
-    wish w = {.ctx = ctx, .r = r, .page = page, .word = &r->object.words[page]};
+int bring_in(context *ctx, region *r, size_t page, bool write, shortage policy) {
+    wish w = {.ctx = ctx, .r = r, .page = page, .word = &r->object.words[page], .write = write};
     int status = serve_until_in(&w, policy);
     if (w.since_ns != 0)
         atomic_fetch_sub(&ctx->pool->frame_waiters, 1);

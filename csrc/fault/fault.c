@@ -4,7 +4,9 @@
 #include "fault/poison.h"
 #include "fault/uffd.h"
 #include "frame/transport.h"
+#include "frame/warm.h"
 #include "reclaim/inactive.h"
+#include "reclaim/sealed.h"
 #include "swap/page_in.h"
 #include "swap/page_in_block.h"
 #include "swap/page_in_filled.h"
@@ -21,6 +23,7 @@ typedef struct {
     size_t page;
     page_word *word;
     unsigned char *address;
+    bool write;
     bool read_ahead; /* the page belongs to a stream: look ahead when it is unlocked */
     bool absent;     /* nobody had asked for it */
 } fault;
@@ -41,6 +44,11 @@ static void count(fault *f, _Atomic uint64_t *kind) {
  * mapped. The frame is counted already. */
 static fault_result serve_resident(fault *f) {
     size_t done;
+    if (f->write && page_is_sealed(page_load(f->word))) {
+        unseal_page(f->pool, f->r, f->page, true);
+        count(f, &f->pool->counters.write_faults);
+        return FAULT_DONE;
+    }
     int status = transport_zero(f->r->uffd, f->address, 1, &done);
     if (status == 0) {
         count(f, &f->pool->counters.zero_fills);
@@ -49,7 +57,7 @@ static fault_result serve_resident(fault *f) {
     if (status != -EEXIST)
         return result_of(status);
     STAT_ADD(f->pool, duplicate_faults, 1);
-    if (!f->pool->use_move) /* a store may be waiting for a write-protection that has been taken off */
+    if (f->write) /* it may be waiting for a write-protection that is left from a seal, or from a copy that was given up */
         uffd_write_protect(f->r->uffd, f->address, 1, false, true);
     return FAULT_DONE;
 }
@@ -168,23 +176,35 @@ static void count_soft(fault *f, uint64_t flags) {
     }
 }
 
+/* Maps the frame, or a copy of a warm one. Return: 0 or -errno. */
+static int put_in(fault *f, swap_entry entry, cache_state state, bool *sealed) {
+    uint32_t done;
+    frame_id frame = slot_frame_of(swap_cache_load(f->pool, entry));
+    *sealed = false;
+    if (!warm_has(&f->pool->frames, frame))
+        return transport_in(f->pool, f->r->uffd, f->address, frame, 1, &done);
+    *sealed = state == CACHE_CLEAN && !f->write && seal_wanted(f->pool, f->r, page_load(f->word), entry);
+    return transport_warm_in(f->pool, f->r->uffd, f->address, frame, *sealed);
+}
+
 /* CLEAN or DIRTY: the frame itself goes in. */
 static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state state) {
-    uint32_t done;
     frame_id frame;
+    bool sealed;
     uint64_t flags = swap_cache_load(f->pool, entry);
     if (state == CACHE_CLEAN && page_in_block_touched(f->ctx, f->r, f->page, entry)) {
         count_soft(f, flags);
         return FAULT_DONE;
     }
-    int status =
-        transport_in(f->pool, f->r->uffd, f->address, slot_frame_of(swap_cache_load(f->pool, entry)), 1, &done);
+    int status = put_in(f, entry, state, &sealed);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
     /* The page lock has kept everybody away from the frame. */
     bool taken = swap_cache_take(f->pool, entry, state, &frame, &flags);
     INVARIANT(I8, taken);
     page_in_arrived(f->pool, f->r, f->page, entry, state == CACHE_CLEAN);
+    if (sealed)
+        seal_page(f->r, f->page);
     count_soft(f, flags);
     return FAULT_DONE;
 }
@@ -226,7 +246,7 @@ static fault_result serve_from_read(fault *f, swap_entry entry) {
 }
 
 static fault_result serve_from_slot(fault *f, swap_entry entry) {
-    int status = page_in_start(f->ctx, entry);
+    int status = page_in_start(f->ctx, entry, f->write);
     if (status != 0)
         return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
     count(f, &f->pool->counters.major_faults);
@@ -276,17 +296,18 @@ static fault_result serve_locked(fault *f) {
     return result;
 }
 
-fault_result fault_serve(context *ctx, region *r, size_t page) {
+fault_result fault_serve(context *ctx, region *r, size_t page, bool write) {
     fault f = {.ctx = ctx,
                .pool = ctx->pool,
                .r = r,
                .page = page,
+               .write = write,
                .word = &r->object.words[page],
                .address = region_address(r, page)};
     size_t chunk = page / PAGE_WORDS_PER_CHUNK;
     metadata_touch(f.pool, r->object.touched, chunk, chunk);
     fault_result result = serve_locked(&f);
-    if (result == FAULT_NO_FRAME && inactive_drop(f.pool, f.pool->options.reclaim_batch_pages) > 0)
+    if (result == FAULT_NO_FRAME && inactive_drop(ctx, f.pool->options.reclaim_batch_pages) > 0)
         result = serve_locked(&f);
     if (f.read_ahead)
         page_in_ahead(ctx, r, page, f.absent);

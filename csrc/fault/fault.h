@@ -16,7 +16,8 @@ typedef enum {
     FAULT_GONE      /* there is no memory at that address any more */
 } fault_result;
 
-/* Context: in the gate, no page locked. Reads it starts may still be growing: context_submit. */
-fault_result fault_serve(context *ctx, region *r, size_t page);
+/* write: a store has faulted, as far as is known; a page that is sealed may then be written.
+ * Context: in the gate, no page locked. Reads it starts may still be growing: context_submit. */
+fault_result fault_serve(context *ctx, region *r, size_t page, bool write);
 
 #endif

@@ -123,6 +123,7 @@ typedef struct {
     context *ctx;
     region *r;
     size_t page;
+    bool write;
     int status;
 } inline_fault;
 
@@ -130,14 +131,14 @@ static void serve(void *argument) {
     inline_fault *f = argument;
     uint64_t begin = clock_now_ns();
     FAILPOINT(fault_inline);
-    f->status = bring_in(f->ctx, f->r, f->page, SHORTAGE_GO_OVER);
+    f->status = bring_in(f->ctx, f->r, f->page, f->write, SHORTAGE_GO_OVER);
     STAT_ADD(f->ctx->pool, inline_faults, 1);
     STAT_ADD(f->ctx->pool, stall_ns, clock_now_ns() - begin);
 }
 
-static inline_outcome serve_region(uswap_pool *pool, region *r, uintptr_t address) {
+static inline_outcome serve_region(uswap_pool *pool, region *r, uintptr_t address, bool write) {
     inline_set *set = &pool->inlines;
-    inline_fault f = {.r = r, .page = (address - (uintptr_t)r->base) >> PAGE_SHIFT};
+    inline_fault f = {.r = r, .page = (address - (uintptr_t)r->base) >> PAGE_SHIFT, .write = write};
     if (page_state_of(page_load(&r->object.words[f.page])) == PAGE_POISONED)
         return INLINE_LOST;
     int index = claim_context(set);
@@ -147,7 +148,7 @@ static inline_outcome serve_region(uswap_pool *pool, region *r, uintptr_t addres
     return f.status == -EIO ? INLINE_LOST : INLINE_SERVED; /* gone: what is there now shows when it is touched again */
 }
 
-static inline_outcome serve_in(uswap_pool *pool, uintptr_t address) {
+static inline_outcome serve_in(uswap_pool *pool, uintptr_t address, bool write) {
     region *r = region_get_by_address(&pool->regions, address);
     if (!r) {
         if (!region_is_leaving(&pool->regions, address))
@@ -157,12 +158,12 @@ static inline_outcome serve_in(uswap_pool *pool, uintptr_t address) {
     }
     inline_outcome outcome = INLINE_FOREIGN;
     if (r->uffd == pool->inlines.uffd)
-        outcome = serve_region(pool, r, address);
+        outcome = serve_region(pool, r, address, write);
     region_put(r);
     return outcome;
 }
 
-inline_outcome fault_inline(uintptr_t address) {
+inline_outcome fault_inline(uintptr_t address, bool write) {
     int cancel_state;
     inline_outcome outcome = INLINE_FOREIGN;
     /* The calls below are cancellation points: a thread that left through one would leave its page locked. */
@@ -172,7 +173,7 @@ inline_outcome fault_inline(uintptr_t address) {
         if (!pool)
             continue;
         if (pool->inlines.uffd >= 0 && pool->owner_pid == getpid())
-            outcome = serve_in(pool, address);
+            outcome = serve_in(pool, address, write);
         pool_leave(i);
     }
     pthread_setcancelstate(cancel_state, NULL);

@@ -20,6 +20,6 @@ typedef enum {
 } inline_outcome;
 
 /* Context: a signal handler of the thread that touched the address, all signals blocked. */
-inline_outcome fault_inline(uintptr_t address);
+inline_outcome fault_inline(uintptr_t address, bool write);
 
 #endif

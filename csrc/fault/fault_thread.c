@@ -33,32 +33,32 @@
 
 /* ---- parked faults ---- */
 
-static void park(uswap_pool *pool, page_ref page, uint64_t since_ns) {
+static void park(uswap_pool *pool, parked_fault fault) {
     fault_thread *self = &pool->faults;
     FAILPOINT(fault_park);
     if (self->parked_count == PARKED_MAX) {
         /* Too many to remember: the thread faults again, and its next message waits in the kernel. */
-        region *r = region_get_by_ref(&pool->regions, page);
+        region *r = region_get_by_ref(&pool->regions, fault.page);
         if (r) {
-            uffd_wake(pool->uffd, region_address(r, page_ref_page(page)), PAGE_BYTES);
+            uffd_wake(pool->uffd, region_address(r, page_ref_page(fault.page)), PAGE_BYTES);
             region_put(r);
         }
         return;
     }
-    self->parked[(self->parked_first + self->parked_count++) % PARKED_MAX] = (parked_fault){page, since_ns};
+    self->parked[(self->parked_first + self->parked_count++) % PARKED_MAX] = fault;
 }
 
 /* Serves one fault; parks it if it cannot be served now. */
-static fault_result serve(uswap_pool *pool, page_ref ref, uint64_t since_ns) {
-    region *r = region_get_by_ref(&pool->regions, ref);
+static fault_result serve(uswap_pool *pool, parked_fault fault) {
+    region *r = region_get_by_ref(&pool->regions, fault.page);
     if (!r)
         return FAULT_GONE;
-    fault_result result = fault_serve(&pool->fault_context, r, page_ref_page(ref));
+    fault_result result = fault_serve(&pool->fault_context, r, page_ref_page(fault.page), fault.write);
     if (result == FAULT_GONE)
-        uffd_wake(pool->uffd, region_address(r, page_ref_page(ref)), PAGE_BYTES);
+        uffd_wake(pool->uffd, region_address(r, page_ref_page(fault.page)), PAGE_BYTES);
     region_put(r);
     if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)
-        park(pool, ref, since_ns);
+        park(pool, fault);
     return result;
 }
 
@@ -75,7 +75,7 @@ static uint32_t retry_parked(uswap_pool *pool) {
         parked_fault fault = self->parked[self->parked_first];
         self->parked_first = (self->parked_first + 1) % PARKED_MAX;
         self->parked_count--;
-        fault_result result = serve(pool, fault.page, fault.since_ns);
+        fault_result result = serve(pool, fault);
         if (is_served(result)) {
             served++;
             STAT_ADD(pool, stall_ns, clock_now_ns() - fault.since_ns);
@@ -96,7 +96,7 @@ static bool go_over_limit(uswap_pool *pool) {
     self->parked_first = (self->parked_first + 1) % PARKED_MAX;
     self->parked_count--;
     direct_grant(pool);
-    fault_result result = serve(pool, fault.page, fault.since_ns);
+    fault_result result = serve(pool, fault);
     direct_revoke(pool);
     if (is_served(result))
         STAT_ADD(pool, stall_ns, clock_now_ns() - fault.since_ns);
@@ -181,9 +181,11 @@ static void serve_message(uswap_pool *pool, const struct uffd_msg *message) {
         uffd_wake(pool->uffd, (void *)(address & ~(PAGE_BYTES - 1)), PAGE_BYTES);
         return;
     }
-    page_ref ref = page_ref_of(r, (address - (uintptr_t)r->base) >> PAGE_SHIFT);
+    parked_fault fault = {.page = page_ref_of(r, (address - (uintptr_t)r->base) >> PAGE_SHIFT),
+                          .since_ns = now,
+                          .write = message->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)};
     region_put(r);
-    fault_result result = serve(pool, ref, now);
+    fault_result result = serve(pool, fault);
     if (is_served(result))
         STAT_ADD(pool, stall_ns, clock_now_ns() - now);
     if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)

@@ -74,13 +74,23 @@ static void step_aside(int level, int number) {
     sigaction(number, atomic_load(&chained[index_of(number)][level]), NULL);
 }
 
+/* Where the processor does not say it, any access may be one: a page is then never sealed for long. */
+static bool is_store(const void *machine) {
+#if defined(__x86_64__)
+    return ((const ucontext_t *)machine)->uc_mcontext.gregs[REG_ERR] & 2;
+#else
+    (void)machine;
+    return true;
+#endif
+}
+
 /* Only the kernel's own signals speak of an address, and only they come at a point where locks may be taken. */
 static void on_signal(int level, int number, siginfo_t *info, void *machine) {
     int error = errno;
     uintptr_t address = (uintptr_t)info->si_addr;
     inline_outcome outcome = INLINE_FOREIGN;
     if (number == SIGBUS && info->si_code == BUS_ADRERR)
-        outcome = fault_inline(address);
+        outcome = fault_inline(address, is_store(machine));
     if (outcome != INLINE_SERVED) {
         if (info->si_code > 0 && poison_last_words(address))
             step_aside(level, number);

@@ -107,11 +107,11 @@ int uffd_wake(int uffd, void *start, size_t bytes) {
     return uffd_ioctl(uffd, UFFDIO_WAKE, &arg);
 }
 
-int uffd_copy(int uffd, void *dst, const void *src, size_t pages, bool wake, size_t *done_pages) {
+int uffd_copy(int uffd, void *dst, const void *src, size_t pages, bool protect, bool wake, size_t *done_pages) {
     struct uffdio_copy arg = {.dst = (uintptr_t)dst,
                               .src = (uintptr_t)src,
                               .len = pages * UFFD_PAGE_BYTES,
-                              .mode = wake ? 0 : UFFDIO_COPY_MODE_DONTWAKE,
+                              .mode = (wake ? 0 : UFFDIO_COPY_MODE_DONTWAKE) | (protect ? UFFDIO_COPY_MODE_WP : 0),
                               .copy = 0};
     int status = uffd_ioctl(uffd, UFFDIO_COPY, &arg);
     *done_pages = status == 0 ? pages : prefix_pages(arg.copy);

@@ -62,8 +62,8 @@ int uffd_register(int uffd, void *start, size_t bytes, unsigned modes);
 int uffd_unregister(int uffd, void *start, size_t bytes);
 int uffd_wake(int uffd, void *start, size_t bytes);
 
-/* Contents from src; with wake false the faulting threads sleep on. */
-int uffd_copy(int uffd, void *dst, const void *src, size_t pages, bool wake, size_t *done_pages);
+/* Contents from src, mapped write-protected if protect; with wake false the faulting threads sleep on. */
+int uffd_copy(int uffd, void *dst, const void *src, size_t pages, bool protect, bool wake, size_t *done_pages);
 /* Maps the shared zero page; the first store then takes a frame without a message. */
 int uffd_zeropage(int uffd, void *dst, size_t pages, bool wake, size_t *done_pages);
 /* Moves frames; dst must be registered with this uffd, src must be private, read-write and unpinned. */

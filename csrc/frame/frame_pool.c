@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "fault/fault_thread.h"
+#include "frame/warm.h"
 #include "pool.h"
 
 #include <errno.h>
@@ -12,6 +13,13 @@
  * 4 ms of head start for the reclaimer. */
 #define LOW_SHARE 16
 #define LOW_FRAMES_MAX 4096
+
+static void make_warm(frame_pool *frames) {
+    warm_frames *warm = &frames->warm;
+    warm->places = arena_take(&frames->arenas[ARENA_FILL], WARM_FRAMES, &warm->first);
+    for (uint32_t i = warm->places; i-- > 0;)
+        warm->stack[warm->idle++] = warm->first + i;
+}
 
 int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle) {
     *frames = (frame_pool){.budget = budget, .recycle = recycle};
@@ -26,6 +34,8 @@ int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, b
         frames->idle = memory_map((size_t)frames->idle_capacity * sizeof *frames->idle);
         status = frames->idle ? 0 : -ENOMEM;
     }
+    if (status == 0)
+        make_warm(frames);
     return status;
 }
 
@@ -105,7 +115,7 @@ void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count) {
 /* Idle frames exist and are counted; fresh frames need their count. */
 uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n) {
     frame_id frame;
-    uint64_t retired = 0;
+    uint64_t retired = warm_retire(pool, n);
     for (; retired < n && pop_idle(&pool->frames, &frame); retired++) {
         forget_frames(pool, frame, 1);
         frame_give_places(pool, frame, 1);
@@ -190,6 +200,10 @@ uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose,
     return got;
 }
 
+bool frame_take_one(uswap_pool *pool, frame_purpose purpose, frame_id *frame) {
+    return warm_take(pool, purpose, frame) || frame_take_fill(pool, 1, purpose, frame) == 1;
+}
+
 uint32_t frame_take_catch(uswap_pool *pool, uint32_t want, frame_id *first) {
     return arena_take(&pool->frames.arenas[ARENA_CATCH], want, first);
 }
@@ -204,10 +218,16 @@ static void make_idle(uswap_pool *pool, frame_id first, uint32_t count) {
     tell_waiters(pool);
 }
 
-void frame_drop(uswap_pool *pool, frame_id first, uint32_t count) {
+/* Neighbours of one kind: warm or not. */
+static void drop_alike(uswap_pool *pool, frame_id first, uint32_t count) {
     frame_budget *budget = pool->frames.budget;
     bool over = atomic_load_explicit(&budget->used_frames, memory_order_relaxed) + RESERVE_FRAMES >
                 atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
+    if (warm_has(&pool->frames, first)) {
+        for (uint32_t i = 0; i < count; i++)
+            warm_drop(pool, first + i);
+        return;
+    }
     if (pool->frames.recycle && !over) {
         make_idle(pool, first, count);
         return;
@@ -215,6 +235,14 @@ void frame_drop(uswap_pool *pool, frame_id first, uint32_t count) {
     forget_frames(pool, first, count);
     frame_give_places(pool, first, count);
     frame_uncharge(pool, count);
+}
+
+void frame_drop(uswap_pool *pool, frame_id first, uint32_t count) {
+    for (uint32_t alike; count > 0; first += alike, count -= alike) {
+        for (alike = 1; alike < count && warm_has(&pool->frames, first + alike) == warm_has(&pool->frames, first);)
+            alike++;
+        drop_alike(pool, first, alike);
+    }
 }
 
 void frame_run_end(uswap_pool *pool, frame_run *run) {

@@ -34,9 +34,23 @@ typedef enum { ARENA_FILL, ARENA_CATCH, ARENA_BLOCK_FILL, ARENA_BLOCK_CATCH } ar
 
 typedef struct uswap_pool uswap_pool;
 
+#define WARM_FRAMES 128
+
+/* Frames that single pages are read into and copied from (warm.h). */
+typedef struct {
+    small_lock lock;
+    frame_id first; /* of the fill arena, one run */
+    uint32_t places;
+    uint32_t idle;               /* w: not in use */
+    frame_id stack[WARM_FRAMES]; /* w: the idle ones */
+    bool populated[WARM_FRAMES]; /* w: of the idle ones, those that have a frame, which is counted */
+    _Atomic uint32_t frames;     /* counted, idle or in use */
+} warm_frames;                   /* w: under lock */
+
 typedef struct {
     frame_budget *budget; /* in the segment */
     arena arenas[ARENA_KINDS];
+    warm_frames warm;
     bool recycle;
     _Atomic uint64_t low_frames; /* watermarks of free frames */
     _Atomic uint64_t high_frames;
@@ -52,7 +66,7 @@ typedef struct {
 int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle);
 void frame_pool_fini(frame_pool *frames);
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks);
-/* Gives up to n idle frames back to the kernel (recycle). Return: how many. */
+/* Gives up to n idle frames back to the kernel (recycle, and warm ones). Return: how many. */
 uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n);
 
 /* Counts n frames. Return: false and nothing counted if there are not that many. */
@@ -67,11 +81,13 @@ uint64_t frame_pool_free(const frame_pool *frames);
 /* Takes up to want frames for contents to come, counted, in neighbouring fill places (or idle ones, one by one).
  * Return: how many; 0: no frame or no place. *first is the first of the run. */
 uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose, frame_id *first);
+/* The same for one page: a warm frame if there is one. */
+bool frame_take_one(uswap_pool *pool, frame_purpose purpose, frame_id *frame);
 /* Neighbouring empty catch places for frames that are counted already. Return: how many. */
 uint32_t frame_take_catch(uswap_pool *pool, uint32_t want, frame_id *first);
 /* Places whose frame has left for a region (still counted there), or never came. */
 void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count);
-/* Frames in places are not needed any more: dropped and uncounted, or idle (recycle). */
+/* Frames in places are not needed any more: dropped and uncounted, or idle (recycle, warm). */
 void frame_drop(uswap_pool *pool, frame_id first, uint32_t count);
 
 /* Frames to be dropped, neighbours together: a system call for a run instead of one for each. */

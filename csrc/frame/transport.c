@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "fault/uffd.h"
+#include "frame/warm.h"
 #include "pool.h"
 
 #include <errno.h>
@@ -42,10 +43,10 @@ static int move(int uffd, void *to, const void *from, size_t pages, size_t *done
     return status;
 }
 
-static int copy(int uffd, void *to, const void *from, size_t pages, size_t *done) {
+static int copy(int uffd, void *to, const void *from, size_t pages, bool protect, size_t *done) {
     *done = 0;
     int failure = FAILPOINT(uffd_copy);
-    return failure ? failure : uffd_copy(uffd, to, from, pages, true, done);
+    return failure ? failure : uffd_copy(uffd, to, from, pages, protect, true, done);
 }
 
 /* ---- out ---- */
@@ -156,11 +157,11 @@ static int copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id 
     *done = 0;
     frame_charge(pool, want, FRAME_RESERVE);
     size_t copied;
-    int status = copy(uffd, address, frame_address(pool, first), want, &copied);
+    int status = copy(uffd, address, frame_address(pool, first), want, false, &copied);
     if (copied == 0 && want > 1 && (status == -EINVAL || status == -ENOENT)) { /* the run may cross a boundary */
         frame_uncharge(pool, want - 1);
         want = 1;
-        status = copy(uffd, address, frame_address(pool, first), want, &copied);
+        status = copy(uffd, address, frame_address(pool, first), want, false, &copied);
     }
     frame_uncharge(pool, want - copied);
     if (copied > 0)
@@ -185,12 +186,32 @@ static int move_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id 
     return status == -EEXIST ? status : copy_in(pool, uffd, address, first, count, done);
 }
 
+int transport_warm_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame, bool protect) {
+    size_t done;
+    int status = copy(uffd, address, frame_address(pool, frame), 1, protect, &done);
+    if (status == 0)
+        warm_give(pool, frame);
+    else if (status == -EEXIST) /* EEXIST does not wake (K2) */
+        uffd_wake(uffd, address, PAGE_BYTES);
+    return status == -ENOMEM ? -EAGAIN : status;
+}
+
+/* Neighbours of one kind: warm or not. */
+static int alike_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count,
+                    uint32_t *done) {
+    if (!warm_has(&pool->frames, first))
+        return (pool->use_move ? move_in : copy_in)(pool, uffd, address, first, count, done);
+    int status = transport_warm_in(pool, uffd, address, first, false);
+    *done = status == 0;
+    return status;
+}
+
 int transport_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count, uint32_t *done) {
     int status = 0;
     for (*done = 0; status == 0 && *done < count;) {
         uint32_t step = 0;
         unsigned char *at = address + ((size_t)*done << PAGE_SHIFT);
-        status = (pool->use_move ? move_in : copy_in)(pool, uffd, at, first + *done, count - *done, &step);
+        status = alike_in(pool, uffd, at, first + *done, count - *done, &step);
         *done += step;
     }
     if (status == -EEXIST) /* EEXIST does not wake (K2) */
@@ -214,7 +235,7 @@ int transport_back(uswap_pool *pool, int uffd, unsigned char *address, frame_id 
 
 int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame) {
     size_t done;
-    int status = copy(uffd, address, frame_address(pool, frame), 1, &done);
+    int status = copy(uffd, address, frame_address(pool, frame), 1, false, &done);
     if (status == -EEXIST)
         uffd_wake(uffd, address, PAGE_BYTES);
     return status == -ENOMEM ? -EAGAIN : status;

@@ -14,7 +14,8 @@
 typedef enum {
     OUT_TAKEN,  /* the frame lies in an arena place now, counted as before */
     OUT_ABSENT, /* nothing was mapped: the program has discarded the page behind our back */
-    OUT_BUSY    /* the kernel holds on to it (pinned, locked): still mapped */
+    OUT_BUSY,   /* the kernel holds on to it (pinned, locked): still mapped */
+    OUT_DROPPED /* the frame is gone, still counted (drop_mapped.h) */
 } out_result;
 
 typedef struct {
@@ -29,6 +30,9 @@ void transport_out(uswap_pool *pool, int uffd, unsigned char *address, size_t pa
  * Return: 0, or -errno of the first page not done: -EAGAIN (try again later), -EEXIST (something is mapped), others: there is no
  * region any more. *done: exactly this prefix went in. */
 int transport_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id first, uint32_t count, uint32_t *done);
+
+/* The same for one warm frame (warm.h), by copy; it stays where it is. protect: stores to the page fault. */
+int transport_warm_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame, bool protect);
 
 /* The same for a block, to an aligned block of addresses of which the caller has locked all pages and none is mapped: as one huge
  * page, if it is one. */

@@ -147,11 +147,12 @@ typedef struct {
     uint64_t poisoned_pages;
     uint64_t regions;
     /* counters since the pool was made */
-    uint64_t faults;             /* messages that needed a page: zero_fills + soft_faults + major_faults */
+    uint64_t faults;             /* messages that needed a page: the sum of the four kinds below     */
     uint64_t inline_faults;      /* SIGBUS served by the thread that faulted, duplicates included       */
     uint64_t zero_fills;         /* first touches                                                       */
     uint64_t soft_faults;        /* no read: from the swap cache, or made again from one value          */
     uint64_t major_faults;       /* waited for a read                                                   */
+    uint64_t write_faults;       /* first stores to pages that had come in write-protected              */
     uint64_t duplicate_faults;   /* messages for a page that was there already                          */
     uint64_t parked_faults;      /* had to wait for a frame                                             */
     uint64_t write_waits;        /* of them, those that did while pages were being written              */

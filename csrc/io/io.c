@@ -77,6 +77,7 @@ io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap
     request->pages = 0;
     request->pieces = 0;
     request->block = false;
+    request->for_write = false;
     request->wanted_ns = 0;
     return request;
 }

@@ -1,5 +1,7 @@
 #include "reclaim/inactive.h"
 
+#include "frame/drop_mapped.h"
+#include "reclaim/sealed.h"
 #include "swap/swap_cache.h"
 
 /* Frames kept clean, as a share of the limit, and the bound of that: what a fast disk writes in some 50 ms. */
@@ -12,7 +14,7 @@ uint64_t inactive_target(uswap_pool *pool) {
 }
 
 uint64_t inactive_frames(uswap_pool *pool) {
-    return STAT_GET(pool, inactive_pages);
+    return ring_length(&pool->inactive);
 }
 
 void inactive_add(uswap_pool *pool, swap_entry entry) {
@@ -25,24 +27,63 @@ void inactive_add(uswap_pool *pool, swap_entry entry) {
     ring_push_page(pool, &pool->inactive, owner, generation);
 }
 
-/* Return: whether the frame was the page's and is the caller's now. *busy: somebody is at the page. */
-static bool take(uswap_pool *pool, const ring_entry *entry, frame_id *frame, bool *busy) {
-    region *r = region_get_by_ref(&pool->regions, entry->page);
-    *busy = false;
-    if (!r)
+/* What one call drops. */
+typedef struct {
+    context *ctx;
+    frame_run run; /* frames from the cache */
+    victim sealed[DROP_MAPPED_MAX];
+    uint32_t sealed_count;
+    uint64_t freed;
+} dropping;
+
+/* Context: page locked. Return: whether it was taken over with its lock and references, to be dropped with others. */
+static bool add_sealed(dropping *d, region *r, size_t page, uint64_t word) {
+    if (page_is_held(word) || !sealed_can_drop(d->ctx->pool, word) || !region_move_begin(r))
         return false;
+    d->sealed[d->sealed_count++] = (victim){.r = r, .page = page, .word = word};
+    return true;
+}
+
+/* Context: page locked, and still as it was when the entry was made. Return: as add_sealed. */
+static bool take(dropping *d, region *r, const ring_entry *entry, uint64_t word) {
+    uswap_pool *pool = d->ctx->pool;
+    frame_id frame;
+    uint64_t flags;
+    if (page_state_of(word) == PAGE_RESIDENT) {
+        bool sealed = add_sealed(d, r, page_ref_page(entry->page), word);
+        if (!sealed && !page_is_held(word)) /* its slot has gone since: it waits for its turn with the others */
+            ring_push_page(pool, &pool->ring, entry->page, entry->generation);
+        return sealed;
+    }
+    if (page_state_of(word) == PAGE_SWAPPED &&
+        swap_cache_take(pool, page_entry_of(word), CACHE_CLEAN, &frame, &flags)) {
+        frame_run_drop(pool, &d->run, frame);
+        d->freed++;
+    }
+    return false;
+}
+
+static void drop_entry(dropping *d, const ring_entry *entry) {
+    uswap_pool *pool = d->ctx->pool;
+    region *r = region_get_by_ref(&pool->regions, entry->page);
+    if (!r)
+        return;
     page_word *at = &r->object.words[page_ref_page(entry->page)];
-    bool taken = false;
     if (page_try_lock(at)) {
-        uint64_t word = page_load(at), flags;
-        taken = page_state_of(word) == PAGE_SWAPPED && page_generation_of(word) == entry->generation &&
-                swap_cache_take(pool, page_entry_of(word), CACHE_CLEAN, frame, &flags);
+        uint64_t word = page_load(at);
+        if (page_generation_of(word) == entry->generation && take(d, r, entry, word))
+            return;
         page_unlock(at);
-    } else {
-        *busy = true;
+    } else { /* somebody is at the page */
+        ring_push_page(pool, &pool->inactive, entry->page, entry->generation);
     }
     region_put(r);
-    return taken;
+}
+
+static void drop_sealed(dropping *d) {
+    if (d->sealed_count > 0)
+        d->freed += sealed_drop(d->ctx, d->sealed, d->sealed_count, true);
+    d->sealed_count = 0;
 }
 
 /* Whether the run ends within a block: the kernel gets the memory of a huge page back only with the last part of it. */
@@ -51,22 +92,22 @@ static bool ends_inside(uswap_pool *pool, const frame_run *run) {
            block_first(&pool->frames, run->first + run->count) != run->first + run->count;
 }
 
-uint64_t inactive_drop(uswap_pool *pool, uint64_t want) {
-    frame_run run = {0};
-    uint64_t freed = 0;
-    for (uint64_t left = ring_length(&pool->inactive); left > 0 && (freed < want || ends_inside(pool, &run)); left--) {
+uint64_t inactive_drop(context *ctx, uint64_t want) {
+    uswap_pool *pool = ctx->pool;
+    dropping d;
+    d.ctx = ctx;
+    d.run.count = d.sealed_count = 0;
+    d.freed = 0;
+    for (uint64_t left = ring_length(&pool->inactive); left > 0; left--) {
         ring_entry entry;
-        frame_id frame;
-        bool busy;
-        if (ring_pop(&pool->inactive, &entry, 1) == 0)
+        if ((d.freed + d.sealed_count >= want && !ends_inside(pool, &d.run)) ||
+            ring_pop(&pool->inactive, &entry, 1) == 0)
             break;
-        if (take(pool, &entry, &frame, &busy)) {
-            frame_run_drop(pool, &run, frame);
-            freed++;
-        } else if (busy) {
-            ring_push_page(pool, &pool->inactive, entry.page, entry.generation);
-        }
+        drop_entry(&d, &entry);
+        if (d.sealed_count == DROP_MAPPED_MAX)
+            drop_sealed(&d);
     }
-    frame_run_end(pool, &run);
-    return freed;
+    drop_sealed(&d);
+    frame_run_end(pool, &d.run);
+    return d.freed;
 }

@@ -1,8 +1,10 @@
 #include "reclaim/page_out.h"
 
 #include "base/failpoint.h"
+#include "frame/drop_mapped.h"
 #include "reclaim/batch.h"
 #include "reclaim/inactive.h"
+#include "reclaim/sealed.h"
 #include "scratch.h"
 
 #include "swap/page_in.h"
@@ -84,6 +86,38 @@ static swap_entry take_slot(context *ctx) {
     return entry;
 }
 
+/* ---- sealed pages ---- */
+
+/* Ahead of need nothing is to be done for a sealed page: it can be dropped at once whenever its frame is needed. */
+static void list_sealed(batch *b, const victim *v) {
+    uswap_pool *pool = b->ctx->pool;
+    ring_push_page(pool, &pool->inactive, page_ref_of(v->r, v->page), page_generation_of(v->word));
+    page_unlock(&v->r->object.words[v->page]);
+    region_move_end(v->r);
+    region_put(v->r);
+    b->freed++;
+}
+
+/* Lists or drops the sealed pages of the batch; the others remain. */
+static void part_sealed(batch *b) {
+    victim sealed[DROP_MAPPED_MAX];
+    uint32_t count = 0, others = 0;
+    for (uint32_t i = 0; i < b->count; i++) {
+        const victim *v = &b->victims[i];
+        if (!sealed_can_drop(b->ctx->pool, v->word))
+            b->victims[others++] = *v;
+        else if (b->ahead)
+            list_sealed(b, v);
+        else
+            sealed[count++] = *v;
+        if (count == DROP_MAPPED_MAX || (i + 1 == b->count && count > 0)) {
+            b->freed += sealed_drop(b->ctx, sealed, count, b->popped);
+            count = 0;
+        }
+    }
+    b->count = others;
+}
+
 /* ---- isolating ---- */
 
 static void isolate(batch *b) {
@@ -103,7 +137,7 @@ static void isolate(batch *b) {
 
 /* ---- publishing: the new state of each page, while it is locked ---- */
 
-static void count_eviction(context *ctx, region *r) {
+void page_out_count(context *ctx, region *r) {
     uswap_pool *pool = ctx->pool;
     atomic_fetch_sub_explicit(&r->mapped_pages, 1, memory_order_relaxed);
     STAT_SUB(pool, mapped_pages, 1);
@@ -130,7 +164,7 @@ static void left(batch *b, victim *v, swap_entry entry) {
     swap_entry kept = page_entry_of(v->word);
     if (!swap_entry_is_none(kept) && !swap_entry_equal(kept, entry))
         swap_map_put(b->ctx->pool, kept);
-    count_eviction(b->ctx, v->r);
+    page_out_count(b->ctx, v->r);
     b->freed++;
 }
 
@@ -272,6 +306,7 @@ static void write_and_drop(batch *b) {
 }
 
 static void evict_batch(batch *b) {
+    part_sealed(b);
     if (b->count > 0) {
         batch_sort(b);
         isolate(b);
@@ -316,7 +351,7 @@ static uint64_t evict_without_slots(context *ctx, uint64_t want) {
 uint64_t page_out_oldest(context *ctx, uint64_t want) {
     uswap_pool *pool = ctx->pool;
     atomic_fetch_add(&pool->evictors, 1);
-    uint64_t freed = inactive_drop(pool, want);
+    uint64_t freed = inactive_drop(ctx, want);
     if (freed < want && (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0))
         freed += evict_oldest(ctx, want - freed, ring_length(&pool->ring), false, false);
     if (freed == 0 && batch_room(ctx) < BLOCK_PAGES)

@@ -22,6 +22,9 @@ uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count);
 /* A write has ended. Context: no page locked. */
 void page_out_complete(context *ctx, io_request *request);
 
+/* A page of the region has left, and ctx made it. */
+void page_out_count(context *ctx, region *r);
+
 /* The rest of the context's open cluster goes back. */
 void page_out_return_slots(context *ctx);
 

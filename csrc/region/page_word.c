@@ -67,7 +67,7 @@ static void set_state(page_word *page, page_state state, uint64_t field) {
     uint64_t generation = word & PAGE_GENERATION_MASK;
     if (state == PAGE_RESIDENT && from != PAGE_RESIDENT)
         generation = next_generation(word);
-    replace_bits(page, PAGE_STATE_MASK | PAGE_GENERATION_MASK | (~UINT64_C(0) << PAGE_FIELD_SHIFT),
+    replace_bits(page, PAGE_STATE_MASK | PAGE_GENERATION_MASK | PAGE_SEALED | (~UINT64_C(0) << PAGE_FIELD_SHIFT),
                  (uint64_t)state | generation | field << PAGE_FIELD_SHIFT);
 }
 

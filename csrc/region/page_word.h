@@ -1,7 +1,7 @@
 /*
  * page_word.h - the state of one page: one atomic 64-bit word.
  *
- *   bits  0- 2 state      3 LOCK      4 WAITERS      5 MLOCKED      6-12 pins      13-23 generation      24-63 swap entry,
+ *   bits  0- 2 state    3 LOCK    4 WAITERS    5 MLOCKED    6-12 pins    13-22 generation    23 SEALED    24-63 swap entry,
  *   or, of a FILLED page, the index of its fill value
  *
  * The word is the spec: README, Page states. All fields but WAITERS change only under LOCK. The generation counts arrivals,
@@ -28,7 +28,8 @@ typedef _Atomic uint64_t page_word;
 #define PAGE_PIN_MASK (UINT64_C(127) << PAGE_PIN_SHIFT)
 #define PAGE_PINS_MAX 100
 #define PAGE_GENERATION_SHIFT 13
-#define PAGE_GENERATION_MASK (UINT64_C(2047) << PAGE_GENERATION_SHIFT)
+#define PAGE_GENERATION_MASK (UINT64_C(1023) << PAGE_GENERATION_SHIFT)
+#define PAGE_SEALED (UINT64_C(1) << 23)
 #define PAGE_FIELD_SHIFT 24
 
 static inline uint64_t page_load(page_word *page) {
@@ -74,8 +75,13 @@ void page_unlock(page_word *page);
 /* Something that a waiter looks at has changed without the page's lock (its region is leaving): whoever set WAITERS looks again. */
 void page_notify(page_word *page);
 
+/* RESIDENT, write-protected, and equal to the slot it keeps (reclaim/sealed.h). */
+static inline bool page_is_sealed(uint64_t word) {
+    return (word & PAGE_SEALED) != 0;
+}
+
 /* The only writers of states and entries. Context: page locked. They check the move against the table of README; an arrival
- * (RESIDENT) starts a new generation. */
+ * (RESIDENT) starts a new generation. No page is SEALED after it. */
 void page_set_state(page_word *page, page_state state, swap_entry entry);
 void page_set_filled(page_word *page, fill_index fill);
 /* A new generation without an arrival: earlier ring entries of the page become stale. Context: page locked. */

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "fault/bring_in.h"
+#include "reclaim/sealed.h"
 #include "region/region_range.h"
 #include "swap/swap_cache.h"
 
@@ -17,7 +18,7 @@ typedef enum { HOLD_LOCK, HOLD_PIN } hold_kind;
 static int fetch(context *ctx, region *r, size_t page) {
     page_word *at = &r->object.words[page];
     while (page_state_of(page_load(at)) != PAGE_RESIDENT) {
-        int status = bring_in(ctx, r, page, SHORTAGE_GIVE_UP);
+        int status = bring_in(ctx, r, page, true, SHORTAGE_GIVE_UP);
         if (status != 0)
             return status;
     }
@@ -33,6 +34,8 @@ static int mark(uswap_pool *pool, region *r, size_t page, hold_kind kind, bool *
     metadata_touch(pool, r->object.touched, chunk, chunk);
     page_lock(at);
     uint64_t word = page_load(at);
+    if (page_is_sealed(word)) /* a held page is not to fault, and is not sealed while it is held */
+        unseal_page(pool, r, page, false);
     if (kind == HOLD_LOCK && (word & PAGE_MLOCKED)) {
         *fresh = false;
     } else if (kind == HOLD_LOCK) {

@@ -5,6 +5,8 @@
 #include "fault/poison.h"
 #include "fault/uffd.h"
 #include "frame/transport.h"
+#include "frame/warm.h"
+#include "reclaim/sealed.h"
 #include "swap/cluster_ahead.h"
 #include "swap/page_in_block.h"
 #include "swap/read_ahead.h"
@@ -46,10 +48,10 @@ void page_in_wanted(context *ctx, swap_entry entry) {
         request->wanted_ns = clock_now_ns();
 }
 
-int page_in_start(context *ctx, swap_entry entry) {
+int page_in_start(context *ctx, swap_entry entry, bool for_write) {
     uswap_pool *pool = ctx->pool;
     frame_id frame;
-    if (frame_take_fill(pool, 1, FRAME_FAULT, &frame) != 1)
+    if (!frame_take_one(pool, FRAME_FAULT, &frame))
         return -ENOMEM;
     if (!read_add(ctx, entry, frame)) {
         frame_drop(pool, frame, 1);
@@ -60,6 +62,7 @@ int page_in_start(context *ctx, swap_entry entry) {
     INVARIANT(I7, claimed);
     if (ctx->who != ACTOR_INLINE && ctx->reading->wanted_ns == 0)
         ctx->reading->wanted_ns = clock_now_ns();
+    ctx->reading->for_write |= for_write;
     FAILPOINT(page_in_claimed);
     return 0;
 }
@@ -71,7 +74,9 @@ typedef struct {
 } window_frames;
 
 static bool next_frame(context *ctx, window_frames *run, uint32_t want, frame_id *frame) {
-    if (run->left == 0)
+    if (run->left == 0 && want == 1)
+        run->left = frame_take_one(ctx->pool, FRAME_AHEAD, &run->next);
+    else if (run->left == 0)
         run->left = frame_take_fill(ctx->pool, want, FRAME_AHEAD, &run->next);
     if (run->left == 0)
         return false;
@@ -308,6 +313,7 @@ typedef struct {
     size_t page;
     frame_id frame;
     uint32_t count;
+    bool for_write; /* somebody waits with a store */
     swap_entry entry[MAP_RUN_MAX];
 } map_run;
 
@@ -319,7 +325,7 @@ static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry e
         ring_push_page(pool, &pool->ring, page_ref_of(r, page), generation);
 }
 
-static bool keeps_slot(uswap_pool *pool, swap_entry entry) {
+bool page_in_keeps_slot(uswap_pool *pool, swap_entry entry) {
     const swap_area *area = &pool->areas[swap_entry_area(entry)];
     if (!swap_area_in_use(area))
         return false;
@@ -330,7 +336,7 @@ static bool keeps_slot(uswap_pool *pool, swap_entry entry) {
 }
 
 static void settle_slot(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep) {
-    bool kept = keep && keeps_slot(pool, entry);
+    bool kept = keep && page_in_keeps_slot(pool, entry);
     page_set_state(&r->object.words[page], PAGE_RESIDENT, kept ? entry : SWAP_ENTRY_NONE);
     if (!kept)
         swap_map_put(pool, entry);
@@ -349,14 +355,29 @@ void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry,
     ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(word)));
 }
 
+/* Return: how many of the run, from the first on, are in. */
+static uint32_t run_map(uswap_pool *pool, const map_run *run, bool *sealed) {
+    unsigned char *address = region_address(run->r, run->page);
+    uint32_t done = 0;
+    *sealed = false;
+    if (FAILPOINT(page_in_map) != 0)
+        return 0;
+    if (run->count == 1 && warm_has(&pool->frames, run->frame)) {
+        uint64_t word = page_load(&run->r->object.words[run->page]);
+        *sealed = !run->for_write && seal_wanted(pool, run->r, word, run->entry[0]);
+        done = transport_warm_in(pool, run->r->uffd, address, run->frame, *sealed) == 0;
+    } else {
+        transport_in(pool, run->r->uffd, address, run->frame, run->count, &done);
+    }
+    return done;
+}
+
 static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
     uswap_pool *pool = ctx->pool;
     if (run->count == 0)
         return;
-    uint32_t done = 0;
-    int status = FAILPOINT(page_in_map);
-    if (status == 0)
-        status = transport_in(pool, run->r->uffd, region_address(run->r, run->page), run->frame, run->count, &done);
+    bool sealed;
+    uint32_t done = run_map(pool, run, &sealed);
     for (uint32_t i = 0; i < run->count; i++) {
         size_t page = run->page + i;
         page_word *word = &run->r->object.words[page];
@@ -368,6 +389,8 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
             if (flags & SLOT_WANTED)
                 STAT_ADD(pool, stall_ns, stall_ns);
             page_in_arrived(pool, run->r, page, run->entry[i], true);
+            if (sealed)
+                seal_page(run->r, page);
         } else {
             keep_in_cache(pool, run->r, page, run->entry[i], page_generation_of(page_load(word)));
         }
@@ -383,7 +406,7 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
 static void run_lock(context *ctx, map_run *run, region *r, size_t page, frame_id frame, uint64_t stall_ns) {
     page_word *word = &r->object.words[page];
     bool joins = run->count > 0 && run->count < MAP_RUN_MAX && run->r == r && run->page + run->count == page &&
-                 run->frame + run->count == frame;
+                 run->frame + run->count == frame && !warm_has(&ctx->pool->frames, frame);
     if (joins && page_try_lock(word)) {
         region_put(r); /* the run has a reference */
         return;
@@ -449,6 +472,7 @@ void page_in_complete(context *ctx, io_request *request) {
     }
     map_run run;
     run.count = 0;
+    run.for_write = request->for_write;
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
         if (page_in_is_right(ctx, request, entry, whole)) {

@@ -9,9 +9,12 @@
 
 #include "pool.h"
 
-/* Starts the read of a SWAPPED page whose slot is NONE. Return: 0, -ENOMEM (no frame), -EAGAIN (all requests are in flight).
+/* Starts the read of a SWAPPED page whose slot is NONE. for_write: a store waits for it. Return: 0, -ENOMEM (no frame), -EAGAIN (all requests are in flight).
  * Context: page locked. => request in ctx->reading; context_submit sends it. */
-int page_in_start(context *ctx, swap_entry entry);
+int page_in_start(context *ctx, swap_entry entry, bool for_write);
+
+/* Whether a page that comes in from this slot keeps it. */
+bool page_in_keeps_slot(uswap_pool *pool, swap_entry entry);
 
 /* A fault waits for the read of this slot from now on: for stall_ns. */
 void page_in_wanted(context *ctx, swap_entry entry);

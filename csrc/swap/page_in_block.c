@@ -113,9 +113,10 @@ static bool move_in_touched(context *ctx, region *r, size_t first, frame_id fram
 }
 
 /* Frames for a block, if need be those of inactive pages. */
-static bool take_frames(uswap_pool *pool, bool zeroed, frame_id *first) {
+static bool take_frames(context *ctx, bool zeroed, frame_id *first) {
+    uswap_pool *pool = ctx->pool;
     return block_take(pool, FRAME_AHEAD, zeroed, first) ||
-           (inactive_drop(pool, BLOCK_PAGES) > 0 && block_take(pool, FRAME_AHEAD, zeroed, first));
+           (inactive_drop(ctx, BLOCK_PAGES) > 0 && block_take(pool, FRAME_AHEAD, zeroed, first));
 }
 
 bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entry) {
@@ -144,7 +145,7 @@ static uint32_t make_block(context *ctx, region *r, size_t first) {
     uswap_pool *pool = ctx->pool;
     frame_id frame;
     uint32_t done = 0;
-    if (!take_frames(pool, true, &frame))
+    if (!take_frames(ctx, true, &frame))
         return 0;
     for (uint32_t i = 0; i < BLOCK_PAGES; i++) {
         uint64_t word = page_load(&r->object.words[first + i]);
@@ -239,7 +240,7 @@ block_start page_in_block(context *ctx, region *r, size_t first_page, bool map) 
     if (count == 0)
         return BLOCK_UNFIT;
     context_submit(ctx);
-    if (ctx->io.in_flight + count > IO_REQUESTS || !take_frames(pool, false, &frame))
+    if (ctx->io.in_flight + count > IO_REQUESTS || !take_frames(ctx, false, &frame))
         return BLOCK_NO_FRAMES;
     block_read *read = &pool->block_reads[block_index(&pool->frames, frame)];
     *read = (block_read){.runs = count, .map = map};

@@ -39,11 +39,13 @@ class Stats:
         over_limit_events: times the limit was exceeded by a frame that could not wait.
         poisoned_pages: pages whose contents are lost: a touch ends the process.
         regions: regions alive.
-        faults: messages that needed a page: zero_fills + soft_faults + major_faults.
+        faults: faults that had something to do: zero_fills + soft_faults + major_faults + write_faults.
         inline_faults: faults served by the thread that had them, duplicates included.
         zero_fills: first touches.
         soft_faults: faults served without a read: from the swap cache, or made again from one value.
         major_faults: faults that waited for a read.
+        write_faults: first stores to pages that had come in write-protected, so as to be dropped unseen if they stay
+            as they are.
         duplicate_faults: messages for a page that was there already.
         parked_faults: faults that had to wait for a frame.
         write_waits: of parked_faults, those that had to wait while pages were being written.
@@ -109,6 +111,7 @@ class Stats:
     zero_fills: int
     soft_faults: int
     major_faults: int
+    write_faults: int
     duplicate_faults: int
     parked_faults: int
     write_waits: int

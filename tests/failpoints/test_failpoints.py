@@ -43,6 +43,7 @@ OTHERS = {
     "page_in.hash",
     "page_out.one",
     "swapoff.step",
+    "drop.mapped",
     "area.fallocate",
     "area.direct",
     "fork.child",

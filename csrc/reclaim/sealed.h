@@ -1,0 +1,26 @@
+/*
+ * sealed.h - sealed pages: mapped write-protected, with the very contents of the slot they keep.
+ *
+ * Owns: which pages arrive sealed, what a store does to them, and how they leave: without a look at their contents, without a write, and many by
+ * one system call (README, Sealed pages).
+ */
+#ifndef USWAP_RECLAIM_SEALED_H
+#define USWAP_RECLAIM_SEALED_H
+
+#include "scratch.h"
+
+/* Whether a page that is about to be copied in from its slot should be sealed: unless it is held, its slot does not stay, or pages of this
+ * region have been written soon after they came, of late. Context: page locked. */
+bool seal_wanted(uswap_pool *pool, region *r, uint64_t word, swap_entry entry);
+/* It has arrived so. */
+void seal_page(region *r, size_t page);
+/* It may be written from now on, and is as young as any. Context: page locked. by_store: a store has met the seal. */
+void unseal_page(uswap_pool *pool, region *r, size_t page, bool by_store);
+
+/* Whether the page can leave as a sealed one: unless its slot is to be given up. */
+bool sealed_can_drop(const uswap_pool *pool, uint64_t word);
+/* Drops such pages, at most DROP_MAPPED_MAX: locked, referenced and entered for moving, as batch_choose leaves them; unlocks them.
+ * popped: their ring entries are gone, so those that the kernel does not let go get new ones. Return: frames freed. */
+uint64_t sealed_drop(context *ctx, const victim *victims, uint32_t count, bool popped);
+
+#endif
