@@ -45,7 +45,7 @@ static void count(fault *f, _Atomic uint64_t *kind) {
 static fault_result serve_resident(fault *f) {
     size_t done;
     if (f->write && page_is_sealed(page_load(f->word))) {
-        unseal_page(f->pool, f->r, f->page, true);
+        unseal_page(f->r, f->page, true);
         count(f, &f->pool->counters.write_faults);
         return FAULT_DONE;
     }

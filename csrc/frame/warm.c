@@ -27,12 +27,12 @@ static void push(warm_frames *warm, frame_id frame, bool populated) {
     small_lock_release(&warm->lock);
 }
 
-/* The first use of a warm frame takes a frame of the limit, if there is one to spare. */
-static bool populate(uswap_pool *pool) {
+/* The first use of a warm frame takes one more frame of the limit, if there are some to spare. */
+static bool charge_both(uswap_pool *pool) {
     warm_frames *warm = &pool->frames.warm;
     uint64_t limit = atomic_load_explicit(&pool->frames.budget->limit_frames, memory_order_relaxed);
     if (atomic_load_explicit(&warm->frames, memory_order_relaxed) >= limit / WARM_SHARE ||
-        !frame_charge(pool, 1, FRAME_AHEAD))
+        !frame_charge(pool, 2, FRAME_AHEAD))
         return false;
     atomic_fetch_add(&warm->frames, 1);
     return true;
@@ -43,9 +43,7 @@ bool warm_take(uswap_pool *pool, frame_purpose purpose, frame_id *frame) {
     bool populated;
     if (!pop(warm, frame, &populated))
         return false;
-    if (!populated)
-        populated = populate(pool);
-    if (populated && frame_charge(pool, 1, purpose))
+    if (populated ? frame_charge(pool, 1, purpose) : charge_both(pool))
         return true;
     push(warm, *frame, populated);
     return false;

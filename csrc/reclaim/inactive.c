@@ -51,7 +51,8 @@ static bool take(dropping *d, region *r, const ring_entry *entry, uint64_t word)
     uint64_t flags;
     if (page_state_of(word) == PAGE_RESIDENT) {
         bool sealed = add_sealed(d, r, page_ref_page(entry->page), word);
-        if (!sealed && !page_is_held(word)) /* its slot has gone since: it waits for its turn with the others */
+        if (!sealed &&
+            !page_is_held(word)) /* written since, or its slot is to go: it waits for its turn with the others */
             ring_push_page(pool, &pool->ring, entry->page, entry->generation);
         return sealed;
     }

@@ -39,15 +39,12 @@ static void note(region *r, int change) {
     atomic_store_explicit(&r->written_score, MAX_OF(0, MIN_OF(score, SCORE_MAX)), memory_order_relaxed);
 }
 
-void unseal_page(uswap_pool *pool, region *r, size_t page, bool by_store) {
-    page_word *at = &r->object.words[page];
-    page_set_bits(at, PAGE_SEALED, 0);
+void unseal_page(region *r, size_t page, bool by_store) {
+    page_set_bits(&r->object.words[page], PAGE_SEALED, 0);
     while (uffd_write_protect(r->uffd, region_address(r, page), 1, false, true) == -EAGAIN)
         sched_yield(); /* the program is changing its mappings at this moment */
     if (by_store)
         note(r, WRITTEN_COSTS);
-    page_renew(at); /* its entry may be in either ring */
-    ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(at)));
 }
 
 /* ---- leaving ---- */

@@ -14,8 +14,9 @@
 bool seal_wanted(uswap_pool *pool, region *r, uint64_t word, swap_entry entry);
 /* It has arrived so. */
 void seal_page(region *r, size_t page);
-/* It may be written from now on, and is as young as any. Context: page locked. by_store: a store has met the seal. */
-void unseal_page(uswap_pool *pool, region *r, size_t page, bool by_store);
+/* It may be written from now on. Its ring entry stays where it is, in either ring. Context: page locked. by_store: a store has met the
+ * seal. */
+void unseal_page(region *r, size_t page, bool by_store);
 
 /* Whether the page can leave as a sealed one: unless its slot is to be given up. */
 bool sealed_can_drop(const uswap_pool *pool, uint64_t word);

@@ -35,7 +35,7 @@ static int mark(uswap_pool *pool, region *r, size_t page, hold_kind kind, bool *
     page_lock(at);
     uint64_t word = page_load(at);
     if (page_is_sealed(word)) /* a held page is not to fault, and is not sealed while it is held */
-        unseal_page(pool, r, page, false);
+        unseal_page(r, page, false);
     if (kind == HOLD_LOCK && (word & PAGE_MLOCKED)) {
         *fresh = false;
     } else if (kind == HOLD_LOCK) {
