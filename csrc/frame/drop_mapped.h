@@ -11,7 +11,7 @@
 
 #define DROP_MAPPED_MAX 64
 
-/* Opens what it needs. Without it (kernels before 6.13, no /proc, a seccomp filter) the pool seals no pages. */
+/* Opens what it needs. Without it (older kernels, no /proc, a seccomp filter) the pool seals no pages. */
 void drop_mapped_init(uswap_pool *pool);
 void drop_mapped_fini(uswap_pool *pool);
 /* In a forked child: the parent's descriptors are closed. */

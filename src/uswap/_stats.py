@@ -44,8 +44,8 @@ class Stats:
         zero_fills: first touches.
         soft_faults: faults served without a read: from the swap cache, or made again from one value.
         major_faults: faults that waited for a read.
-        write_faults: first stores to pages that had come in write-protected, so as to be dropped unseen if they stay
-            as they are.
+        write_faults: first stores to pages that had come in write-protected, to be dropped unseen if they stay as
+            they are.
         duplicate_faults: messages for a page that was there already.
         parked_faults: faults that had to wait for a frame.
         write_waits: of parked_faults, those that had to wait while pages were being written.

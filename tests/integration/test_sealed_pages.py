@@ -1,5 +1,4 @@
-"""Sealed pages: mapped write-protected, equal to their slots; what a store, a hold, a discard and an eviction make of
-them."""
+"""Sealed pages (mapped write-protected, equal to their slots): stores, holds, discards and evictions."""
 
 import ctypes
 import errno
