@@ -210,9 +210,11 @@ static void check_sums(check *c) {
     const frame_budget *budget = pool->frames.budget;
     uint64_t idle = atomic_load(&budget->idle_frames), metadata = atomic_load(&budget->metadata_frames);
     uint64_t used = atomic_load(&budget->used_frames), limit = atomic_load(&budget->limit_frames);
-    if (used != c->resident + c->cached + idle + metadata)
-        fail(c, "I1", "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu for metadata",
-             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)metadata);
+    if (used != c->resident + c->cached + idle + metadata + pool->bounce_frames)
+        fail(c, "I1",
+             "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu for metadata + %llu to "
+             "bounce",
+             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)metadata, (ull)pool->bounce_frames);
     if (used > limit && atomic_load(&budget->over_limit_events) == 0)
         fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
     if (c->uses != c->with_entry)

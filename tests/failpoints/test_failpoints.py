@@ -45,6 +45,10 @@ OTHERS = {
     "swapoff.step",
     "area.fallocate",
     "area.direct",
+    "codec.encode",
+    "codec.decode",
+    "codec.slot",
+    "key.wiped",
     "fork.child",
 }
 
