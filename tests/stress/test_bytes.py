@@ -37,6 +37,14 @@ def test_every_byte_is_right_at_the_least_limit(pool_factory: PoolFactory) -> No
     assert stats.evictions > pages.count // 2
 
 
+def test_every_byte_is_right_encrypted_with_circulating_frames(make_pool: PoolFactory) -> None:
+    pool = make_pool("6MiB", recycle=True, encrypt=True)
+    pages = Pages(pool.region("32MiB"))
+    in_threads(THREADS, lambda number: _assert_right(pages.stress(number + 1, 1000)))
+    assert pages.wrong_after_stress() == 0
+    assert pool.stats().peak_resident_bytes <= pool.limit
+
+
 def test_every_byte_is_right_with_circulating_frames(pool_factory: PoolFactory) -> None:
     pool = pool_factory("4MiB", recycle=True)
     pages = Pages(pool.region("32MiB"))
