@@ -353,7 +353,7 @@ def test_moving_pages_allocates_nothing_and_takes_no_library_lock(swap_directory
 
 
 def key_mappings(*flags: str) -> list[tuple[int, int]]:
-    """(start, end) of this process's anonymous mappings that are left out of dumps and forks, and have these flags."""
+    """(start, end) of the anonymous mappings here that are left out of dumps and forks, and have these flags."""
     found, span = [], (0, 0)
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()
