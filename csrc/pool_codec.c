@@ -22,7 +22,7 @@
 #define WORKER_PAGES_MIN 16
 #define API_PAGES_MIN 8
 #define INLINE_PAGES_MIN 4
-/* For each worker this part of the limit, and so on: all together less than a tenth of it. */
+/* For each worker this part of the limit, and so on: between least and most, all together about a tenth of it. */
 #define WORKER_SHARE 64
 #define API_SHARE 128
 #define INLINE_SHARE 1024
@@ -73,8 +73,8 @@ int pool_codec_init(uswap_pool *pool) {
         return status;
     pool->bounce = plan_for(limit_frames);
     pool->bounce_frames = frames_of(&pool->bounce);
-    frame_charge_over(pool,
-                      pool->bounce_frames); /* the least limit has room for them, and nothing else is counted yet */
+    /* Within the limit: the least one has room for them, and nothing else is counted yet. */
+    frame_charge_over(pool, pool->bounce_frames);
     return map_frames(pool) ? 0 : -ENOMEM;
 }
 

@@ -229,6 +229,21 @@ def test_a_step_that_fails_once_is_done_again(pool_factory: PoolFactory, name: s
 
 
 @needs_failpoints
+@pytest.mark.parametrize("name", ["page_in.read", "page_out.written", "uffd.move", "io.submit"])
+@pytest.mark.parametrize("every", [False, True])
+def test_steps_around_the_codec_fail_as_ever(make_pool: PoolFactory, name: str, every: bool) -> None:
+    pool = make_pool("6MiB", encrypt=True)
+    pages = Pages(pool.region("16MiB"))
+    number = errno.EBUSY if name in ("uffd.move", "io.submit") else errno.EIO
+    with armed(name, Action.ERROR, number, nth=3, every=every):
+        in_threads(4, lambda thread: none_wrong(pages.stress(thread + 1, 1000)))
+        assert hits(name) >= 3
+        assert pages.wrong_after_stress() == 0
+    assert pages.wrong_after_stress() == 0
+    assert pool.stats().poisoned_pages == 0
+
+
+@needs_failpoints
 def test_what_cannot_be_encoded_stays_in_memory(pool_factory: PoolFactory, swap_directory: Path) -> None:
     pool = pool_factory("6MiB", swap=uswap.SwapArea(swap_directory / "swap", "64MiB"), encrypt=True)
     region = pool.region("1MiB")
