@@ -11,7 +11,7 @@ from _support.failpoints import Action, armed, await_stopped, hits, release
 from _support.native import shared_object
 from _support.program import TESTS, run_program
 from _support.workload import PAGE, Pages, in_threads
-from conftest import PoolFactory
+from conftest import PoolFactory, probe
 
 import uswap
 from uswap import Advice, PageClass
@@ -20,6 +20,7 @@ from uswap._options import minimum_limit
 
 MIB = 1 << 20
 MARKER = b"plain text that nobody may read "
+pytestmark = pytest.mark.skipif(probe().encrypt_errno != 0, reason="swap cannot be encrypted: no libcrypto")
 needs_failpoints = pytest.mark.skipif(
     not lib.uswap_failpoints_built(), reason="the core was built without failpoints"
 )

@@ -208,6 +208,8 @@ def test_regions_are_what_their_model_says(transport: str, io: str, faults: str,
         pytest.skip("UFFDIO_MOVE is not there")
     if io == "uring" and probe().uring_errno:
         pytest.skip("io_uring is not there")
+    if encrypt and probe().encrypt_errno:
+        pytest.skip("swap cannot be encrypted: no libcrypto")
     machine = type(
         "Machine", (RegionMachine,), {"transport": transport, "io": io, "faults": faults, "encrypt": encrypt}
     )

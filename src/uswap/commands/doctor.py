@@ -282,10 +282,12 @@ def io_findings(probe: Any) -> Iterator[Finding]:
 def encryption_findings(probe: Any) -> Iterator[Finding]:
     """Whether swap can be encrypted, and the keys be kept from other swap."""
     if probe.encrypt_errno != 0:
+        built = probe.encrypt_errno != errno.ENOSYS
+        reason = _reason(probe.encrypt_errno) if built else "uswap was built without libcrypto"
         yield Finding(
             "encryption",
             WARNING,
-            f"encryption: {_reason(probe.encrypt_errno)}: no Pool(encrypt=True)",
+            f"encryption: {reason}; no Pool(encrypt=True)",
             "sudo apt-get install libssl-dev && pip install --force-reinstall --no-binary uswap uswap",
         )
         return
