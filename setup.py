@@ -33,6 +33,11 @@ URING_PROBE = (
     "#include <liburing.h>\nint uswap_probe_uring(struct io_uring *ring);\n"
     "int uswap_probe_uring(struct io_uring *ring) { return io_uring_queue_init(8, ring, 0); }\n"
 )
+CRYPTO_PROBE = (
+    "#include <openssl/evp.h>\nint uswap_probe_crypto(EVP_CIPHER_CTX *context);\n"
+    "int uswap_probe_crypto(EVP_CIPHER_CTX *context) {\n"
+    'return EVP_CipherInit_ex(context, EVP_CIPHER_fetch(NULL, "AES-256-XTS", NULL), NULL, NULL, NULL, 1); }\n'
+)
 
 
 def is_set(name: str) -> bool:
@@ -79,6 +84,19 @@ def find_uring() -> tuple[list[str], list[str]]:
     return [], []
 
 
+def find_crypto() -> tuple[list[str], list[str]]:
+    """(compiler flags, linker arguments) for libcrypto 3: static and hidden only. The core's copy must be its
+    own: its allocator is (csrc/io/key_memory.c), and what else the process does with OpenSSL must not reach it."""
+    arguments = ["-l:libcrypto.a", "-Wl,--exclude-libs,libcrypto.a", "-ldl"]
+    if links(CRYPTO_PROBE, *arguments):
+        return ["-DUSWAP_HAVE_CRYPTO"], arguments
+    print(
+        "notice: libcrypto.a not found (Debian, Ubuntu: libssl-dev): building without Pool(encrypt=True)",
+        file=sys.stderr,
+    )
+    return [], []
+
+
 def require_xxhash() -> None:
     if not links(XXHASH_PROBE):
         raise SystemExit(
@@ -88,7 +106,7 @@ def require_xxhash() -> None:
         )
 
 
-def core_flags(uring: list[str]) -> list[str]:
+def core_flags(found: list[str]) -> list[str]:
     flags = [
         "-std=gnu11",
         "-g",
@@ -101,7 +119,7 @@ def core_flags(uring: list[str]) -> list[str]:
     flags += ["-O1", "-DUSWAP_DEBUG"] if is_set("USWAP_DEBUG") else ["-O2"]
     flags += ["-DUSWAP_FAILPOINTS"] if is_set("USWAP_FAILPOINTS") else []
     flags += ["-Werror"] if is_set("USWAP_WERROR") else []
-    return [*flags, *uring, *sanitizer_flags(), f"-I{CSRC}", *shlex.split(os.environ.get("CFLAGS", ""))]
+    return [*flags, *found, *sanitizer_flags(), f"-I{CSRC}", *shlex.split(os.environ.get("CFLAGS", ""))]
 
 
 def is_current(target: Path, dependencies: Path) -> bool:
@@ -127,10 +145,10 @@ def compile_one(source: Path, target: Path, flags: list[str]) -> Path:
     return target
 
 
-def compile_core(uring: list[str]) -> list[str]:
+def compile_core(found: list[str]) -> list[str]:
     """Compiles csrc/ and returns the objects. Each set of flags has a folder: changing back and forth costs
     nothing."""
-    flags = core_flags(uring)
+    flags = core_flags(found)
     folder = ROOT / "build" / "core" / hashlib.sha256(" ".join([*compiler(), *flags]).encode()).hexdigest()[:12]
     sources = sorted(CSRC.rglob("*.c"))
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
@@ -147,12 +165,13 @@ class BuildExtension(build_ext):
     def build_extension(self, ext):  # type: ignore[no-untyped-def]
         require_xxhash()
         uring_flags, uring_arguments = find_uring()
+        crypto_flags, crypto_arguments = find_crypto()
         try:
-            objects = compile_core(uring_flags)
+            objects = compile_core([*uring_flags, *crypto_flags])
         except subprocess.CalledProcessError as failure:
             raise SystemExit(f"error: compiling {failure.cmd[-3]} failed") from None
         ext.extra_objects = objects
-        ext.extra_link_args = ["-pthread", *sanitizer_flags(), *uring_arguments]
+        ext.extra_link_args = ["-pthread", *sanitizer_flags(), *uring_arguments, *crypto_arguments]
         self.force = True  # setuptools cannot see that an object changed; linking takes an instant
         super().build_extension(ext)
 

@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_write_ahead": {"write_ahead": False},
     "copy": {"transport": "copy"},
     "sync": {"io": "sync"},
+    "encrypt": {"encrypt": True},
 }
 
 

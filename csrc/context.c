@@ -18,9 +18,11 @@ int context_init(context *ctx, uswap_pool *pool, actor who) {
     *ctx = (context){.pool = pool, .who = who, .scratch = memory_map(sizeof(context_scratch))};
     if (!ctx->scratch)
         return -ENOMEM;
+    io_coding room;
+    const io_coding *coding = pool_coding(ctx, &room);
     if (who == ACTOR_INLINE) /* a thread that waits for its page needs no ring for it */
-        return io_queue_init(&ctx->io, USWAP_IO_SYNC, INLINE_REQUESTS);
-    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind, IO_REQUESTS);
+        return io_queue_init(&ctx->io, USWAP_IO_SYNC, INLINE_REQUESTS, coding);
+    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind, IO_REQUESTS, coding);
 }
 
 void context_fini(context *ctx) {

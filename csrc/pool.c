@@ -82,6 +82,7 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .verify = 1,
         .fault_mode = USWAP_FAULTS_DEFAULT,
         .write_ahead = 1,
+        .encrypt = 0,
     };
 }
 
@@ -89,15 +90,20 @@ EXPORT uint64_t uswap_minimum_limit_bytes(void) {
     return (uint64_t)(RESERVE_FRAMES + LEAST_FAULT_FRAMES) << PAGE_SHIFT;
 }
 
+/* With the bounce frames that a pool of that limit would have. */
+static uint64_t minimum_for(const uswap_options *options, uint64_t limit_bytes) {
+    return uswap_minimum_limit_bytes() + (pool_codec_frames(options->encrypt, limit_bytes >> PAGE_SHIFT) << PAGE_SHIFT);
+}
+
 static int check_options(const uswap_options *options, uswap_error *err) {
     if (sysconf(_SC_PAGESIZE) != (long)PAGE_BYTES)
         return error_set(err, USWAP_E_UNSUPPORTED, 0, "pool", NULL,
                          "this machine has pages of %ld bytes; uswap needs 4096", sysconf(_SC_PAGESIZE));
-    if (options->limit_bytes < uswap_minimum_limit_bytes())
+    if (options->limit_bytes < minimum_for(options, options->limit_bytes))
         return error_set(
             err, USWAP_E_LIMIT, 0, "pool", NULL,
             "a limit of %llu bytes is below the minimum of %llu: threads could not make progress with less",
-            (unsigned long long)options->limit_bytes, (unsigned long long)uswap_minimum_limit_bytes());
+            (unsigned long long)options->limit_bytes, (unsigned long long)minimum_for(options, 0));
     if (options->transport > USWAP_TRANSPORT_COPY || options->io_kind > USWAP_IO_SYNC ||
         options->fault_mode > USWAP_FAULTS_INLINE)
         return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "no such transport, I/O backend or fault mode");
@@ -186,6 +192,7 @@ static void release(uswap_pool *pool) {
     context_fini(&pool->reclaim_context);
     context_fini(&pool->fault_context);
     fault_inline_fini(pool);
+    pool_codec_fini(pool);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++)
         swap_area_close(&pool->areas[i]);
     for (int i = 0; i < ARENA_KINDS; i++)
@@ -208,6 +215,15 @@ static void release(uswap_pool *pool) {
     memory_unmap(pool, sizeof *pool);
 }
 
+static int codec_failure(uswap_error *err, int status) {
+    if (status == -ENOSYS)
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "encrypt", NULL,
+                         "swap cannot be encrypted: uswap was built without libcrypto: install libssl-dev (Debian, "
+                         "Ubuntu), which has its static library, and build uswap again");
+    return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, "encrypt", NULL,
+                     "cannot make the keys of the pool: %s", strerror(-status));
+}
+
 static int os_failure(uswap_error *err, const char *operation, int status) {
     return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, NULL,
                      "cannot make the pool: %s: %s", operation, strerror(-status));
@@ -221,6 +237,9 @@ static int start(uswap_pool *pool, uswap_error *err) {
     if (status != 0)
         return os_failure(err, "mmap", status);
     drop_mapped_init(pool);
+    status = pool_codec_init(pool);
+    if (status != 0)
+        return codec_failure(err, status);
     status = make_contexts(pool);
     if (status != 0)
         return pool->options.io_kind == USWAP_IO_URING
@@ -332,10 +351,11 @@ static bool evict_to_limit(uswap_pool *pool) {
 static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
     uint64_t before = atomic_load(&pool->frames.budget->limit_frames), after = limit_bytes >> PAGE_SHIFT;
     uint64_t held = STAT_GET(pool, locked_pages) + STAT_GET(pool, pinned_pages);
-    if (limit_bytes < uswap_minimum_limit_bytes() || after < held + RESERVE_FRAMES + HOLD_LEAVES_FRAMES)
+    uint64_t least = uswap_minimum_limit_bytes() + (pool->bounce_frames << PAGE_SHIFT);
+    if (limit_bytes < least || after < held + RESERVE_FRAMES + HOLD_LEAVES_FRAMES + pool->bounce_frames)
         return error_set(err, USWAP_E_LIMIT, 0, "limit", NULL,
                          "a limit of %llu bytes is too low: the minimum is %llu, and %llu bytes are locked or pinned",
-                         (unsigned long long)limit_bytes, (unsigned long long)uswap_minimum_limit_bytes(),
+                         (unsigned long long)limit_bytes, (unsigned long long)least,
                          (unsigned long long)(held << PAGE_SHIFT));
     uint64_t capacity = ring_capacity(after);
     if (capacity > pool->ring.capacity) {
@@ -393,6 +413,11 @@ EXPORT const char *uswap_build_info(void) {
            ", io_uring"
 #else
            ", no io_uring"
+#endif
+#ifdef USWAP_HAVE_CRYPTO
+           ", libcrypto"
+#else
+           ", no libcrypto"
 #endif
 #ifdef USWAP_FAILPOINTS
            ", failpoints"

@@ -7,6 +7,7 @@
 #include "base/gate.h"
 #include "base/stats.h"
 #include "frame/frame_pool.h"
+#include "io/codec.h"
 #include "io/io.h"
 #include "reclaim/ring.h"
 #include "region/region.h"
@@ -123,6 +124,11 @@ typedef struct {
     _Atomic uint64_t wakeups;
 } reclaimer;
 
+/* Bounce frames of each context of a kind. */
+typedef struct {
+    uint32_t worker, api, inlined;
+} bounce_plan;
+
 struct uswap_pool {
     pid_t owner_pid;
     uswap_options options;
@@ -146,6 +152,11 @@ struct uswap_pool {
     reclaim_ring inactive; /* those of them that can be dropped at once: taken out ahead of need, or sealed */
     cluster_ahead cluster_ahead;
     block_read *block_reads; /* by block_index */
+    codec codec;
+    bounce_plan bounce;
+    uint64_t bounce_frames; /* counted, as long as the pool lives; 0 without a codec */
+    unsigned char *bounce_mapping;
+    unsigned char *bounce_memory; /* in it */
     pool_counters counters;
     fault_thread faults;
     inline_set inlines;
@@ -209,6 +220,14 @@ uint64_t pool_make_room(uswap_pool *pool, uint64_t slots, uswap_error *err);
 void pool_return_room(uswap_pool *pool);
 /* Slots that must be there for what is promised to regions. */
 uint64_t pool_promised_slots(uswap_pool *pool, uint64_t pages);
+
+/* The codec that the options name, and its bounce frames, counted; before the contexts. Return: 0 or -errno. (pool_codec.c) */
+int pool_codec_init(uswap_pool *pool);
+void pool_codec_fini(uswap_pool *pool);
+/* Bounce frames that a pool with that limit has. */
+uint64_t pool_codec_frames(uint32_t encrypt, uint64_t limit_frames);
+/* What the context's queue encodes by; NULL: by nothing. */
+const io_coding *pool_coding(const context *ctx, io_coding *coding);
 
 /* Return: 0 or -errno. (context.c) */
 int context_init(context *ctx, uswap_pool *pool, actor who);

@@ -77,7 +77,7 @@ static void check_page(check *c, const region *r, size_t page) {
         fail(c, "I11", "page %llu of '%s' is full of no value", (ull)page, r->name);
     if (page_is_sealed(word) &&
         (state != PAGE_RESIDENT || page_is_held(word) || swap_entry_is_none(page_entry_of(word))))
-        fail(c, "I13", "page %llu of '%s' is sealed, but held, out, or without a slot", (ull)page, r->name);
+        fail(c, "I14", "page %llu of '%s' is sealed, but held, out, or without a slot", (ull)page, r->name);
     if (!swap_entry_is_none(page_entry_of(word)))
         check_entry(c, r, page, word);
     if (state != PAGE_RESIDENT && !atomic_load(&r->quiesced))
@@ -214,10 +214,13 @@ static void check_sums(check *c) {
     uint64_t idle = atomic_load(&budget->idle_frames), metadata = atomic_load(&budget->metadata_frames);
     uint64_t used = atomic_load(&budget->used_frames), limit = atomic_load(&budget->limit_frames);
     uint64_t warm = atomic_load(&pool->frames.warm.frames), warm_places = pool->frames.warm.idle;
-    if (used != c->resident + c->cached + idle + warm + metadata)
+    if (used != c->resident + c->cached + idle + warm + metadata + pool->bounce_frames)
         fail(c, "I1",
-             "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu warm + %llu for metadata",
-             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)warm, (ull)metadata);
+             "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu warm + %llu for metadata "
+             "+ "
+             "%llu to bounce",
+             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)warm, (ull)metadata,
+             (ull)pool->bounce_frames);
     if (used > limit && atomic_load(&budget->over_limit_events) == 0)
         fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
     if (c->uses != c->with_entry)

@@ -23,11 +23,13 @@ static void fill_frames(uswap_pool *pool, uswap_stats *stats) {
     uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames);
     uint64_t charged = atomic_load(&budget->metadata_frames);
     stats->limit_bytes = limit << PAGE_SHIFT;
-    stats->capacity_frames = limit > RESERVE_FRAMES + charged ? limit - RESERVE_FRAMES - charged : 0;
+    uint64_t taken = RESERVE_FRAMES + charged + pool->bounce_frames;
+    stats->capacity_frames = limit > taken ? limit - taken : 0;
     stats->resident_bytes = used << PAGE_SHIFT;
     stats->peak_resident_bytes = atomic_load(&budget->peak_frames) << PAGE_SHIFT;
     stats->metadata_bytes = atomic_load(&budget->metadata_pages) << PAGE_SHIFT;
     stats->metadata_charged_bytes = charged << PAGE_SHIFT;
+    stats->bounce_bytes = pool->bounce_frames << PAGE_SHIFT;
     stats->over_limit_frames = used > limit ? used - limit : 0;
     stats->over_limit_events = atomic_load(&budget->over_limit_events);
     stats->mapped_bytes = STAT_GET(pool, mapped_pages) << PAGE_SHIFT;
@@ -46,7 +48,9 @@ EXPORT int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *e
     stats->transport = pool->use_move ? USWAP_TRANSPORT_MOVE : USWAP_TRANSPORT_COPY;
     stats->fault_mode = pool->options.fault_mode;
     stats->user_mode_only = pool->user_mode_only;
-    stats->io_kind = pool->fault_context.io.backend->kind;
+    stats->io_kind = io_kind(&pool->fault_context.io);
+    stats->codec = codec_kind(&pool->codec);
+    stats->key_locked = pool->codec.key_locked;
     fill_frames(pool, stats);
     fill_areas(pool, stats);
     stats->managed_bytes = pool->regions.pages << PAGE_SHIFT;

@@ -33,6 +33,10 @@
     X(drop_mapped, "drop.mapped")               /* error: process_madvise drops nothing                          */    \
     X(discard_locked, "discard.locked")         /* the page lock is held by a discard                            */    \
     X(region_destroy, "region.destroy")         /* the region is closed to new faults                            */    \
+    X(codec_encode, "codec.encode")             /* error: a page cannot be encoded                               */    \
+    X(codec_decode, "codec.decode")             /* error: a slot cannot be decoded                               */    \
+    X(codec_slot, "codec.slot")                 /* flip: a slot has been read and is damaged                     */    \
+    X(key_wiped, "key.wiped")                   /* keys are overwritten, their memory is still there             */    \
     X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring             */    \
     X(area_fallocate, "area.fallocate")         /* error: the disk is full                                       */    \
     X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT                      */     \

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "fault/uffd.h"
+#include "io/codec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -229,6 +230,13 @@ static int probe_uring(void) {
 #endif
 }
 
+static void probe_codec(uswap_probe *found) {
+    codec made;
+    found->encrypt_errno = -codec_init(&made, USWAP_CODEC_AES_256_XTS, 1);
+    found->key_locked = made.key_locked;
+    codec_fini(&made);
+}
+
 static int32_t errno_of_open(int descriptor) {
     if (descriptor < 0)
         return -descriptor;
@@ -261,6 +269,7 @@ EXPORT int uswap_probe_run(uswap_probe *probe, uswap_error *err) {
     struct rlimit limit;
     found.memlock_bytes =
         getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : UINT64_MAX;
+    probe_codec(&found);
     signals_restore(&mask);
     *probe = found;
     return 0;

@@ -235,8 +235,8 @@ static int turn(uswap_pool *pool) {
     read_messages(pool);
     context_submit(ctx);
     int timeout_ms = tend_parked(pool);
-    context_submit(ctx);                  /* serving the parked may have started reads */
-    return ctx->io.done ? 0 : timeout_ms; /* the synchronous backend has ended its requests by now */
+    context_submit(ctx);                            /* serving the parked may have started reads */
+    return io_has_ended(&ctx->io) ? 0 : timeout_ms; /* the synchronous backend has ended its requests by now */
 }
 
 /* Looks around instead of sleeping. Return: whether there is something to do; else: nothing for too long, or others want the processor. */

@@ -42,6 +42,7 @@ typedef struct {
 
 typedef enum { USWAP_TRANSPORT_AUTO = 0, USWAP_TRANSPORT_MOVE = 1, USWAP_TRANSPORT_COPY = 2 } uswap_transport;
 typedef enum { USWAP_IO_AUTO = 0, USWAP_IO_URING = 1, USWAP_IO_SYNC = 2 } uswap_io_kind;
+typedef enum { USWAP_CODEC_NONE = 0, USWAP_CODEC_AES_256_XTS = 1 } uswap_codec_kind;
 
 /* Who serves the faults of a region (csrc/README.md, Inline faults). */
 typedef enum {
@@ -63,6 +64,7 @@ typedef struct {
     uint32_t verify;              /* 1: check every slot's hash on the way in                             */
     uint32_t fault_mode;          /* a uswap_fault_mode, for regions that name none                       */
     uint32_t write_ahead;         /* 1: pages are cleaned before they must leave                          */
+    uint32_t encrypt;             /* 1: slots hold cipher text; USWAP_E_UNSUPPORTED if built without      */
 } uswap_options;
 
 /* Defaults: the one table of them. */
@@ -70,7 +72,7 @@ void uswap_options_init(uswap_options *options);
 
 /* ---- pool ------------------------------------------------------------------------------------------------------ */
 
-/* The least limit uswap_pool_create accepts, in bytes. */
+/* The least limit uswap_pool_create accepts, in bytes; with a codec it needs uswap_stats.bounce_bytes more. */
 uint64_t uswap_minimum_limit_bytes(void);
 
 /* => starts the fault thread and the native reclaimer; the pool has no swap area yet. */
@@ -121,11 +123,13 @@ int uswap_pool_swapoff_cancel(uswap_pool *pool, uint32_t area, uswap_error *err)
 typedef struct {
     /* configuration */
     uint64_t limit_bytes;
-    uint64_t capacity_frames; /* frames that faults can use: the limit less the reserve and the metadata charge */
+    uint64_t capacity_frames; /* frames that faults can use: the limit less reserve, metadata charge, bounce */
     uint64_t transport;       /* the uswap_transport in use                                          */
     uint64_t io_kind;         /* the uswap_io_kind in use                                            */
     uint64_t fault_mode;      /* the uswap_fault_mode of regions that name none                      */
     uint64_t user_mode_only;  /* 1: no permission for faults inside system calls: THREAD is refused  */
+    uint64_t codec;           /* a uswap_codec_kind: what pages go through on their way to slots     */
+    uint64_t key_locked;      /* 1: the codec's keys are locked in memory                            */
     /* state */
     uint64_t resident_bytes; /* frames counted now: mapped, swap cache, in flight, metadata charge  */
     uint64_t peak_resident_bytes;
@@ -134,6 +138,7 @@ typedef struct {
     uint64_t inactive_bytes;         /* of them, taken out ahead of need: clean, or being written         */
     uint64_t metadata_bytes;         /* metadata touched                                                    */
     uint64_t metadata_charged_bytes; /* the part of it that is counted as frames                            */
+    uint64_t bounce_bytes;           /* bounce frames of the codec, counted whether they are in use or not  */
     uint64_t locked_bytes;           /* by uswap_region_lock                                                */
     uint64_t pinned_bytes;           /* by uswap_region_pin                                                 */
     uint64_t managed_bytes;          /* sum of the region sizes                                             */
@@ -319,6 +324,8 @@ typedef struct {
     int32_t uring_errno;             /* 0: io_uring works; ENOSYS also when built without liburing              */
     int32_t uring_built;
     uint64_t memlock_bytes; /* RLIMIT_MEMLOCK; UINT64_MAX: no limit                                    */
+    int32_t encrypt_errno;  /* 0: slots can be encrypted; ENOSYS: built without libcrypto              */
+    int32_t key_locked;     /* 1: the keys of that were locked in memory                               */
 } uswap_probe;
 
 int uswap_probe_run(uswap_probe *probe, uswap_error *err);

@@ -34,28 +34,31 @@ static bool make_requests(io_queue *queue) {
     return true;
 }
 
-int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity) {
-    *queue = (io_queue){.backend = &io_backend_sync, .capacity = capacity};
-    if (!make_requests(queue))
-        return -ENOMEM;
-    int status = 0;
+/* The backend of that kind. Return: 0 or -errno. */
+static int choose_backend(io_queue *queue, uswap_io_kind kind) {
 #ifdef USWAP_HAVE_URING
     if (kind != USWAP_IO_SYNC) {
         queue->backend = &io_backend_uring;
-        status = queue->backend->init(queue);
-        if (status == 0)
-            return 0;
+        int status = queue->backend->init(queue);
+        if (status == 0 || kind == USWAP_IO_URING)
+            return status;
     }
 #else
     if (kind == USWAP_IO_URING)
-        status = -ENOSYS;
+        return -ENOSYS;
 #endif
-    if (kind == USWAP_IO_URING) {
-        free_requests(queue);
-        return status;
-    }
     queue->backend = &io_backend_sync;
     return queue->backend->init(queue);
+}
+
+int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity, const io_coding *coding) {
+    *queue = (io_queue){.capacity = capacity};
+    if (!make_requests(queue))
+        return -ENOMEM;
+    int status = coding ? io_coded_init(queue, kind, coding) : choose_backend(queue, kind);
+    if (status != 0)
+        free_requests(queue);
+    return status;
 }
 
 void io_queue_fini(io_queue *queue) {
@@ -155,6 +158,19 @@ io_request *io_collect(io_queue *queue, bool wait) {
 
 int io_poll_fd(const io_queue *queue) {
     return queue->backend->poll_fd(queue);
+}
+
+bool io_has_ended(const io_queue *queue) {
+    return queue->done || (queue->wire && queue->wire->done);
+}
+
+uswap_io_kind io_kind(const io_queue *queue) {
+    return queue->wire ? queue->wire->backend->kind : queue->backend->kind;
+}
+
+int io_page(io_queue *queue, io_direction direction, int fd, void *page, swap_entry entry) {
+    return queue->wire ? io_coded_page(queue, direction, fd, page, entry)
+                       : io_page_sync(direction, fd, page, swap_entry_slot(entry));
 }
 
 int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot) {

@@ -38,6 +38,16 @@ typedef struct io_request {
 } io_request;
 
 typedef struct io_queue io_queue;
+typedef struct codec codec; /* io/codec.h */
+
+/* By what and through which memory a queue encodes (README, The codec stage). */
+typedef struct {
+    const codec *codec;
+    uint32_t coder;        /* its number, this queue's alone */
+    unsigned char *memory; /* bounce frames, counted */
+    uint32_t pages;
+    unsigned char *spare; /* one more, for second tries */
+} io_coding;
 
 typedef struct {
     const char *name;
@@ -64,15 +74,19 @@ struct io_queue {
     io_request *done_last;
     uint32_t in_flight;
     void *backend_state;
+    io_queue *wire; /* what it sends by, if it has a codec; else NULL */
 };
 
 extern const io_backend io_backend_sync;
+/* Sends by another queue what a codec has made of it. (io_coded.c) */
+extern const io_backend io_backend_coded;
 #ifdef USWAP_HAVE_URING
 extern const io_backend io_backend_uring;
 #endif
 
-/* capacity: requests at once, at most IO_REQUESTS. Return: 0 or -errno. kind AUTO: io_uring if it works here, else sync. */
-int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity);
+/* capacity: requests at once, at most IO_REQUESTS. coding: NULL: slots hold pages as they are. Return: 0 or -errno. kind AUTO: io_uring if
+ * it works here, else sync. */
+int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity, const io_coding *coding);
 /* => nothing in flight. */
 void io_queue_fini(io_queue *queue);
 
@@ -90,9 +104,13 @@ void io_flush(io_queue *queue);
 /* The next ended request, in the order of completion, or NULL. With wait: NULL only if nothing is in flight. */
 io_request *io_collect(io_queue *queue, bool wait);
 int io_poll_fd(const io_queue *queue);
+/* Whether the next io_collect finds something without a wait, which io_poll_fd may not show (the synchronous backend). */
+bool io_has_ended(const io_queue *queue);
+/* How it reaches the device. */
+uswap_io_kind io_kind(const io_queue *queue);
 
-/* One page, synchronously: the reference path, and the second try of a failed request. Return: 0 or -errno. */
-int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot);
+/* One page, synchronously, through the queue's codec: the reference path, and the second try of a failed request. Return: 0 or -errno. */
+int io_page(io_queue *queue, io_direction direction, int fd, void *page, swap_entry entry);
 
 static inline uint64_t io_offset(swap_entry entry) {
     return swap_entry_slot(entry) << PAGE_SHIFT;
@@ -100,5 +118,11 @@ static inline uint64_t io_offset(swap_entry entry) {
 
 /* For the backends: a request has ended. */
 void io_queue_done(io_queue *queue, io_request *request, int64_t result);
+/* The same for one page and the device itself. */
+int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot);
+
+/* The codec's backend (io_coded.c); fini is the backend's. Return: 0 or -errno. */
+int io_coded_init(io_queue *queue, uswap_io_kind kind, const io_coding *coding);
+int io_coded_page(io_queue *queue, io_direction direction, int fd, void *page, swap_entry entry);
 
 #endif

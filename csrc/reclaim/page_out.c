@@ -433,10 +433,11 @@ static void take_back(uswap_pool *pool, swap_entry entry) {
     region_put(r);
 }
 
-static int write_again(uswap_pool *pool, const io_request *request, swap_entry entry) {
+static int write_again(context *ctx, const io_request *request, swap_entry entry) {
+    uswap_pool *pool = ctx->pool;
     int status = FAILPOINT(page_out_one);
     const void *memory = frame_address(pool, slot_frame_of(swap_cache_load(pool, entry)));
-    return status ? status : io_page_sync(IO_WRITE, request->fd, (void *)(uintptr_t)memory, swap_entry_slot(entry));
+    return status ? status : io_page(&ctx->io, IO_WRITE, request->fd, (void *)(uintptr_t)memory, entry);
 }
 
 void page_out_complete(context *ctx, io_request *request) {
@@ -447,7 +448,7 @@ void page_out_complete(context *ctx, io_request *request) {
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
         frame_id frame;
-        if (whole || write_again(pool, request, entry) == 0) {
+        if (whole || write_again(ctx, request, entry) == 0) {
             if (swap_cache_end_write(pool, entry, &frame) == END_DROP)
                 frame_run_drop(pool, &run, frame);
             else

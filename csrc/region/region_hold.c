@@ -109,7 +109,7 @@ static int check_room(region_range *range, uswap_error *err) {
     uswap_pool *pool = range->pool;
     const frame_budget *budget = pool->frames.budget;
     uint64_t held = STAT_GET(pool, locked_pages) + STAT_GET(pool, pinned_pages) + range->count;
-    uint64_t keep = RESERVE_FRAMES + HOLD_LEAVES_FRAMES + atomic_load(&budget->metadata_frames);
+    uint64_t keep = RESERVE_FRAMES + HOLD_LEAVES_FRAMES + pool->bounce_frames + atomic_load(&budget->metadata_frames);
     if (held + keep <= atomic_load(&budget->limit_frames))
         return 0;
     return error_set(err, USWAP_E_LIMIT, 0, "lock", NULL,

@@ -13,10 +13,11 @@ typedef enum { VERDICT_GOOD, VERDICT_BAD, VERDICT_CHANGED } verdict;
 
 /* Reads the slot of a swapped page into *memory and compares. The page may come in, change and leave meanwhile, and the slot be
  * reused: then the page word is another one, and there is nothing to say. */
-static verdict verify_slot(uswap_pool *pool, page_word *at, uint64_t word, void *memory) {
+static verdict verify_slot(context *ctx, page_word *at, uint64_t word, void *memory) {
+    uswap_pool *pool = ctx->pool;
     swap_entry entry = page_entry_of(word);
     page_hash expected = swap_map_hash(pool, entry);
-    int status = io_page_sync(IO_READ, pool->areas[swap_entry_area(entry)].fd, memory, swap_entry_slot(entry));
+    int status = io_page(&ctx->io, IO_READ, pool->areas[swap_entry_area(entry)].fd, memory, entry);
     page_hash found = page_hash_of(memory, pool->hash_seed);
     uint64_t same = PAGE_STATE_MASK | PAGE_GENERATION_MASK | ~UINT64_C(0) << PAGE_FIELD_SHIFT;
     if ((page_load(at) & same) != (word & same) || slot_state_of(swap_cache_load(pool, entry)) != CACHE_NONE)
@@ -24,7 +25,8 @@ static verdict verify_slot(uswap_pool *pool, page_word *at, uint64_t word, void 
     return status == 0 && expected.low == found.low && expected.high == found.high ? VERDICT_GOOD : VERDICT_BAD;
 }
 
-static verdict verify_page(uswap_pool *pool, region *r, size_t page, void *memory) {
+static verdict verify_page(context *ctx, region *r, size_t page, void *memory) {
+    uswap_pool *pool = ctx->pool;
     page_word *at = &r->object.words[page];
     verdict found;
     do {
@@ -36,18 +38,18 @@ static verdict verify_page(uswap_pool *pool, region *r, size_t page, void *memor
                  slot_state_of(swap_cache_load(pool, page_entry_of(word))) != CACHE_NONE)
             found = VERDICT_GOOD; /* in memory, or on its way: whoever reads it compares the hash */
         else
-            found = verify_slot(pool, at, word, memory);
+            found = verify_slot(ctx, at, word, memory);
         gate_leave(&pool->gate);
     } while (found == VERDICT_CHANGED);
     return found;
 }
 
-static int verify(region_range *range, void *memory, uswap_error *err) {
+static int verify(context *ctx, region_range *range, void *memory, uswap_error *err) {
     for (size_t page = range->first, end = page + range->count; page < end;) {
         bool touched;
         size_t left = region_range_chunk(range, page, &touched);
         for (size_t i = 0; touched && i < left; i++) {
-            if (verify_page(range->pool, range->r, page + i, memory) == VERDICT_GOOD)
+            if (verify_page(ctx, range->r, page + i, memory) == VERDICT_GOOD)
                 continue;
             error_set(err, USWAP_E_SWAP_READ, EIO, "verify", NULL,
                       "region '%s', offset %llu: the page's slot cannot be read back, or its checksum is wrong; its "
@@ -70,8 +72,13 @@ EXPORT int uswap_region_verify(uswap_pool *pool, uint64_t id, uint64_t start_byt
     if (status != 0)
         return status;
     void *memory = memory_map(PAGE_BYTES);
-    status =
-        memory ? verify(&range, memory, err) : error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "mmap", NULL, "out of memory");
+    if (memory) {
+        context *ctx = context_borrow(pool); /* for its codec */
+        status = verify(ctx, &range, memory, err);
+        context_return(ctx);
+    } else {
+        status = error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "mmap", NULL, "out of memory");
+    }
     memory_unmap(memory, PAGE_BYTES);
     region_range_end(&range);
     return status;

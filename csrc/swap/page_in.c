@@ -288,10 +288,11 @@ static bool is_right(uswap_pool *pool, swap_entry entry, void *memory) {
 }
 
 /* The second try of a page whose request failed or whose contents are wrong. */
-static bool read_again(uswap_pool *pool, io_request *request, swap_entry entry, void *memory) {
+static bool read_again(context *ctx, io_request *request, swap_entry entry, void *memory) {
+    uswap_pool *pool = ctx->pool;
     int status = FAILPOINT(page_in_one);
     if (status == 0)
-        status = io_page_sync(IO_READ, request->fd, memory, swap_entry_slot(entry));
+        status = io_page(&ctx->io, IO_READ, request->fd, memory, entry);
     if (status != 0) {
         STAT_ADD(pool, read_errors, 1);
         return false;
@@ -304,7 +305,7 @@ static bool read_again(uswap_pool *pool, io_request *request, swap_entry entry, 
 
 bool page_in_is_right(context *ctx, io_request *request, swap_entry entry, bool whole) {
     void *memory = frame_address(ctx->pool, slot_frame_of(swap_cache_load(ctx->pool, entry)));
-    return (whole && is_right(ctx->pool, entry, memory)) || read_again(ctx->pool, request, entry, memory);
+    return (whole && is_right(ctx->pool, entry, memory)) || read_again(ctx, request, entry, memory);
 }
 
 /* Pages that can be mapped by one call: neighbours in one region, with frames in neighbouring places, all locked. */

@@ -214,6 +214,7 @@ class CoreOptions:
     verify: bool = True
     faults: str | None = None
     write_ahead: bool = True
+    encrypt: bool = False
 
     def to_core(self) -> Any:
         """A uswap_options. Raises ValueError, TypeError."""
@@ -228,6 +229,7 @@ class CoreOptions:
         raw.background = bool(self.background)
         raw.verify = bool(self.verify)
         raw.write_ahead = bool(self.write_ahead)
+        raw.encrypt = bool(self.encrypt)
         for field, value, least in (
             ("fault_around_pages", self.fault_around, 1),
             ("read_ahead_pages", self.read_ahead, 0),

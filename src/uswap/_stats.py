@@ -15,11 +15,14 @@ class Stats:
 
     Attributes:
         limit_bytes: the hard limit on resident memory.
-        capacity_frames: frames that faults can use: the limit less the reserve and the metadata charge.
+        capacity_frames: frames that faults can use: the limit less the reserve, the metadata charge and
+            bounce_bytes.
         transport: "move" or "copy": how pages enter and leave regions.
         io_kind: "uring" or "sync": how swap areas are read and written.
         fault_mode: "thread" or "inline": who serves the faults of regions that name no other way.
         user_mode_only: faults inside system calls are not permitted: "thread" is refused.
+        codec: "none" or "aes-256-xts" (Pool(encrypt=True)): what pages go through on their way to swap.
+        key_locked: the keys of the codec are locked in memory (RLIMIT_MEMLOCK may refuse that).
         resident_bytes: frames counted now: mapped, swap cache, in flight, metadata charge.
         peak_resident_bytes: the largest resident_bytes so far.
         mapped_bytes: frames mapped in regions.
@@ -27,6 +30,7 @@ class Stats:
         inactive_bytes: of cached_bytes, those of pages taken out ahead of need: clean, or being written.
         metadata_bytes: metadata touched.
         metadata_charged_bytes: the part of metadata_bytes that is counted as frames.
+        bounce_bytes: counted for pages on their way through the codec, whether in use or not; 0 without one.
         locked_bytes: locked by Region.lock.
         pinned_bytes: pinned by Region.resident.
         managed_bytes: sum of the region sizes.
@@ -87,6 +91,8 @@ class Stats:
     io_kind: str
     fault_mode: str
     user_mode_only: bool
+    codec: str
+    key_locked: bool
     resident_bytes: int
     peak_resident_bytes: int
     mapped_bytes: int
@@ -94,6 +100,7 @@ class Stats:
     inactive_bytes: int
     metadata_bytes: int
     metadata_charged_bytes: int
+    bounce_bytes: int
     locked_bytes: int
     pinned_bytes: int
     managed_bytes: int
@@ -209,6 +216,8 @@ def stats_from_core(ffi: Any, lib: Any, raw: Any) -> Stats:
     named["io_kind"] = kinds.get(values["io_kind"], "auto")
     named["fault_mode"] = _fault_mode_name(lib, values["fault_mode"])
     named["user_mode_only"] = bool(values["user_mode_only"])
+    named["codec"] = "aes-256-xts" if values["codec"] == lib.USWAP_CODEC_AES_256_XTS else "none"
+    named["key_locked"] = bool(values["key_locked"])
     return Stats(**named)
 
 

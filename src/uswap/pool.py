@@ -70,12 +70,14 @@ class Pool:
         write_ahead: the oldest pages, up to an eighth of the limit, are taken out and written before their
             frames are needed; a touch until then finds them in memory.
         reclaimer: a Python thread steers reclaim; False: the native one does.
-        encrypt, name: not there yet.
+        encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
+            docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
+        name: not there yet.
 
     Raises:
         ValueError, TypeError: a bad argument; LimitError for a limit below minimum_limit.
         UnsupportedError: the kernel or a container refuses userfaultfd, or what was asked for by name; also faults=
-            "thread" where this user may not have it.
+            "thread" where this user may not have it, and encrypt=True where uswap was built without libcrypto.
         SwapAreaError: a swap area cannot be used. SystemCallError: any other failure of the system.
 
     As a context manager it closes to new regions at the end of the block, and is freed with the last array or
@@ -91,6 +93,10 @@ class Pool:
         ...     a += 1
         ...     print(a.sum(), pool.stats().peak_resident_bytes <= pool.limit)
         33554432.0 True
+
+        >>> with uswap.Pool(limit="64MiB", encrypt=True) as pool:
+        ...     print(pool.stats().codec)
+        aes-256-xts
     """
 
     def __init__(
@@ -114,8 +120,6 @@ class Pool:
         name: str | None = None,
     ) -> None:
         require_core()
-        if encrypt:
-            raise UnsupportedError("encrypted swap is not there yet", hint="put the swap file on an encrypted disk")
         if name is not None:
             raise UnsupportedError("pools that processes share are not there yet")
         options = CoreOptions(
@@ -131,6 +135,7 @@ class Pool:
             verify=verify,
             faults=faults,
             write_ahead=write_ahead,
+            encrypt=encrypt,
         )
         raw_options = options.to_core()
         areas = swap_areas(swap)
@@ -186,8 +191,8 @@ class Pool:
 
     @property
     def minimum_limit(self) -> int:
-        """The least limit in bytes that a pool can have."""
-        return minimum_limit()
+        """The least limit in bytes that this pool can have."""
+        return minimum_limit() + self.stats().bounce_bytes
 
     def swapon(self, path: SwapPath, *, size: int | str | None = None, priority: int = 0) -> SwapAreaInfo:
         """Adds a swap area: a file, a block device, a directory, or a SwapArea (size and priority are then

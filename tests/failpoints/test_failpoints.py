@@ -46,6 +46,10 @@ OTHERS = {
     "drop.mapped",
     "area.fallocate",
     "area.direct",
+    "codec.encode",
+    "codec.decode",
+    "codec.slot",
+    "key.wiped",
     "fork.child",
 }
 

@@ -32,12 +32,19 @@ class RegionMachine(RuleBasedStateMachine):
     transport = "move"
     io = "uring"
     faults = "thread"
+    encrypt = False
 
     @initialize()
     def make(self) -> None:
         area = uswap.SwapArea(default_directory(), size="64MiB")
         self.pool = uswap.Pool(
-            "3MiB", swap=area, transport=self.transport, io=self.io, recycle=False, faults=self.faults
+            (4 if self.encrypt else 3) << 20,
+            swap=area,
+            transport=self.transport,
+            io=self.io,
+            recycle=False,
+            faults=self.faults,
+            encrypt=self.encrypt,
         )
         self.neighbour = Pages(self.pool.region(4 << 20))
         self.open()
@@ -144,8 +151,8 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule(mebibytes=st.integers(3, 6))
     def change_the_limit(self, mebibytes: int) -> None:
-        self.pool.limit = mebibytes << 20
-        assert self.pool.stats().resident_bytes <= mebibytes << 20
+        self.pool.limit = limit = max(mebibytes << 20, self.pool.minimum_limit)
+        assert self.pool.stats().resident_bytes <= limit
 
     @rule()
     def verify(self) -> None:
@@ -184,22 +191,28 @@ EXAMPLES, STEPS = (60, 50) if os.environ.get("CI") else (8, 30)
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("transport", "io", "faults"),
+    ("transport", "io", "faults", "encrypt"),
     [
-        ("move", "uring", "thread"),
-        ("move", "sync", "thread"),
-        ("copy", "uring", "thread"),
-        ("copy", "sync", "thread"),
-        ("move", "uring", "inline"),
-        ("copy", "sync", "inline"),
+        ("move", "uring", "thread", False),
+        ("move", "sync", "thread", False),
+        ("copy", "uring", "thread", False),
+        ("copy", "sync", "thread", False),
+        ("move", "uring", "inline", False),
+        ("copy", "sync", "inline", False),
+        ("move", "uring", "thread", True),
+        ("copy", "sync", "inline", True),
     ],
 )
-def test_regions_are_what_their_model_says(transport: str, io: str, faults: str) -> None:
+def test_regions_are_what_their_model_says(transport: str, io: str, faults: str, encrypt: bool) -> None:
     if transport == "move" and probe().live_move_errno:
         pytest.skip("UFFDIO_MOVE is not there")
     if io == "uring" and probe().uring_errno:
         pytest.skip("io_uring is not there")
-    machine = type("Machine", (RegionMachine,), {"transport": transport, "io": io, "faults": faults})
+    if encrypt and probe().encrypt_errno:
+        pytest.skip("swap cannot be encrypted: no libcrypto")
+    machine = type(
+        "Machine", (RegionMachine,), {"transport": transport, "io": io, "faults": faults, "encrypt": encrypt}
+    )
     machine.TestCase.settings = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,

@@ -6,8 +6,9 @@ Seconds by default; $USWAP_STRESS_SECONDS (minutes under CI) says how many for e
 import os
 import time
 
+import pytest
 from _support.workload import Pages, in_threads
-from conftest import PoolFactory
+from conftest import PoolFactory, probe
 
 SECONDS = float(os.environ.get("USWAP_STRESS_SECONDS", "60" if os.environ.get("CI") else "5"))
 THREADS = 8
@@ -35,6 +36,15 @@ def test_every_byte_is_right_at_the_least_limit(pool_factory: PoolFactory) -> No
     assert stats.peak_resident_bytes <= least
     assert stats.over_limit_events == 0
     assert stats.evictions > pages.count // 2
+
+
+@pytest.mark.skipif(probe().encrypt_errno != 0, reason="swap cannot be encrypted: no libcrypto")
+def test_every_byte_is_right_encrypted_with_circulating_frames(make_pool: PoolFactory) -> None:
+    pool = make_pool("6MiB", recycle=True, encrypt=True)
+    pages = Pages(pool.region("32MiB"))
+    in_threads(THREADS, lambda number: _assert_right(pages.stress(number + 1, 1000)))
+    assert pages.wrong_after_stress() == 0
+    assert pool.stats().peak_resident_bytes <= pool.limit
 
 
 def test_every_byte_is_right_with_circulating_frames(pool_factory: PoolFactory) -> None:

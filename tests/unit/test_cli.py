@@ -37,12 +37,14 @@ def test_doctor_names_a_remedy_for_each_thing_that_is_missing() -> None:
         live_fault_errno = live_kernel_fault_errno = live_wp_errno = live_move_errno = live_poison_errno = 1
         uffd_features = 0
         uring_errno, uring_built, memlock_bytes = 1, 1, 65536
+        encrypt_errno, key_locked = 38, 0
 
     findings = [
         *doctor.userfaultfd_findings(Nothing),
         *doctor.feature_findings(Nothing),
         *doctor.live_findings(Nothing),
         *doctor.io_findings(Nothing),
+        *doctor.encryption_findings(Nothing),
     ]
     refused = [finding for finding in findings if finding.level != doctor.OK]
     assert len(refused) >= 10

@@ -89,7 +89,6 @@ def test_the_limit_changes_live(pool: uswap.Pool) -> None:
         ({"reclaim_batch": 0}, ValueError),
         ({"read_ahead": 1.5}, TypeError),
         ({"fault_around": True}, TypeError),
-        ({"encrypt": True}, uswap.UnsupportedError),
         ({"name": "jobs"}, uswap.UnsupportedError),
         ({"swap": []}, ValueError),
     ],

@@ -279,6 +279,23 @@ def io_findings(probe: Any) -> Iterator[Finding]:
     yield Finding("memlock", OK, f"RLIMIT_MEMLOCK: {'no limit' if memlock == _NO_LIMIT else format_size(memlock)}")
 
 
+def encryption_findings(probe: Any) -> Iterator[Finding]:
+    """Whether swap can be encrypted, and the keys be kept from other swap."""
+    if probe.encrypt_errno != 0:
+        built = probe.encrypt_errno != errno.ENOSYS
+        reason = _reason(probe.encrypt_errno) if built else "uswap was built without libcrypto"
+        yield Finding(
+            "encryption",
+            WARNING,
+            f"encryption: {reason}; no Pool(encrypt=True)",
+            "sudo apt-get install libssl-dev && pip install --force-reinstall --no-binary uswap uswap",
+        )
+        return
+    remedy = "" if probe.key_locked else "raise RLIMIT_MEMLOCK: ulimit -l 8192"
+    summary = "its keys are locked in memory" if probe.key_locked else "its keys cannot be locked in memory"
+    yield Finding("encryption", OK if probe.key_locked else WARNING, f"encryption: works; {summary}", remedy)
+
+
 def memory_findings() -> Iterator[Finding]:
     """What the container allows."""
     limit, used = memory_limit_bytes(), memory_used_bytes()
@@ -344,6 +361,7 @@ def examine() -> list[Finding]:
         *live_findings(probe),
         *self_memory_findings(probe),
         *io_findings(probe),
+        *encryption_findings(probe),
         *memory_findings(),
         *swap_findings(),
     ]
