@@ -72,7 +72,7 @@ typedef struct context {
 typedef struct {
     page_ref page;
     uint64_t since_ns;
-    bool write; /* as fault_serve */
+    bool write; /* a store's, as far as is known */
 } parked_fault;
 
 /* Pages that the fault thread is to read in before they are wanted: what the program announced, or a window of a stream whose reader

@@ -128,11 +128,11 @@ static bool give_up_kept(uswap_pool *pool, region *r, size_t page, swap_entry en
 
 /* Brings one page in. Return: false if there is no frame for it. */
 static bool bring_in(context *ctx, region *r, size_t page) {
-    fault_result result = fault_serve(ctx, r, page, false);
+    fault_result result = fault_serve(ctx, r, page, 0);
     if (result == FAULT_NO_FRAME) {
         page_out_oldest(ctx, ctx->pool->options.reclaim_batch_pages);
         context_drain(ctx);
-        result = fault_serve(ctx, r, page, false);
+        result = fault_serve(ctx, r, page, 0);
     }
     context_drain(ctx);
     return result != FAULT_NO_FRAME;

@@ -48,7 +48,9 @@ static fault_result serve_once(wish *w) {
     context *ctx = w->ctx;
     w->freed_seen = event_count(&ctx->pool->frames_freed);
     gate_enter(&ctx->pool->gate);
-    fault_result result = fault_serve(ctx, w->r, w->page, w->write);
+    bool patient = w->since_ns == 0 || clock_now_ns() - w->since_ns < FAULT_PATIENCE_NS;
+    unsigned how = (w->write ? FAULT_WRITE : 0U) | (patient ? FAULT_PATIENT : 0U);
+    fault_result result = fault_serve(ctx, w->r, w->page, how);
     context_drain(ctx);
     gate_leave(&ctx->pool->gate);
     return result;

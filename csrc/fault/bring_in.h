@@ -13,7 +13,7 @@ typedef enum {
     SHORTAGE_GO_OVER  /* an instruction cannot be told: one frame over the limit (I9) */
 } shortage;
 
-/* Serves the page at least once, until it is in; write: as fault_serve. Return: 0; -EIO: its contents are lost; -EFAULT: there is no memory there any more;
+/* Serves the page at least once, until it is in; write: a store wants it. Return: 0; -EIO: its contents are lost; -EFAULT: there is no memory there any more;
  * -ENOMEM: given up. Context: outside the gate, no lock held, ctx idle; may block. => nothing of ctx in flight. */
 int bring_in(context *ctx, region *r, size_t page, bool write, shortage policy);
 

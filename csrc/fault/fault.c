@@ -23,7 +23,7 @@ typedef struct {
     size_t page;
     page_word *word;
     unsigned char *address;
-    bool write;
+    unsigned how;    /* bits of fault_how */
     bool read_ahead; /* the page belongs to a stream: look ahead when it is unlocked */
     bool absent;     /* nobody had asked for it */
 } fault;
@@ -44,7 +44,7 @@ static void count(fault *f, _Atomic uint64_t *kind) {
  * mapped. The frame is counted already. */
 static fault_result serve_resident(fault *f) {
     size_t done;
-    if (f->write && page_is_sealed(page_load(f->word))) {
+    if ((f->how & FAULT_WRITE) && page_is_sealed(page_load(f->word))) {
         unseal_page(f->r, f->page, true);
         count(f, &f->pool->counters.write_faults);
         return FAULT_DONE;
@@ -57,7 +57,8 @@ static fault_result serve_resident(fault *f) {
     if (status != -EEXIST)
         return result_of(status);
     STAT_ADD(f->pool, duplicate_faults, 1);
-    if (f->write) /* it may be waiting for a write-protection that is left from a seal, or from a copy that was given up */
+    if ((f->how &
+         FAULT_WRITE)) /* it may be waiting for a write-protection that is left from a seal, or from a copy that was given up */
         uffd_write_protect(f->r->uffd, f->address, 1, false, true);
     return FAULT_DONE;
 }
@@ -107,9 +108,16 @@ static void page_arrived_fresh(fault *f, size_t page) {
 }
 
 /* A stream of first touches that enters a block takes all of it. */
-static bool take_block(fault *f, read_ahead_plan plan) {
-    return plan.wide && left_in_block(f, plan.stride > 0) == BLOCK_PAGES - 1 &&
-           page_in_block_fresh(f->ctx, f->r, f->page);
+static block_start take_block(fault *f, read_ahead_plan plan) {
+    bool enters = plan.wide && left_in_block(f, plan.stride > 0) == BLOCK_PAGES - 1;
+    return enters ? page_in_block_fresh(f->ctx, f->r, f->page) : BLOCK_UNFIT;
+}
+
+/* Frames are short, but more are coming: a stream that goes on page by page meanwhile only takes the processors from those who free them, and
+ * its pages cost more to write than a block does. */
+static bool should_wait(const fault *f) {
+    return (f->how & FAULT_PATIENT) &&
+           (atomic_load(&f->pool->writes_in_flight) > 0 || atomic_load(&f->pool->evictors) > 0);
 }
 
 static fault_result end_zero(fault *f, read_ahead_plan plan, size_t pages) {
@@ -124,8 +132,13 @@ static fault_result serve_zero(fault *f) {
     size_t pages, done = 0, alone = 0;
     uint32_t most = f->pool->options.fault_around_pages;
     read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, most > 1 ? most : 0, 0);
-    if (take_block(f, plan))
+    block_start block = take_block(f, plan);
+    if (block == BLOCK_STARTED)
         return end_zero(f, plan, BLOCK_PAGES);
+    if (block == BLOCK_NO_FRAMES && should_wait(f)) {
+        read_ahead_asked(&f->r->fresh, plan, 0);
+        return FAULT_NO_FRAME;
+    }
     if (!frame_charge(f->pool, 1, FRAME_FAULT))
         return FAULT_NO_FRAME;
     size_t first = lock_around(f, plan, &pages);
@@ -183,7 +196,7 @@ static int put_in(fault *f, swap_entry entry, cache_state state, bool *sealed) {
     *sealed = false;
     if (!warm_has(&f->pool->frames, frame))
         return transport_in(f->pool, f->r->uffd, f->address, frame, 1, &done);
-    *sealed = state == CACHE_CLEAN && !f->write && seal_wanted(f->pool, f->r, page_load(f->word), entry);
+    *sealed = state == CACHE_CLEAN && !(f->how & FAULT_WRITE) && seal_wanted(f->pool, f->r, page_load(f->word), entry);
     return transport_warm_in(f->pool, f->r->uffd, f->address, frame, *sealed);
 }
 
@@ -246,7 +259,7 @@ static fault_result serve_from_read(fault *f, swap_entry entry) {
 }
 
 static fault_result serve_from_slot(fault *f, swap_entry entry) {
-    int status = page_in_start(f->ctx, entry, f->write);
+    int status = page_in_start(f->ctx, entry, f->how & FAULT_WRITE);
     if (status != 0)
         return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
     count(f, &f->pool->counters.major_faults);
@@ -296,12 +309,12 @@ static fault_result serve_locked(fault *f) {
     return result;
 }
 
-fault_result fault_serve(context *ctx, region *r, size_t page, bool write) {
+fault_result fault_serve(context *ctx, region *r, size_t page, unsigned how) {
     fault f = {.ctx = ctx,
                .pool = ctx->pool,
                .r = r,
                .page = page,
-               .write = write,
+               .how = how,
                .word = &r->object.words[page],
                .address = region_address(r, page)};
     size_t chunk = page / PAGE_WORDS_PER_CHUNK;

@@ -16,8 +16,16 @@ typedef enum {
     FAULT_GONE      /* there is no memory at that address any more */
 } fault_result;
 
-/* write: a store has faulted, as far as is known; a page that is sealed may then be written.
- * Context: in the gate, no page locked. Reads it starts may still be growing: context_submit. */
-fault_result fault_serve(context *ctx, region *r, size_t page, bool write);
+/* What is known of a fault: bits. */
+typedef enum {
+    FAULT_WRITE = 1,  /* it is a store's, as far as is known: a page that is sealed may then be written */
+    FAULT_PATIENT = 2 /* it has not waited for long: FAULT_NO_FRAME rather than a page alone where a block should be */
+} fault_how;
+
+/* For how long a fault is patient: some times what it takes to write a block. */
+#define FAULT_PATIENCE_NS UINT64_C(5000000)
+
+/* Context: in the gate, no page locked. Reads it starts may still be growing: context_submit. */
+fault_result fault_serve(context *ctx, region *r, size_t page, unsigned how);
 
 #endif

@@ -53,7 +53,9 @@ static fault_result serve(uswap_pool *pool, parked_fault fault) {
     region *r = region_get_by_ref(&pool->regions, fault.page);
     if (!r)
         return FAULT_GONE;
-    fault_result result = fault_serve(&pool->fault_context, r, page_ref_page(fault.page), fault.write);
+    bool patient = clock_now_ns() - fault.since_ns < FAULT_PATIENCE_NS;
+    unsigned how = (fault.write ? FAULT_WRITE : 0U) | (patient ? FAULT_PATIENT : 0U);
+    fault_result result = fault_serve(&pool->fault_context, r, page_ref_page(fault.page), how);
     if (result == FAULT_GONE)
         uffd_wake(pool->uffd, region_address(r, page_ref_page(fault.page)), PAGE_BYTES);
     region_put(r);

@@ -140,13 +140,14 @@ static bool is_block_fresh(const region *r, size_t first) {
     return fresh;
 }
 
-/* Context: all pages of the block are locked and fresh. Return: how many went in. */
-static uint32_t make_block(context *ctx, region *r, size_t first) {
+/* Context: all pages of the block are locked and fresh. *done: how many went in. Return: false: there are no frames. */
+static bool make_block(context *ctx, region *r, size_t first, uint32_t *done_pages) {
     uswap_pool *pool = ctx->pool;
     frame_id frame;
     uint32_t done = 0;
+    *done_pages = 0;
     if (!take_frames(ctx, true, &frame))
-        return 0;
+        return false;
     for (uint32_t i = 0; i < BLOCK_PAGES; i++) {
         uint64_t word = page_load(&r->object.words[first + i]);
         if (page_state_of(word) == PAGE_FILLED)
@@ -161,24 +162,26 @@ static uint32_t make_block(context *ctx, region *r, size_t first) {
     region_set_huge(r, first, done == BLOCK_PAGES);
     if (done < BLOCK_PAGES)
         frame_drop(pool, frame + done, BLOCK_PAGES - done);
-    return done;
+    *done_pages = done;
+    return true;
 }
 
-bool page_in_block_fresh(context *ctx, region *r, size_t page) {
+block_start page_in_block_fresh(context *ctx, region *r, size_t page) {
     uswap_pool *pool = ctx->pool;
     size_t first;
     uint32_t done = 0;
     if (!pool->use_move || !region_block_of(r, page, &first) || !region_move_begin(r))
-        return false;
+        return BLOCK_UNFIT;
     metadata_touch(pool, r->object.touched, first / PAGE_WORDS_PER_CHUNK,
                    (first + BLOCK_PAGES - 1) / PAGE_WORDS_PER_CHUNK);
     bool locked = lock_others(r, first, page);
-    if (locked && is_block_fresh(r, first))
-        done = make_block(ctx, r, first);
+    bool frames = !locked || !is_block_fresh(r, first) || make_block(ctx, r, first, &done);
     if (locked)
         unlock_others(r, first, BLOCK_PAGES, page);
     region_move_end(r);
-    return done > page - first;
+    if (!frames)
+        return BLOCK_NO_FRAMES;
+    return done > page - first ? BLOCK_STARTED : BLOCK_UNFIT;
 }
 
 /* ---- starting the read ---- */

@@ -9,7 +9,7 @@
 #include "pool.h"
 
 typedef enum {
-    BLOCK_STARTED,  /* all its pages are being read */
+    BLOCK_STARTED,  /* all its pages are being read, or fresh ones are in */
     BLOCK_UNFIT,    /* not all of them are out and at rest in neighbouring slots: page by page then */
     BLOCK_NO_FRAMES /* none now, or no requests */
 } block_start;
@@ -25,8 +25,8 @@ bool page_in_block_complete(context *ctx, io_request *request, bool whole);
  * nobody is at one of its pages. Return: whether it did. Context: the page is locked, SWAPPED and CLEAN. */
 bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entry);
 
-/* First touch of a block of ZERO and FILLED pages: fresh frames for all of it. Return: whether the page is in. Context: the page is
- * locked, and one of them. */
-bool page_in_block_fresh(context *ctx, region *r, size_t page);
+/* First touch of a block of ZERO and FILLED pages: fresh frames for all of it. Return: STARTED: at least the page is in. Context: the page
+ * is locked, and one of them. */
+block_start page_in_block_fresh(context *ctx, region *r, size_t page);
 
 #endif

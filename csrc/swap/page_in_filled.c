@@ -77,7 +77,7 @@ int page_in_filled(context *ctx, region *r, size_t page, size_t *around) {
     uint32_t most = pool->options.fault_around_pages, done = 0;
     *around = 0;
     read_ahead_plan plan = read_ahead_fault(&r->fresh, page, most > 1 ? most : 0, 0);
-    if (plan.wide && page_in_block_fresh(ctx, r, page)) {
+    if (plan.wide && page_in_block_fresh(ctx, r, page) == BLOCK_STARTED) {
         *around = BLOCK_PAGES - 1;
         read_ahead_asked(&r->fresh, plan, BLOCK_PAGES - 1);
         return 0;

@@ -13,11 +13,12 @@ static int64_t distance(int64_t a, int64_t b) {
     return a < b ? b - a : a - b;
 }
 
-/* Whether the fault lies where an established stream is expected: after the last one, up to the end of what was asked for. */
+/* Whether the fault lies where an established stream is expected: after the last one (or there, if that is tried again), up to the end of
+ * what was asked for. */
 static bool continues(const read_ahead_stream *s, int64_t page) {
     int64_t beyond_last = s->stride > 0 ? page - s->last : s->last - page;
     int64_t still_asked = s->stride > 0 ? s->next - page : page - s->next;
-    return beyond_last > 0 && still_asked >= 0 && (page - s->last) % s->stride == 0;
+    return beyond_last >= 0 && still_asked >= 0 && (page - s->last) % s->stride == 0;
 }
 
 /* How near the fault is to a stream that is not confirmed: one of a single fault, to which this one may be the second, or one that guessed

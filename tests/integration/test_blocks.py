@@ -80,7 +80,7 @@ def test_a_region_larger_than_the_limit_streams_within_it(pool_factory: PoolFact
 def test_first_touches_in_sequence_are_served_in_batches(pool_factory: PoolFactory) -> None:
     pool = pool_factory("64MiB")
     region, pages = filled(pool, "32MiB")
-    with region.resident(len(region) - PAGE, PAGE):  # the last fault has been counted by now
+    with region.resident(len(region) - BLOCK * PAGE, BLOCK * PAGE):  # the last fault has been counted by now
         stats = pool.stats()
     assert stats.zero_fills + stats.fault_around_pages == pages.count
     assert stats.zero_fills < pages.count / 16
