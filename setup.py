@@ -171,7 +171,7 @@ class BuildExtension(build_ext):
         except subprocess.CalledProcessError as failure:
             raise SystemExit(f"error: compiling {failure.cmd[-3]} failed") from None
         ext.extra_objects = objects
-        ext.extra_link_args = ["-pthread", *sanitizer_flags(), *uring_arguments, *crypto_arguments]
+        ext.extra_link_args = ["-pthread", "-lm", *sanitizer_flags(), *uring_arguments, *crypto_arguments]
         self.force = True  # setuptools cannot see that an object changed; linking takes an instant
         super().build_extension(ext)
 

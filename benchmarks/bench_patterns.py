@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import harness
-import kernel_swap
 import table
 import worker
 
 from uswap._filesystem import free_bytes, is_memory_backed
 from uswap._sizes import format_size, parse_size
+from uswap.bench import kernel_swap
 
 _QUICK = {"size": "256MiB", "limit": "64MiB", "repeats": 1, "seconds": 2.0}
 _QUICK_PATTERNS = "fill,seq_read,seq_write,rand_read,rand_write"

@@ -22,11 +22,11 @@ from typing import Any
 
 import conversation
 import harness
-import kernel_swap
 import numpy as np
 
 from uswap._filesystem import free_bytes, is_memory_backed
 from uswap._sizes import format_size, parse_size
+from uswap.bench import kernel_swap
 
 PAGE = 4096
 WORDS = PAGE // 8

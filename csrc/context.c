@@ -22,7 +22,7 @@ int context_init(context *ctx, uswap_pool *pool, actor who) {
     const io_coding *coding = pool_coding(ctx, &room);
     if (who == ACTOR_INLINE) /* a thread that waits for its page needs no ring for it */
         return io_queue_init(&ctx->io, USWAP_IO_SYNC, INLINE_REQUESTS, coding);
-    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind, IO_REQUESTS, coding);
+    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind, pool->options.io_depth, coding);
 }
 
 void context_fini(context *ctx) {

@@ -82,6 +82,7 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .verify = 1,
         .fault_mode = USWAP_FAULTS_DEFAULT,
         .write_ahead = 1,
+        .io_depth = IO_REQUESTS,
         .encrypt = 0,
     };
 }
@@ -111,6 +112,8 @@ static int check_options(const uswap_options *options, uswap_error *err) {
         options->read_ahead_pages > 65536 || options->fault_around_pages > 65536)
         return error_set(err, USWAP_E_INVALID, 0, "pool", NULL,
                          "fault_around_pages and reclaim_batch_pages are 1 to 65536, read_ahead_pages is 0 to 65536");
+    if (options->io_depth < 1 || options->io_depth > IO_REQUESTS)
+        return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "io_depth is 1 to %d requests", IO_REQUESTS);
     return 0;
 }
 

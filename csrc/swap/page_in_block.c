@@ -243,7 +243,7 @@ block_start page_in_block(context *ctx, region *r, size_t first_page, bool map) 
     if (count == 0)
         return BLOCK_UNFIT;
     context_submit(ctx);
-    if (ctx->io.in_flight + count > IO_REQUESTS || !take_frames(ctx, false, &frame))
+    if (ctx->io.in_flight + count > ctx->io.capacity || !take_frames(ctx, false, &frame))
         return BLOCK_NO_FRAMES;
     block_read *read = &pool->block_reads[block_index(&pool->frames, frame)];
     *read = (block_read){.runs = count, .map = map};

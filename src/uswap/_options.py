@@ -214,6 +214,7 @@ class CoreOptions:
     verify: bool = True
     faults: str | None = None
     write_ahead: bool = True
+    io_depth: int | None = None
     encrypt: bool = False
 
     def to_core(self) -> Any:
@@ -234,9 +235,10 @@ class CoreOptions:
             ("fault_around_pages", self.fault_around, 1),
             ("read_ahead_pages", self.read_ahead, 0),
             ("reclaim_batch_pages", self.reclaim_batch, 1),
+            ("io_depth", self.io_depth, 1),
         ):
             if value is not None:
-                setattr(raw, field, _pages(value, least, field.removesuffix("_pages")))
+                setattr(raw, field, _count(value, least, field.removesuffix("_pages")))
         return raw
 
 
@@ -254,9 +256,10 @@ def _named(lib: Any, names: dict[str, str], value: str, what: str) -> int:
     return int(getattr(lib, name))
 
 
-def _pages(value: int, least: int, what: str) -> int:
+def _count(value: int, least: int, what: str) -> int:
+    unit = "requests" if what == "io_depth" else "pages"
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be a number of pages, not {type(value).__name__}")
+        raise TypeError(f"{what} must be a number of {unit}, not {type(value).__name__}")
     if not least <= value < 2**31:
-        raise ValueError(f"{what} must be at least {least} pages, not {value}")
+        raise ValueError(f"{what} must be at least {least} {unit}, not {value}")
     return value

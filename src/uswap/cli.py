@@ -12,6 +12,7 @@ from uswap._version import __version__
 # verb -> what `uswap --help` says of it
 VERBS = {
     "doctor": "what this machine can do for uswap, and the command that mends what it cannot",
+    "bench": "read-ahead on a real disk: patterns, windows and depths beside the disk itself and kernel swap",
     "demo": "sort and group an array four times its limit, and check the answer (needs NumPy)",
 }
 

@@ -69,6 +69,8 @@ class Pool:
             userfaultfd, "inline" and a UserModeWarning.
         write_ahead: the oldest pages, up to an eighth of the limit, are taken out and written before their
             frames are needed; a touch until then finds them in memory.
+        io_depth: requests (1 to 256) that each thread which moves pages may have in flight; None: 256. Fewer only
+            serve to find out what a disk needs (`uswap bench`).
         reclaimer: a Python thread steers reclaim; False: the native one does.
         encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
@@ -115,6 +117,7 @@ class Pool:
         verify: bool = True,
         faults: Literal["thread", "inline"] | None = None,
         write_ahead: bool = True,
+        io_depth: int | None = None,
         reclaimer: bool = True,
         encrypt: bool = False,
         name: str | None = None,
@@ -135,6 +138,7 @@ class Pool:
             verify=verify,
             faults=faults,
             write_ahead=write_ahead,
+            io_depth=io_depth,
             encrypt=encrypt,
         )
         raw_options = options.to_core()

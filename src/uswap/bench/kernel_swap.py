@@ -153,7 +153,7 @@ def clean_up_after_killed_runs(folder: Path) -> list[str]:
             path.unlink(missing_ok=True)
             removed.append(f"swap file {path}")
     for path in folder.glob(f"{PREFIX}*"):
-        if _is_abandoned(path):
+        if path.is_file() and _is_abandoned(path):
             path.unlink(missing_ok=True)
             removed.append(f"file {path}")
     if unavailable_reason() is None:
