@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 _WORKER_SECONDS = 3600
 _FIO_SECONDS = 2
 
-# Buffers of huge pages. With single pages fio's figure depends on how many of them happen to lie together in memory.
+# Buffers of huge pages. With single pages fio's figure depends on how many of them happen to lie together.
 _HUGE = ["--iomem_align=2m"]
 # name -> fio's arguments; each on a file written in full before
 FIO_JOBS = {
