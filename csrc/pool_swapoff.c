@@ -13,7 +13,8 @@
 
 typedef unsigned long long ull;
 
-/* Slots in use that one step looks at: 16 MiB, some 10 ms of a disk. Whoever closes the gate waits for a step. */
+/* Slots that one step passes: 16 MiB, some 10 ms of a disk. Whoever closes the gate waits for a step. Not slots in use: pages that are read
+ * ahead leave the area before their turn, and a step that did not count those might be the only one. */
 #define STEP_SLOTS 4096
 /* Neighbours that are read together. */
 #define RUN_SLOTS BLOCK_PAGES
@@ -173,7 +174,7 @@ static bool empty_some(uswap_pool *pool, swap_area *area, bool *frames) {
     context *ctx = context_borrow(pool);
     gate_enter(&pool->gate);
     FAILPOINT(swapoff_step);
-    for (uint32_t looked = 0; more && *frames && looked < STEP_SLOTS; looked += run.count) {
+    for (uint64_t until = area->leaving + STEP_SLOTS; more && *frames && area->leaving < until;) {
         more = next_owners(area, &area->leaving, &run);
         if (more)
             *frames = empty_slots(ctx, &run);
