@@ -37,6 +37,7 @@ void context_send(context *ctx, io_request *request) {
         atomic_fetch_add(&ctx->pool->reads_in_flight, 1);
     } else {
         swap_cache_count_write(ctx->pool, 1, request->pages);
+        ctx->writing[request->ahead] += request->pages;
         atomic_fetch_add(&ctx->pool->writes_in_flight, 1);
     }
     io_submit(&ctx->io, request);
@@ -61,6 +62,7 @@ bool context_complete(context *ctx, bool wait) {
         atomic_fetch_sub(&ctx->pool->reads_in_flight, 1);
     } else {
         page_out_complete(ctx, request);
+        ctx->writing[request->ahead] -= request->pages;
         atomic_fetch_sub(&ctx->pool->writes_in_flight, 1);
     }
     io_request_put(&ctx->io, request);

@@ -64,6 +64,7 @@ typedef struct context {
     slot_cluster cluster;
     io_request *gathering; /* a write request that may still grow */
     io_request *reading;   /* a read request that may still grow */
+    uint64_t writing[2];   /* pages in flight: whose frames come free, and those written ahead of need */
     context_scratch *scratch;
     bool in_use; /* c: under context_lock */
 } context;

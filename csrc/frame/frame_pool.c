@@ -102,6 +102,22 @@ static bool pop_idle(frame_pool *frames, frame_id *frame) {
     return found;
 }
 
+/* Idle frames with neighbouring places of one arena from the top of the stack, at most most of them. Return: how many. */
+static uint32_t pop_idle_run(frame_pool *frames, uint64_t most, frame_id *first) {
+    uint32_t count = 0;
+    small_lock_acquire(&frames->idle_lock);
+    const frame_id *end = frames->idle + frames->idle_count; /* the lowest place of a run lies on top */
+    while (count < most && count < frames->idle_count && end[-1] + count == end[-1 - (ptrdiff_t)count] &&
+           (count == 0 || (end[-1] + count) % frames->arenas[0].places != 0))
+        count++;
+    if (count > 0)
+        *first = end[-1];
+    frames->idle_count -= count;
+    atomic_fetch_sub_explicit(&frames->budget->idle_frames, count, memory_order_relaxed);
+    small_lock_release(&frames->idle_lock);
+    return count;
+}
+
 static void forget_frames(uswap_pool *pool, frame_id first, uint32_t count) {
     /* A write that is still pinning the frame keeps it until it ends; what it writes is what it pinned (K6). */
     int status = madvise(frame_address(pool, first), (size_t)count << PAGE_SHIFT, MADV_DONTNEED);
@@ -114,12 +130,13 @@ void frame_give_places(uswap_pool *pool, frame_id first, uint32_t count) {
 
 /* Idle frames exist and are counted; fresh frames need their count. */
 uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n) {
-    frame_id frame;
+    frame_id first;
+    uint32_t count;
     uint64_t retired = warm_retire(pool, n);
-    for (; retired < n && pop_idle(&pool->frames, &frame); retired++) {
-        forget_frames(pool, frame, 1);
-        frame_give_places(pool, frame, 1);
-        note_met(&pool->frames, atomic_fetch_sub(&pool->frames.budget->used_frames, 1) - 1);
+    for (; retired < n && (count = pop_idle_run(&pool->frames, n - retired, &first)) > 0; retired += count) {
+        forget_frames(pool, first, count);
+        frame_give_places(pool, first, count);
+        note_met(&pool->frames, atomic_fetch_sub(&pool->frames.budget->used_frames, count) - count);
     }
     return retired;
 }

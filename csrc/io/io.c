@@ -81,6 +81,7 @@ io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap
     request->pieces = 0;
     request->block = false;
     request->for_write = false;
+    request->ahead = false;
     request->wanted_ns = 0;
     return request;
 }

@@ -32,6 +32,7 @@ typedef struct io_request {
     uint32_t pieces;
     bool block;          /* a read into a block (swap/page_in_block.c) */
     bool for_write;      /* a store waits for one of its pages */
+    bool ahead;          /* a write of pages that stay in the swap cache */
     int64_t result;      /* bytes, or -errno */
     uint64_t wanted_ns;  /* when the first fault on one of its pages came; 0: none has */
     struct iovec *piece; /* [IO_PIECES_MAX] */

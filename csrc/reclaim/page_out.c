@@ -274,11 +274,11 @@ static void publish(batch *b) {
 
 /* ---- writing and dropping, without locks ---- */
 
-static void write_add(context *ctx, swap_entry entry, frame_id frame) {
+static void write_add(context *ctx, swap_entry entry, frame_id frame, bool ahead) {
     void *memory = frame_address(ctx->pool, frame);
     io_request *request = ctx->gathering;
-    if (request && swap_entry_equal(entry, swap_entry_after(request->first, request->pages)) &&
-        io_request_add(request, memory))
+    if (request && request->ahead == ahead &&
+        swap_entry_equal(entry, swap_entry_after(request->first, request->pages)) && io_request_add(request, memory))
         return;
     ctx->gathering = NULL;
     if (request) {
@@ -286,6 +286,7 @@ static void write_add(context *ctx, swap_entry entry, frame_id frame) {
         io_flush(&ctx->io);
     }
     ctx->gathering = context_request(ctx, IO_WRITE, ctx->pool->areas[swap_entry_area(entry)].fd, entry);
+    ctx->gathering->ahead = ahead;
     io_request_add(ctx->gathering, memory);
 }
 
@@ -299,7 +300,7 @@ static void write_and_drop(batch *b) {
         if (swap_entry_is_none(v->entry))
             frame_run_drop(pool, &run, v->out.frame);
         else
-            write_add(b->ctx, v->entry, v->out.frame);
+            write_add(b->ctx, v->entry, v->out.frame, b->ahead);
     }
     FAILPOINT(page_out_drop);
     frame_run_end(pool, &run);
@@ -362,7 +363,10 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
 
 uint64_t page_out_ahead(context *ctx) {
     uswap_pool *pool = ctx->pool;
-    uint64_t target = inactive_target(pool), have = inactive_frames(pool), out = 0;
+    /* Frames that are free beyond the high watermark are as good: pages of one value leave none to keep. */
+    uint64_t spare = frame_pool_free(&pool->frames);
+    spare -= MIN_OF(spare, atomic_load_explicit(&pool->frames.high_frames, memory_order_relaxed));
+    uint64_t target = inactive_target(pool), have = inactive_frames(pool) + ctx->writing[true] + spare, out = 0;
     atomic_fetch_add(&pool->evictors, 1);
     if (have < target && (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0))
         out = evict_oldest(ctx, target - have, ring_length(&pool->ring), false, true);

@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "base/status.h"
+#include "reclaim/inactive.h"
 #include "reclaim/page_out.h"
 
 #include <errno.h>
@@ -13,8 +14,8 @@
  * One that was late gets no grace again until it has been seen at work, or some time has passed. */
 #define LATE_NS UINT64_C(8000000)
 #define FORGIVEN_NS UINT64_C(100000000)
-/* Pages evicted between two looks at the watermarks. */
-#define STEP_PAGES 4096
+/* Pages evicted by one call at most; it looks at the watermarks and at who calls it off after each batch of them. */
+#define STEP_PAGES 65536
 /* When nothing could be evicted, look again after this: pins and DMA end without telling. */
 #define EXHAUSTED_NS UINT64_C(10000000)
 #define STACK_BYTES ((size_t)256 << 10)
@@ -31,15 +32,44 @@ static uint64_t high_frames(uswap_pool *pool) {
     return atomic_load_explicit(&pool->frames.high_frames, memory_order_relaxed);
 }
 
-/* Frees up to pages, makes sure of what will be wanted next, and waits for the writes. Return: frames that came free.
- * Context: reclaim_lock held, in the gate. */
+/* How many more frames must leave for the high watermark, beyond those that are being written now. */
+static uint64_t frames_short(uswap_pool *pool) {
+    uint64_t have = free_frames(pool) + pool->reclaim_context.writing[false], high = high_frames(pool);
+    return high > have ? high - have : 0;
+}
+
+/* Somebody wants this thread to come to an end soon: the pool's owner, who steers and is to go, or who closes the gate. */
+static bool is_called_off(uswap_pool *pool, actor who) {
+    return atomic_load(&pool->native.stop) || (who == ACTOR_STEERED && atomic_load(&pool->native.detaching)) ||
+           atomic_load(&pool->gate.closed);
+}
+
+/* Evicts until the high watermark is reached, up to pages, makes sure of what will be wanted next, and waits for the writes. While these
+ * are under way the next pages leave, if frames are short again: neither disk nor processor waits for the other. Return: frames that came
+ * free. Context: reclaim_lock held, in the gate. */
 static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
     context *ctx = &pool->reclaim_context;
+    uint64_t freed = 0, ahead = 0, tried = 0, got;
     ctx->who = who;
-    uint64_t freed = page_out_oldest(ctx, pages);
-    page_out_ahead(ctx);
+    do {
+        uint64_t want = MIN_OF(frames_short(pool), pages - freed);
+        tried += want;
+        got = want > 0 ? page_out_oldest(ctx, want) : 0;
+        freed += got;
+        if (got > 0)
+            atomic_store(&pool->native.exhausted, 0);
+        if (ahead <
+            inactive_target(pool) + freed) { /* pages that leave nothing to be kept would have it go on for ever */
+            uint64_t out = page_out_ahead(ctx);
+            ahead += out;
+            got += out;
+        }
+        context_submit(ctx);
+        while (context_complete(ctx, got == 0)) /* nothing to do but to wait */
+            got = 1;
+    } while (got > 0 && freed < pages && !is_called_off(pool, who));
     context_drain(ctx);
-    atomic_store(&pool->native.exhausted, freed == 0);
+    atomic_store(&pool->native.exhausted, freed == 0 && tried > 0);
     return freed;
 }
 
@@ -47,15 +77,15 @@ static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
 
 /* Below the low watermark; whoever steers had his chance. Return: false if there was nothing to evict. */
 static bool refill(uswap_pool *pool) {
-    bool found = true;
     small_lock_acquire(&pool->reclaim_lock);
-    while (found && free_frames(pool) < high_frames(pool) && !atomic_load(&pool->native.stop)) {
+    do {
         gate_enter(&pool->gate);
-        found = evict(pool, ACTOR_NATIVE, MIN_OF(high_frames(pool) - free_frames(pool), (uint64_t)STEP_PAGES)) > 0;
+        evict(pool, ACTOR_NATIVE, STEP_PAGES);
         gate_leave(&pool->gate);
-    }
+    } while (!reclaimer_is_exhausted(pool) && free_frames(pool) < high_frames(pool) &&
+             !atomic_load(&pool->native.stop));
     small_lock_release(&pool->reclaim_lock);
-    return found;
+    return !reclaimer_is_exhausted(pool);
 }
 
 /* Gives the steering thread its time. Return: true if it has done nothing for that long and frames are still short. */
@@ -92,8 +122,11 @@ static void *run(void *argument) {
     uswap_pool *pool = argument;
     reclaimer *self = &pool->native;
     prctl(PR_SET_NAME, "uswap-reclaim");
-    while (!atomic_load(&self->stop)) {
+    for (;;) {
         uint32_t seen = event_count(&self->pressure);
+        if (atomic_load(
+                &self->stop)) /* looked at after the count: who stops this thread signals, and it is not slept through */
+            break;
         if (free_frames(pool) >= low_frames(pool))
             await_pressure(pool, seen, 0);
         else if (is_late(pool) && !refill(pool))

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from uswap._core import Core, check_error, ffi, lib, live_cores, logger, new_error
 from uswap._errors import ClosedError, UswapError, UswapWarning
 
-# Pages a call. A call lasts as long as its writes, and the watermarks are looked at between calls.
-BATCH_PAGES = 4096
+# Pages a call, at most. A call ends when the high watermark is reached and its writes have ended.
+BATCH_PAGES = 65536
 # How long one wait lasts at most; it ends at once when there is something to do.
 _WAIT_NS = 1_000_000_000
 # After a batch in which nothing could be evicted: pages are pinned or locked, or swap is full.
@@ -95,8 +95,7 @@ class Reclaimer:
             trouble.look()
             reclaiming = pressure.free_frames < pressure.low_frames
             while reclaiming and self._work and not pressure.stopping:
-                wanted = min(pressure.high_frames - pressure.free_frames, BATCH_PAGES)
-                evicted = check_error(lib.uswap_reclaimer_evict(pointer, wanted, error), error)
+                evicted = check_error(lib.uswap_reclaimer_evict(pointer, BATCH_PAGES, error), error)
                 if not evicted:
                     trouble.look()
                 # When nothing could leave, the core lets a while pass: pins end without a sign.

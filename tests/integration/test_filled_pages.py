@@ -154,3 +154,14 @@ def test_filled_pages_under_pressure(pool_factory: PoolFactory) -> None:
     assert stats.filled_drops > 0
     assert stats.peak_resident_bytes <= stats.limit_bytes
     pool.check()
+
+
+def test_pages_of_one_value_are_not_evicted_beyond_need(make_pool: PoolFactory) -> None:
+    """They leave nothing in the cache, however many are taken out ahead of need: that must not go on for ever."""
+    pool = make_pool("16MiB")
+    words = np.frombuffer(pool.region("64MiB"), dtype="u8")
+    for start in range(0, len(words), 1 << 16):
+        words[start : start + (1 << 16)] = 7
+    pool.check()  # returns when nobody is in the core
+    assert pool.stats().mapped_bytes > pool.limit / 2
+    del words
