@@ -32,6 +32,7 @@ class Row:
 
 _READ = ("read_1MiB_depth8", "read_256KiB_depth6")
 ROWS = {
+    "fill_new": Row(),
     "fill": Row(("write_1MiB_depth8", "write_256KiB_depth8"), 3, 0.8),
     "seq_read": Row(_READ, 6, 0.9),
     "seq_write": Row(("mixed_256KiB_depth8",)),
@@ -45,7 +46,7 @@ ROWS = {
     "rand_read_8": Row(("randread_4KiB_depth8",), 1.5, 0.8, per_miss=True),
     "zipf_read": Row((), 1.5),
 }
-SEQUENTIAL = ("fill", "seq_read", "seq_write", "seq_rmw", "back_read", "two_streams")
+SEQUENTIAL = ("fill_new", "fill", "seq_read", "seq_write", "seq_rmw", "back_read", "two_streams")
 
 
 def _misses(run: dict[str, Any]) -> int:

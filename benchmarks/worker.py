@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import uswap
+from uswap.bench.host_memory import warm_host_memory
+
 PAGE = 4096
 STRIDE_PAGES = 16
 THREADS = 8
@@ -129,8 +132,10 @@ class Memory:
         return self._call("touch_read_zipf", *arguments)
 
 
+FILLS = ("fill_new", "fill")
 # name -> (what runs, the unit it is reported in); the order is that of the run
 PATTERNS: dict[str, tuple[Callable[[Memory], int], str]] = {
+    "fill_new": (Memory.fill, "MB/s"),
     "fill": (Memory.fill, "MB/s"),
     "seq_read": (Memory.seq_read, "MB/s"),
     "seq_write": (Memory.seq_write, "MB/s"),
@@ -154,8 +159,6 @@ Counters = Callable[[], dict[str, Any]]
 @contextlib.contextmanager
 def uswap_side(job: dict[str, Any]) -> Iterator[tuple[Any, Counters]]:
     """A region of a pool with default options, and those the job names."""
-    import uswap
-
     with uswap.Pool(job["limit_bytes"], swap=job["folder"], **job["pool_options"]) as pool:
         region = pool.region(job["size_bytes"])
 
@@ -225,12 +228,23 @@ def measure(memory: Memory, pattern: str, counters: Counters) -> dict[str, Any]:
     }
 
 
+def discard(buffer: Any) -> None:
+    """Makes the region untouched again; its swap space has been written by now. A file stays as it is."""
+    if isinstance(buffer, uswap.Region):
+        buffer.advise(uswap.Advice.DONTNEED)
+    elif isinstance(buffer, mmap.mmap):
+        buffer.madvise(mmap.MADV_DONTNEED)
+
+
 def run(job: dict[str, Any]) -> str | None:
     """Measures the job's patterns, a JSON line each; => what was wrong with the contents, or None."""
+    warm_host_memory(2 * job["limit_bytes"])
     with SIDES[job["side"]](job) as (buffer, counters):
         memory = Memory(job["library"], buffer, job["seconds"], job["seed"])
-        for number, pattern in enumerate(["fill", *(name for name in job["patterns"] if name != "fill")]):
-            if number > 0 and (wrong := memory.settle()):
+        for pattern in ["fill_new", "fill", *(name for name in job["patterns"] if name not in FILLS)]:
+            if pattern == "fill":
+                discard(buffer)
+            elif pattern != "fill_new" and (wrong := memory.settle()):
                 return f"{wrong} words are wrong before {pattern}"
             print(json.dumps(measure(memory, pattern, counters)), flush=True)
         wrong = memory.settle()

@@ -198,7 +198,8 @@ def running(swap_directory: Path) -> Iterator[subprocess.Popen[str]]:
     arguments = [str(swap_directory), "--size", "32MiB", "--limit", "16MiB", "--seconds", "0.2", "--repeats", "999"]
     arguments += ["--patterns", "random", "--windows", "0", "--no-kernel"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uswap", "bench", *arguments],
+        # A shell that runs the tests in the background has them ignore SIGINT, and their children with them.
+        ["env", "--default-signal=INT", sys.executable, "-m", "uswap", "bench", *arguments],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import uswap
 from uswap._core import ffi, lib
 from uswap.bench.figures import Figures
+from uswap.bench.host_memory import warm_host_memory
 from uswap.bench.patterns import PAGE, pattern_named
 
 _PR_SET_PDEATHSIG = 1
@@ -99,8 +101,6 @@ Counters = Callable[[], dict[str, int]]
 
 @contextlib.contextmanager
 def _uswap_side(job: Job) -> Iterator[tuple[Any, Counters]]:
-    import uswap
-
     with uswap.Pool(job.limit_bytes, swap=job.folder, **job.options) as pool:
         region = pool.region(job.size_bytes, faults=job.faults)
 
@@ -137,9 +137,20 @@ def _measure(memory: Memory, name: str, seconds: float, counters: Counters) -> F
     return figures
 
 
+def _discard(buffer: Any) -> None:
+    """Makes the region untouched again."""
+    if isinstance(buffer, uswap.Region):
+        buffer.advise(uswap.Advice.DONTNEED)
+    else:
+        buffer.madvise(mmap.MADV_DONTNEED)
+
+
 def _work(job: Job, report: Callable[[str, Figures], None]) -> None:
+    warm_host_memory(2 * job.limit_bytes)
     with _SIDES[job.side](job) as (buffer, counters):
         memory = Memory(buffer, job.seed)
+        memory.run("fill", memory.pages, float("1e9"))
+        _discard(buffer)  # so that fill meets swap space that has been written, as the disk's own figures do
         filled = _measure(memory, "fill", float("1e9"), counters)
         for name in job.patterns:
             if name == "fill":
