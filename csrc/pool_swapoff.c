@@ -61,13 +61,8 @@ static void return_open_cluster(context *ctx, const swap_area *area) {
 
 /* IN_USE -> CLOSING. Context: api_lock held. */
 static int begin(uswap_pool *pool, swap_area *area, uswap_error *err) {
-    atomic_store(&area->state, AREA_CLOSING);
-    int status = check_room(pool, area, err);
-    if (status != 0) {
-        atomic_store(&area->state, AREA_IN_USE);
-        return status;
-    }
     gate_close(&pool->gate);
+    atomic_store(&area->state, AREA_CLOSING);
     return_open_cluster(&pool->fault_context, area);
     return_open_cluster(&pool->reclaim_context, area);
     for (int i = 0; i < API_CONTEXTS; i++)
@@ -75,6 +70,11 @@ static int begin(uswap_pool *pool, swap_area *area, uswap_error *err) {
     for (int i = 0; pool->inlines.contexts && i < INLINE_CONTEXTS; i++)
         return_open_cluster(&pool->inlines.contexts[i], area);
     gate_open(&pool->gate);
+    int status = check_room(pool, area, err); /* which does not count an area that is CLOSING */
+    if (status != 0) {
+        atomic_store(&area->state, AREA_IN_USE);
+        return status;
+    }
     area->leaving = 0;
     area->frameless_rounds = 0;
     area->left_last_round = UINT64_MAX;

@@ -28,6 +28,8 @@ bool seal_wanted(uswap_pool *pool, region *r, uint64_t word, swap_entry entry) {
 }
 
 void seal_page(region *r, size_t page) {
+    if (swap_entry_is_none(page_entry_of(page_load(&r->object.words[page]))))
+        return; /* its slot was to stay when that was asked, and has been given up since: slots have become scarce */
     page_set_bits(&r->object.words[page], 0, PAGE_SEALED);
 }
 

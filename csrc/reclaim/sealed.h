@@ -12,7 +12,7 @@
 /* Whether a page that is about to be copied in from its slot should be sealed: unless it is held, its slot does not stay, or pages of this
  * region have been written soon after they came, of late. Context: page locked. */
 bool seal_wanted(uswap_pool *pool, region *r, uint64_t word, swap_entry entry);
-/* It has arrived so. */
+/* It has arrived so; if it has kept its slot, it is sealed now. Context: page locked. */
 void seal_page(region *r, size_t page);
 /* It may be written from now on. Its ring entry stays where it is, in either ring. Context: page locked. by_store: a store has met the
  * seal. */

@@ -5,10 +5,11 @@ import errno
 import mmap
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
-from _support.failpoints import Action, armed, hits
+from _support.failpoints import Action, armed, await_stopped, hits, release
 from _support.workload import PAGE, Pages, in_threads
 from conftest import PoolFactory
 
@@ -228,3 +229,29 @@ def test_warm_frames_are_counted_and_come_back(make_pool: PoolFactory) -> None:
     pool.limit = "8MiB"
     assert pages.wrong(1) == 0
     pool.check()
+
+
+@needs_failpoints
+def test_a_page_whose_slot_is_given_up_as_it_comes_in_is_not_sealed(
+    make_pool: PoolFactory, swap_directory: Path
+) -> None:
+    """Slots become scarce (three quarters of them in use) between the decision to seal and the arrival."""
+    area = uswap.SwapArea(swap_directory, size="32MiB")
+    pool = make_pool("8MiB", swap=area, overcommit=True, transport="move", background=False, reclaimer=False)
+    region = pool.region("32MiB")
+    region.advise(uswap.Advice.RANDOM)
+    pages = Pages(region)
+    pages.fill(1, 0, 6000)
+    region.advise(uswap.Advice.PAGEOUT)
+    pages.fill(1, 6000, 400)
+    with armed("uffd.copy", Action.STOP):
+        thread = threading.Thread(target=pages.touch, args=([5],))
+        thread.start()
+        await_stopped("uffd.copy")
+        region.advise(uswap.Advice.PAGEOUT, 6000 * PAGE, 400 * PAGE)
+        assert pool.stats().swap_used_bytes > 0.75 * (32 << 20)
+        release("uffd.copy")
+        thread.join()
+    pool.check()
+    region.advise(uswap.Advice.PAGEOUT)
+    assert pages.wrong(1, 0, 6400) == 0
