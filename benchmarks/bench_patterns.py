@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "recycle": {"recycle": True},
     "inline": {"faults": "inline"},
     "no_write_ahead": {"write_ahead": False},
+    "asleep": {"awake": False},
     "copy": {"transport": "copy"},
     "sync": {"io": "sync"},
     "encrypt": {"encrypt": True},

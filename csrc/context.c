@@ -13,6 +13,8 @@
 
 /* The page itself, and in direct reclaim a write that is gathered beside one that has ended. */
 #define INLINE_REQUESTS 4
+/* Of the inline contexts the first ones, which are in use when few threads fault at once: these may wait awake, and need a ring for that. */
+#define INLINE_AWAKE 8
 
 int context_init(context *ctx, uswap_pool *pool, actor who) {
     *ctx = (context){.pool = pool, .who = who, .scratch = memory_map(sizeof(context_scratch))};
@@ -20,9 +22,11 @@ int context_init(context *ctx, uswap_pool *pool, actor who) {
         return -ENOMEM;
     io_coding room;
     const io_coding *coding = pool_coding(ctx, &room);
-    if (who == ACTOR_INLINE) /* a thread that waits for its page needs no ring for it */
-        return io_queue_init(&ctx->io, USWAP_IO_SYNC, INLINE_REQUESTS, coding);
-    return io_queue_init(&ctx->io, (uswap_io_kind)pool->options.io_kind, pool->options.io_depth, coding);
+    uswap_io_kind kind = (uswap_io_kind)pool->options.io_kind;
+    if (who != ACTOR_INLINE)
+        return io_queue_init(&ctx->io, kind, IO_AT_ONCE, pool->options.io_depth, coding);
+    bool awake = pool->options.awake && ctx - pool->inlines.contexts < INLINE_AWAKE;
+    return io_queue_init(&ctx->io, awake ? kind : USWAP_IO_SYNC, IO_ONE_BY_ONE, INLINE_REQUESTS, coding);
 }
 
 void context_fini(context *ctx) {

@@ -83,6 +83,7 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .fault_mode = USWAP_FAULTS_DEFAULT,
         .write_ahead = 1,
         .io_depth = IO_REQUESTS,
+        .awake = 1,
         .encrypt = 0,
     };
 }
@@ -266,6 +267,7 @@ EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, usw
     if (!pool)
         return os_failure(err, "mmap", -ENOMEM);
     madvise(pool, sizeof *pool, MADV_DOFORK); /* a forked child must see whose it is (fork.c) */
+    awake_init();
     pool->owner_pid = getpid();
     pool->options = *options;
     pool->uffd = pool->self_mem_fd = pool->self_pid_fd = pool->pagemap_fd = pool->faults.wake_fd = -1;

@@ -4,8 +4,10 @@
 #ifndef USWAP_POOL_H
 #define USWAP_POOL_H
 
+#include "base/awake.h"
 #include "base/gate.h"
 #include "base/stats.h"
+#include "fault/vigil.h"
 #include "frame/frame_pool.h"
 #include "io/codec.h"
 #include "io/io.h"
@@ -65,6 +67,7 @@ typedef struct context {
     io_request *gathering; /* a write request that may still grow */
     io_request *reading;   /* a read request that may still grow */
     uint64_t writing[2];   /* pages in flight: whose frames come free, and those written ahead of need */
+    uint64_t demand_reads; /* started because a fault waits */
     context_scratch *scratch;
     bool in_use; /* c: under context_lock */
 } context;
@@ -91,8 +94,8 @@ typedef struct {
     _Atomic uint32_t asleep; /* in poll, or about to be: who gives an order writes wake_fd */
     _Atomic uint32_t stop;
     _Atomic uint32_t wants_frames; /* parked faults exist: frame_uncharge writes wake_fd */
-    bool may_spin;
-    uint32_t spin_credit; /* fault thread only: short waits less long ones, of late */
+    awake_record record;           /* of its waits; fault thread only */
+    vigil vigil;
     uint32_t parked_first, parked_count;
     uint64_t armed_ns;    /* when the SIGBUS handler was last looked after */
     parked_fault *parked; /* ring [PARKED_MAX], fault thread only */

@@ -56,7 +56,8 @@ int pool_open_uffd(uswap_pool *pool, uswap_error *err) {
         status = pool->uffd = open_permitted(pool);
     if (status < 0)
         return pool_refuse_uffd(err, -status);
-    pool->uffd_features = offered & (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON);
+    pool->uffd_features =
+        offered & (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON | UFFD_FEATURE_THREAD_ID);
     status = uffd_handshake(pool->uffd, pool->uffd_features);
     if (status != 0)
         return pool_refuse_uffd(err, -status);

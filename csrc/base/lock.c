@@ -1,5 +1,7 @@
 #include "base/lock.h"
 
+#include "base/awake.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -20,14 +22,6 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_
 
 static void futex_wake(_Atomic uint32_t *word, int threads) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, threads, NULL, NULL, 0);
-}
-
-static inline void cpu_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
 }
 
 bool small_lock_try(small_lock *lock) {

@@ -79,7 +79,7 @@ static int keep_busy(disk_run *run, uint32_t depth, uint64_t budget_ns) {
 
 static int run_on(disk_run *run, uint32_t depth, uint32_t io_kind, uint64_t budget_ns) {
     size_t bytes = (size_t)depth * run->block_pages * PAGE_BYTES, room = bytes + 2 * BLOCK_BYTES;
-    int status = io_queue_init(&run->queue, (uswap_io_kind)io_kind, depth, NULL);
+    int status = io_queue_init(&run->queue, (uswap_io_kind)io_kind, IO_AT_ONCE, depth, NULL);
     if (status != 0)
         return status;
     unsigned char *memory = memory_map(room);

@@ -19,17 +19,14 @@
 
 /* Messages read by one call. */
 #define MESSAGES 64
+/* So many requests keep the disk busy for as long as it takes to end some. With more in flight what a stream asks for would find none left, and
+ * be cut into small pieces with a marker each. */
+#define BUSY_REQUESTS 32
+/* Reads ended in one turn: each may bring new ones, and there is more to be looked after. */
+#define ENDED_MAX 256
 /* How often the SIGBUS handler is looked after while there are inline regions. */
 #define ARM_MS 200
 #define STACK_BYTES ((size_t)256 << 10)
-/* To sleep and be woken takes this thread 20 to 40 us here, so it looks around for that long and a disk's latency before it sleeps;
- * but only while that has been worth it of late: of the last waits, so many more were short than long. */
-#define SPIN_NS UINT64_C(120000)
-#define SPIN_CREDIT_MAX 16
-#define SPIN_CREDIT_LEAST 8
-#define SPIN_LONG_WAIT_COSTS 4
-/* A look around that takes so long has been interrupted by another thread that wants this processor: it shall have it. */
-#define SPIN_INTERRUPTED_NS UINT64_C(50000)
 
 /* ---- parked faults ---- */
 
@@ -172,9 +169,11 @@ static void fill_orders(uswap_pool *pool) {
 
 /* ---- messages ---- */
 
+static bool is_store(const struct uffd_msg *message) {
+    return message->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
+}
+
 static void serve_message(uswap_pool *pool, const struct uffd_msg *message) {
-    if (message->event != UFFD_EVENT_PAGEFAULT)
-        return;
     FAILPOINT(fault_message);
     uintptr_t address = (uintptr_t)message->arg.pagefault.address;
     uint64_t now = clock_now_ns();
@@ -185,9 +184,12 @@ static void serve_message(uswap_pool *pool, const struct uffd_msg *message) {
     }
     parked_fault fault = {.page = page_ref_of(r, (address - (uintptr_t)r->base) >> PAGE_SHIFT),
                           .since_ns = now,
-                          .write = message->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)};
+                          .write = is_store(message)};
     region_put(r);
+    uint64_t reads = pool->fault_context.demand_reads;
     fault_result result = serve(pool, fault);
+    if (pool->fault_context.demand_reads != reads)
+        vigil_note(&pool->faults.vigil, message->arg.pagefault.feat.ptid, now);
     if (is_served(result))
         STAT_ADD(pool, stall_ns, clock_now_ns() - now);
     if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)
@@ -196,10 +198,31 @@ static void serve_message(uswap_pool *pool, const struct uffd_msg *message) {
         STAT_ADD(pool, write_waits, 1);
 }
 
+/* Puts the message in its place among those before it: by address, so that neighbours share a request; of several on one page one is left.
+ * Return: how many there are now. */
+static size_t insert_message(uswap_pool *pool, struct uffd_msg *messages, size_t count, struct uffd_msg message) {
+    size_t at = count;
+    while (at > 0 && messages[at - 1].arg.pagefault.address > message.arg.pagefault.address)
+        at--;
+    if (at > 0 && messages[at - 1].arg.pagefault.address == message.arg.pagefault.address) {
+        messages[at - 1].arg.pagefault.flags |= message.arg.pagefault.flags;
+        STAT_ADD(pool, duplicate_faults, 1);
+        return count;
+    }
+    for (size_t i = count; i > at; i--)
+        messages[i] = messages[i - 1];
+    messages[at] = message;
+    return count + 1;
+}
+
 static void read_messages(uswap_pool *pool) {
     struct uffd_msg messages[MESSAGES];
     ssize_t length = read(pool->uffd, messages, sizeof messages);
+    size_t count = 0;
     for (ssize_t i = 0; i < length / (ssize_t)sizeof *messages; i++)
+        if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+            count = insert_message(pool, messages, count, messages[i]);
+    for (size_t i = 0; i < count; i++)
         serve_message(pool, &messages[i]);
 }
 
@@ -225,13 +248,25 @@ static int bounded(const uswap_pool *pool, int timeout_ms) {
     return timeout_ms < 0 && pool->inlines.uffd >= 0 ? ARM_MS : timeout_ms;
 }
 
+/* Whether newcomers may be served between the ends of two reads: unless there are others before them (who is parked, and who wants everybody
+ * out of the gate), or the disk has enough to do. */
+static bool may_read_between(uswap_pool *pool) {
+    return pool->fault_context.io.in_flight < BUSY_REQUESTS && pool->faults.parked_count == 0 &&
+           !atomic_load(&pool->gate.closed);
+}
+
 /* One turn: what has come in, then what is parked. Return: timeout for the next poll. */
 static int turn(uswap_pool *pool) {
     context *ctx = &pool->fault_context;
     fill_orders(pool);
-    while (context_complete(ctx, false))
-        fill_orders(
-            pool); /* to end the read of a block takes a while, in which the disk should not wait for the next one */
+    /* To end a read takes a while, for which the disk should not have to wait for the next one. */
+    for (int ended = 0; ended < ENDED_MAX && context_complete(ctx, false); ended++) {
+        fill_orders(pool);
+        if (may_read_between(pool)) {
+            read_messages(pool);
+            context_submit(ctx);
+        }
+    }
     if (pool->faults.parked_count > 0) /* before the newcomers */
         retry_parked(pool);
     read_messages(pool);
@@ -241,35 +276,25 @@ static int turn(uswap_pool *pool) {
     return io_has_ended(&ctx->io) ? 0 : timeout_ms; /* the synchronous backend has ended its requests by now */
 }
 
-/* Looks around instead of sleeping. Return: whether there is something to do; else: nothing for too long, or others want the processor. */
-static bool spin(fault_thread *self, struct pollfd *ready, uint64_t begin) {
-    bool found = false;
-    for (uint64_t now = begin, last; !found && now - begin < SPIN_NS;) {
+/* Looks around instead of sleeping. Return: whether there is something to do. */
+static bool look_around(fault_thread *self, struct pollfd *ready, awake_wait *wait) {
+    bool found;
+    do
         found = poll(ready, 3, 0) > 0 || self->orders_count > 0;
-        last = now;
-        now = clock_now_ns();
-        if (now - last > SPIN_INTERRUPTED_NS) {
-            self->spin_credit = 0;
-            break;
-        }
-    }
+    while (!found && awake_go_on(&self->record, wait));
     return found;
 }
 
 /* Waits for one of the three or an order, at most timeout_ms (-1: no limit); awake if sleeping has not been worth it. */
 static void wait_ready(uswap_pool *pool, struct pollfd *ready, int timeout_ms) {
     fault_thread *self = &pool->faults;
-    uint64_t begin = clock_now_ns();
-    bool spins = self->may_spin && timeout_ms != 0 && self->spin_credit >= SPIN_CREDIT_LEAST;
-    if (!spins || !spin(self, ready, begin)) {
+    awake_wait wait = awake_begin();
+    if (timeout_ms == 0 || !awake_pays(&self->record) || !look_around(self, ready, &wait)) {
         atomic_store(&self->asleep, 1);
         poll(ready, 3, bounded(pool, timeout_ms));
         atomic_store(&self->asleep, 0);
     }
-    if (clock_now_ns() - begin < SPIN_NS)
-        self->spin_credit = MIN_OF(self->spin_credit + 1, (uint32_t)SPIN_CREDIT_MAX);
-    else
-        self->spin_credit -= MIN_OF(self->spin_credit, (uint32_t)SPIN_LONG_WAIT_COSTS);
+    awake_note(&self->record, clock_now_ns() - wait.begin_ns);
 }
 
 static void *run(void *argument) {
@@ -280,7 +305,6 @@ static void *run(void *argument) {
                               {.fd = io_poll_fd(&pool->fault_context.io), .events = POLLIN}};
     prctl(PR_SET_NAME, "uswap-fault");
     int timeout_ms = 0;
-    self->may_spin = sysconf(_SC_NPROCESSORS_ONLN) > 1; /* else it would only keep the others from going on */
     while (!atomic_load(&self->stop)) {
         wait_ready(pool, ready, timeout_ms);
         look_after_handler(pool);
@@ -300,12 +324,15 @@ int fault_thread_start(uswap_pool *pool) {
     self->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (!self->parked || self->wake_fd < 0)
         return self->parked ? -errno : -ENOMEM;
+    self->record.off = !pool->options.awake;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, MAX_OF(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
     int status = pthread_create(&self->thread, &attributes, run, pool); /* signals are blocked: api_enter */
     pthread_attr_destroy(&attributes);
     self->started = status == 0;
+    if (self->started && pool->options.awake)
+        vigil_start(&self->vigil);
     return -status;
 }
 
@@ -315,6 +342,7 @@ void fault_thread_stop(uswap_pool *pool) {
         atomic_store(&self->stop, 1);
         fault_thread_wake(pool);
         pthread_join(self->thread, NULL);
+        vigil_stop(&self->vigil);
     }
     atomic_store(&self->wants_frames, 0); /* frames that come free from here on wake nobody */
     if (self->wake_fd >= 0)

@@ -65,6 +65,7 @@ typedef struct {
     uint32_t fault_mode;          /* a uswap_fault_mode, for regions that name none                       */
     uint32_t write_ahead;         /* 1: pages are cleaned before they must leave                          */
     uint32_t io_depth;            /* requests in flight at most, of each thread that moves pages: 1 to 256        */
+    uint32_t awake;               /* 1: who waits for a single page does so awake, where that pays                  */
     uint32_t encrypt;             /* 1: slots hold cipher text; USWAP_E_UNSUPPORTED if built without      */
 } uswap_options;
 
@@ -283,7 +284,8 @@ int uswap_reclaimer_attach(uswap_pool *pool, uswap_error *err);
 int uswap_reclaimer_detach(uswap_pool *pool, uswap_error *err);
 /* Blocks until free frames fall below the low watermark, or the time is over. */
 int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pressure *pressure, uswap_error *err);
-/* => evicts up to pages in the caller's thread, writes started and the finished ones collected; returns how many. */
+/* => evicts in the caller's thread until free frames are at the high watermark, up to pages, cleans ahead what will be wanted next, and waits for
+ * the writes; ends early when the thread is to go. Returns how many frames came free. */
 int64_t uswap_reclaimer_evict(uswap_pool *pool, uint64_t pages, uswap_error *err);
 
 /* ---- failpoints and sync points (csrc/README.md lists the names) -------------------------------------------------- */

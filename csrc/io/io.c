@@ -34,28 +34,28 @@ static bool make_requests(io_queue *queue) {
     return true;
 }
 
-/* The backend of that kind. Return: 0 or -errno. */
-static int choose_backend(io_queue *queue, uswap_io_kind kind) {
+/* The backend of that kind. One by one there is nothing that a ring must be had for. Return: 0 or -errno. */
+static int choose_backend(io_queue *queue, uswap_io_kind kind, io_manner manner) {
 #ifdef USWAP_HAVE_URING
     if (kind != USWAP_IO_SYNC) {
-        queue->backend = &io_backend_uring;
+        queue->backend = manner == IO_ONE_BY_ONE ? &io_backend_awake : &io_backend_uring;
         int status = queue->backend->init(queue);
-        if (status == 0 || kind == USWAP_IO_URING)
+        if (status == 0 || (kind == USWAP_IO_URING && manner == IO_AT_ONCE))
             return status;
     }
 #else
-    if (kind == USWAP_IO_URING)
+    if (kind == USWAP_IO_URING && manner == IO_AT_ONCE)
         return -ENOSYS;
 #endif
     queue->backend = &io_backend_sync;
     return queue->backend->init(queue);
 }
 
-int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity, const io_coding *coding) {
+int io_queue_init(io_queue *queue, uswap_io_kind kind, io_manner manner, uint32_t capacity, const io_coding *coding) {
     *queue = (io_queue){.capacity = capacity};
     if (!make_requests(queue))
         return -ENOMEM;
-    int status = coding ? io_coded_init(queue, kind, coding) : choose_backend(queue, kind);
+    int status = coding ? io_coded_init(queue, kind, manner, coding) : choose_backend(queue, kind, manner);
     if (status != 0)
         free_requests(queue);
     return status;

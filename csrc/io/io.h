@@ -83,11 +83,19 @@ extern const io_backend io_backend_sync;
 extern const io_backend io_backend_coded;
 #ifdef USWAP_HAVE_URING
 extern const io_backend io_backend_uring;
+/* For one who waits for each request before the next: submit returns when it has ended. */
+extern const io_backend io_backend_awake;
 #endif
+
+/* Who sends requests by a queue. */
+typedef enum {
+    IO_AT_ONCE,   /* many, and looks for their ends */
+    IO_ONE_BY_ONE /* one, and waits for it: a page that somebody needs now */
+} io_manner;
 
 /* capacity: requests at once, at most IO_REQUESTS. coding: NULL: slots hold pages as they are. Return: 0 or -errno. kind AUTO: io_uring if
  * it works here, else sync. */
-int io_queue_init(io_queue *queue, uswap_io_kind kind, uint32_t capacity, const io_coding *coding);
+int io_queue_init(io_queue *queue, uswap_io_kind kind, io_manner manner, uint32_t capacity, const io_coding *coding);
 /* => nothing in flight. */
 void io_queue_fini(io_queue *queue);
 
@@ -123,7 +131,7 @@ void io_queue_done(io_queue *queue, io_request *request, int64_t result);
 int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot);
 
 /* The codec's backend (io_coded.c); fini is the backend's. Return: 0 or -errno. */
-int io_coded_init(io_queue *queue, uswap_io_kind kind, const io_coding *coding);
+int io_coded_init(io_queue *queue, uswap_io_kind kind, io_manner manner, const io_coding *coding);
 int io_coded_page(io_queue *queue, io_direction direction, int fd, void *page, swap_entry entry);
 
 #endif

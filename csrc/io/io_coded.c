@@ -57,11 +57,11 @@ static part *part_of(coded_state *state, const io_request *sent) {
 
 /* ---- making and ending ---- */
 
-int io_coded_init(io_queue *queue, uswap_io_kind kind, const io_coding *coding) {
+int io_coded_init(io_queue *queue, uswap_io_kind kind, io_manner manner, const io_coding *coding) {
     coded_state *state = memory_map(sizeof *state);
     if (!state)
         return -ENOMEM;
-    int status = io_queue_init(&state->wire, kind, MIN_OF(coding->pages, (uint32_t)IO_REQUESTS), NULL);
+    int status = io_queue_init(&state->wire, kind, manner, MIN_OF(coding->pages, (uint32_t)IO_REQUESTS), NULL);
     if (status != 0) {
         memory_unmap(state, sizeof *state);
         return status;

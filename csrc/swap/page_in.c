@@ -63,6 +63,7 @@ int page_in_start(context *ctx, swap_entry entry, bool for_write) {
     if (ctx->who != ACTOR_INLINE && ctx->reading->wanted_ns == 0)
         ctx->reading->wanted_ns = clock_now_ns();
     ctx->reading->for_write |= for_write;
+    ctx->demand_reads++;
     FAILPOINT(page_in_claimed);
     return 0;
 }

@@ -214,6 +214,7 @@ class CoreOptions:
     verify: bool = True
     faults: str | None = None
     write_ahead: bool = True
+    awake: bool = True
     io_depth: int | None = None
     encrypt: bool = False
 
@@ -230,6 +231,7 @@ class CoreOptions:
         raw.background = bool(self.background)
         raw.verify = bool(self.verify)
         raw.write_ahead = bool(self.write_ahead)
+        raw.awake = bool(self.awake)
         raw.encrypt = bool(self.encrypt)
         for field, value, least in (
             ("fault_around_pages", self.fault_around, 1),

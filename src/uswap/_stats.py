@@ -50,7 +50,8 @@ class Stats:
         major_faults: faults that waited for a read.
         write_faults: first stores to pages that had come in write-protected, to be dropped unseen if they stay as
             they are.
-        duplicate_faults: messages for a page that was there already.
+        duplicate_faults: messages for a page that was there already, or that another one had asked for at the same
+            time.
         parked_faults: faults that had to wait for a frame.
         write_waits: of parked_faults, those that had to wait while pages were being written.
         fault_around_pages: fresh pages mapped beside the one touched.

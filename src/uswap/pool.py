@@ -69,6 +69,9 @@ class Pool:
             userfaultfd, "inline" and a UserModeWarning.
         write_ahead: the oldest pages, up to an eighth of the limit, are taken out and written before their
             frames are needed; a touch until then finds them in memory.
+        awake: who waits for a single page does so awake where that pays: the fault thread, a thread that serves its
+            own faults, and a helper of the idle scheduling class in the place of a thread that the fault thread
+            serves. False: they sleep, which takes less of the machine's time and makes single pages slower.
         io_depth: requests (1 to 256) that each thread which moves pages may have in flight; None: 256. Fewer only
             serve to find out what a disk needs (`uswap bench`).
         reclaimer: a Python thread steers reclaim; False: the native one does.
@@ -117,6 +120,7 @@ class Pool:
         verify: bool = True,
         faults: Literal["thread", "inline"] | None = None,
         write_ahead: bool = True,
+        awake: bool = True,
         io_depth: int | None = None,
         reclaimer: bool = True,
         encrypt: bool = False,
@@ -138,6 +142,7 @@ class Pool:
             verify=verify,
             faults=faults,
             write_ahead=write_ahead,
+            awake=awake,
             io_depth=io_depth,
             encrypt=encrypt,
         )

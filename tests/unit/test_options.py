@@ -104,6 +104,9 @@ def test_options_reach_the_core() -> None:
     assert (raw.transport, raw.io_kind) == (lib.USWAP_TRANSPORT_COPY, lib.USWAP_IO_SYNC)
     assert (raw.recycle, raw.overcommit, raw.background, raw.verify) == (1, 1, 0, 0)
     assert (raw.fault_around_pages, raw.read_ahead_pages, raw.reclaim_batch_pages) == (3, 0, 1)
+    assert (raw.write_ahead, raw.awake, raw.encrypt) == (1, 1, 0)
+    off = CoreOptions(1 << 25, write_ahead=False, awake=False, encrypt=True).to_core()
+    assert (off.write_ahead, off.awake, off.encrypt) == (0, 0, 1)
 
 
 def test_transport_and_backend_are_what_was_asked_for(
