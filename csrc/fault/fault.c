@@ -131,7 +131,8 @@ static fault_result end_zero(fault *f, read_ahead_plan plan, size_t pages) {
 static fault_result serve_zero(fault *f) {
     size_t pages, done = 0, alone = 0;
     uint32_t most = f->pool->options.fault_around_pages;
-    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, most > 1 ? most : 0, 0);
+    read_ahead_bounds bounds = {.window = most > 1 ? most : 0, .pages = f->r->object.pages};
+    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, bounds, 0);
     block_start block = take_block(f, plan);
     if (block == BLOCK_STARTED)
         return end_zero(f, plan, BLOCK_PAGES);
@@ -200,15 +201,69 @@ static int put_in(fault *f, swap_entry entry, cache_state state, bool *sealed) {
     return transport_warm_in(f->pool, f->r->uffd, f->address, frame, *sealed);
 }
 
+/* WRITING, or CLEAN as part of a block: the frame is busy with its write, or would not leave the block without splitting a huge page. So a copy
+ * goes in. Return: FAULT_AGAIN also if the write has ended just now. */
+static fault_result serve_copy(fault *f, swap_entry entry, bool protect) {
+    frame_id frame;
+    if (!frame_charge(f->pool, 1, FRAME_FAULT))
+        return FAULT_NO_FRAME;
+    if (!swap_cache_pin(f->pool, entry, &frame)) {
+        frame_uncharge(f->pool, 1);
+        return FAULT_AGAIN;
+    }
+    int status = transport_copy_in(f->pool, f->r->uffd, f->address, frame, protect);
+    if (status == 0) {
+        page_in_arrived(f->pool, f->r, f->page, entry, true);
+        if (protect)
+            seal_page(f->r, f->page);
+        count_soft(f, 0);
+    } else {
+        frame_uncharge(f->pool, 1);
+    }
+    if (swap_cache_unpin(f->pool, entry, &frame))
+        frame_drop(f->pool, frame, 1);
+    return status == 0 || status == -EEXIST ? FAULT_DONE : result_of(status);
+}
+
+/* Whether the one who touches an inactive block is likely to go through it: he has said so, or enters it at one end, or a stream leads there. To
+ * bring all of it back for one page would keep 511 that nobody wants, at the expense of others that were wanted lately. */
+static bool goes_through(const fault *f) {
+    uint32_t advice = atomic_load_explicit(&f->r->advice, memory_order_relaxed);
+    if (advice != USWAP_ADVICE_NORMAL)
+        return advice == USWAP_ADVICE_SEQUENTIAL;
+    size_t within = (uintptr_t)f->address / PAGE_BYTES % BLOCK_PAGES;
+    return within == 0 || within == BLOCK_PAGES - 1 || read_ahead_expects(&f->r->ahead, f->page);
+}
+
+/* A page of a block that waits in the cache. Return: whether it is served; else it goes in by itself. */
+static bool serve_from_block(fault *f, swap_entry entry, uint64_t flags, fault_result *result) {
+    bool inactive = flags & SLOT_STAYS, alone = inactive && !goes_through(f);
+    *result = FAULT_DONE;
+    if (!alone && page_in_block_touched(f->ctx, f->r, f->page, entry)) {
+        count_soft(f, flags);
+        return true;
+    }
+    if (!inactive)
+        return false;
+    f->read_ahead = true; /* so that a stream is found that begins here */
+    bool protect = !(f->how & FAULT_WRITE) && seal_wanted(f->pool, f->r, page_load(f->word), entry);
+    *result = serve_copy(f, entry, protect);
+    if (*result == FAULT_NO_FRAME && page_in_block_touched(f->ctx, f->r, f->page, entry)) { /* that takes none */
+        count_soft(f, flags);
+        *result = FAULT_DONE;
+    }
+    return true;
+}
+
 /* CLEAN or DIRTY: the frame itself goes in. */
 static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state state) {
     frame_id frame;
     bool sealed;
+    fault_result result;
     uint64_t flags = swap_cache_load(f->pool, entry);
-    if (state == CACHE_CLEAN && page_in_block_touched(f->ctx, f->r, f->page, entry)) {
-        count_soft(f, flags);
-        return FAULT_DONE;
-    }
+    if (state == CACHE_CLEAN && f->pool->use_move && block_has(&f->pool->frames, slot_frame_of(flags)) &&
+        serve_from_block(f, entry, flags, &result))
+        return result;
     int status = put_in(f, entry, state, &sealed);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
@@ -220,27 +275,6 @@ static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state sta
         seal_page(f->r, f->page);
     count_soft(f, flags);
     return FAULT_DONE;
-}
-
-/* WRITING: the frame is busy with its write, so a copy goes in. Return: FAULT_AGAIN also if the write has ended just now. */
-static fault_result serve_from_write(fault *f, swap_entry entry) {
-    frame_id frame;
-    if (!frame_charge(f->pool, 1, FRAME_FAULT))
-        return FAULT_NO_FRAME;
-    if (!swap_cache_pin(f->pool, entry, &frame)) {
-        frame_uncharge(f->pool, 1);
-        return FAULT_AGAIN;
-    }
-    int status = transport_copy_in(f->pool, f->r->uffd, f->address, frame);
-    if (status == 0) {
-        page_in_arrived(f->pool, f->r, f->page, entry, true);
-        count_soft(f, 0);
-    } else {
-        frame_uncharge(f->pool, 1);
-    }
-    if (swap_cache_unpin(f->pool, entry, &frame))
-        frame_drop(f->pool, frame, 1);
-    return status == 0 || status == -EEXIST ? FAULT_DONE : result_of(status);
 }
 
 static fault_result serve_from_read(fault *f, swap_entry entry) {
@@ -278,7 +312,7 @@ static fault_result serve_swapped(fault *f, swap_entry entry) {
     case CACHE_DIRTY:
         return serve_from_cache(f, entry, CACHE_DIRTY);
     case CACHE_WRITING:
-        return serve_from_write(f, entry);
+        return serve_copy(f, entry, false);
     }
     return FAULT_GONE;
 }

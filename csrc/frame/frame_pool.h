@@ -34,7 +34,7 @@ typedef enum { ARENA_FILL, ARENA_CATCH, ARENA_BLOCK_FILL, ARENA_BLOCK_CATCH } ar
 
 typedef struct uswap_pool uswap_pool;
 
-#define WARM_FRAMES 128
+#define WARM_FRAMES 512
 
 /* Frames that single pages are read into and copied from (warm.h). */
 typedef struct {

@@ -233,9 +233,9 @@ int transport_back(uswap_pool *pool, int uffd, unsigned char *address, frame_id 
     return status;
 }
 
-int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame) {
+int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame, bool protect) {
     size_t done;
-    int status = copy(uffd, address, frame_address(pool, frame), 1, false, &done);
+    int status = copy(uffd, address, frame_address(pool, frame), 1, protect, &done);
     if (status == -EEXIST)
         uffd_wake(uffd, address, PAGE_BYTES);
     return status == -ENOMEM ? -EAGAIN : status;

@@ -41,8 +41,9 @@ int transport_block_in(uswap_pool *pool, int uffd, unsigned char *address, frame
 /* As transport_in for one frame that has just left that very page: does not give up while the region is there. */
 int transport_back(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame);
 
-/* Puts a copy of a frame in; the frame stays where it is. The caller has counted the new one. Return: 0 or -errno. */
-int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame);
+/* Puts a copy of a frame in; the frame stays where it is. The caller has counted the new one. protect: stores to the page fault.
+ * Return: 0 or -errno. */
+int transport_copy_in(uswap_pool *pool, int uffd, unsigned char *address, frame_id frame, bool protect);
 
 /* Puts in fresh frames full of zeroes, prepared together outside the region; the caller has counted them. For pages that will be
  * written: a store to a mapped zero page costs a fault and a TLB flush on every processor. Returns as transport_in, but does less if

@@ -25,16 +25,17 @@ static bool follows_one(cluster_ahead *ahead, uint64_t number) {
     return (before && before->read) || (after && after->read);
 }
 
-bool cluster_ahead_fault(cluster_ahead *ahead, swap_entry entry) {
+bool cluster_ahead_fault(cluster_ahead *ahead, swap_entry entry, bool alone) {
     uint64_t number = entry.value / GROUP_SLOTS + 1;
     small_lock_acquire(&ahead->lock);
     slot_group *group = find(ahead, number);
-    bool fresh = !group, worth = false;
-    if (fresh)
+    bool worth = false;
+    if (!group)
         group = replace_oldest(ahead, number);
+    bool fresh = group->faults == 0;
     group->used = ++ahead->clock;
-    group->faults++;
-    if (!group->read && (group->faults == FAULTS_TOGETHER || (fresh && follows_one(ahead, number))))
+    group->faults += alone;
+    if (alone && !group->read && (group->faults == FAULTS_TOGETHER || (fresh && follows_one(ahead, number))))
         worth = group->read = true;
     small_lock_release(&ahead->lock);
     return worth;

@@ -29,8 +29,8 @@ typedef struct {
     slot_group group[CLUSTER_AHEAD_GROUPS];
 } cluster_ahead;
 
-/* A fault that belongs to no stream of addresses was served from this slot. Return: whether the whole group around it is worth
- * reading now. */
-bool cluster_ahead_fault(cluster_ahead *ahead, swap_entry entry);
+/* A fault was served from this slot. alone: it lies near no stream of addresses; only such faults tell of a group. The others make the groups
+ * of earlier faults older. Return: whether the whole group around it is worth reading now. */
+bool cluster_ahead_fault(cluster_ahead *ahead, swap_entry entry, bool alone);
 
 #endif

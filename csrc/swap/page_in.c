@@ -18,6 +18,9 @@
 #define MAP_RUN_MAX 64
 /* Read-ahead may fill at most this part of the frames with one window. */
 #define WINDOW_SHARE 16
+/* What is read for lanes to come, and the lane that is read now, may take this part of them: it waits for its turn for as long as a whole lane
+ * takes, and what is evicted before was read in vain. */
+#define LANES_SHARE 2
 /* Beyond this part of the slots in use, a page-in gives its slot back (three quarters): the next page-outs need it more. */
 #define KEEP_SLOTS_NUMERATOR 3
 #define KEEP_SLOTS_DENOMINATOR 4
@@ -68,6 +71,9 @@ int page_in_start(context *ctx, swap_entry entry, bool for_write) {
     return 0;
 }
 
+/* So few pages together are copied in from warm frames, one by one, as single ones are: to move them would take longer. */
+#define FEW_PAGES 8
+
 /* Frames for a window: a run of places, taken together so that they can be moved in together. */
 typedef struct {
     frame_id next;
@@ -75,7 +81,7 @@ typedef struct {
 } window_frames;
 
 static bool next_frame(context *ctx, window_frames *run, uint32_t want, frame_id *frame) {
-    if (run->left == 0 && want == 1)
+    if (run->left == 0 && want <= FEW_PAGES)
         run->left = frame_take_one(ctx->pool, FRAME_AHEAD, &run->next);
     else if (run->left == 0)
         run->left = frame_take_fill(ctx->pool, want, FRAME_AHEAD, &run->next);
@@ -138,12 +144,15 @@ static bool read_part(context *ctx, region *r, window_part part, bool marker) {
 
 /* The pages of the window from page on that lie in the same block of addresses as it, and in the region. Return: how many steps of
  * the window it stands for. */
-static uint32_t next_part(const region *r, int64_t page, int64_t stride, uint32_t left, window_part *part) {
+static uint32_t next_part(const region *r, const read_ahead_plan *plan, uint32_t looked, window_part *part) {
+    int64_t stride = plan->stride, page = plan->first + stride * (int64_t)looked;
+    uint32_t left = plan->count - looked;
     *part = (window_part){0};
     if (page < 0 || (uint64_t)page >= r->object.pages)
         return 1;
     if (stride != 1 && stride != -1) {
-        *part = (window_part){.lowest = (size_t)page, .count = 1};
+        uint64_t beyond = r->object.pages - (uint64_t)page;
+        *part = (window_part){.lowest = (size_t)page, .count = (uint32_t)MIN_OF((uint64_t)plan->width, beyond)};
         return 1;
     }
     uint32_t within = (uint32_t)((uintptr_t)region_address(r, (size_t)page) / PAGE_BYTES % BLOCK_PAGES);
@@ -164,19 +173,18 @@ static bool is_touched(const region *r, const window_part *part) {
     return false;
 }
 
-/* Reads pages first, first + stride, ... as far as speculative frames go. marker: leave the first of them in the cache.
- * Return: how many of the count pages were looked at. */
-static uint32_t page_in_window(context *ctx, region *r, int64_t first, int64_t stride, uint32_t count, bool marker) {
-    for (uint32_t looked = 0, step; looked < count; looked += step) {
+/* Reads the plan as far as speculative frames go. marker: leave the first page in the cache. Return: how many of its steps were done. */
+static uint32_t page_in_window(context *ctx, region *r, const read_ahead_plan *plan, bool marker) {
+    for (uint32_t looked = 0, step; looked < plan->count; looked += step) {
         window_part part;
-        step = next_part(r, first + stride * (int64_t)looked, stride, count - looked, &part);
+        step = next_part(r, plan, looked, &part);
         if (part.count == 0 || !is_touched(r, &part))
             continue;
         block_start block = part.count == BLOCK_PAGES ? page_in_block(ctx, r, part.lowest, !marker) : BLOCK_UNFIT;
         if (block == BLOCK_NO_FRAMES || (block == BLOCK_UNFIT && !read_part(ctx, r, part, marker && looked == 0)))
             return looked;
     }
-    return count;
+    return plan->count;
 }
 
 /* Streams that have come to speed read whole blocks. Return: the plan, up to the end of its last block. */
@@ -215,7 +223,7 @@ static void read_group(context *ctx, swap_entry entry) {
 }
 
 void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream) {
-    uint32_t done = page_in_window(ctx, r, plan.first, plan.stride, plan.count, stream);
+    uint32_t done = page_in_window(ctx, r, &plan, stream);
     if (stream && done < plan.count)
         read_ahead_asked(&r->ahead, plan, done);
 }
@@ -224,15 +232,18 @@ void page_in_ahead(context *ctx, region *r, size_t page, bool absent) {
     uswap_pool *pool = ctx->pool;
     uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
     uint64_t limit = atomic_load_explicit(&pool->frames.budget->limit_frames, memory_order_relaxed);
-    uint32_t maximum = (uint32_t)MIN_OF((uint64_t)pool->options.read_ahead_pages, limit / WINDOW_SHARE);
+    read_ahead_bounds bounds = {.window =
+                                    (uint32_t)MIN_OF((uint64_t)pool->options.read_ahead_pages, limit / WINDOW_SHARE),
+                                .pages = r->object.pages,
+                                .frames = limit / LANES_SHARE};
     if (advice == USWAP_ADVICE_RANDOM)
         return;
     unsigned known =
         (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
-    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, maximum, known);
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, bounds, known);
     swap_entry entry = page_entry_of(page_load(&r->object.words[page]));
-    if (!plan.stream && maximum >= GROUP_SLOTS && !swap_entry_is_none(entry) &&
-        cluster_ahead_fault(&pool->cluster_ahead, entry))
+    if (bounds.window >= GROUP_SLOTS && !swap_entry_is_none(entry) &&
+        cluster_ahead_fault(&pool->cluster_ahead, entry, !plan.near))
         read_group(ctx, entry);
     if (plan.count == 0)
         return;

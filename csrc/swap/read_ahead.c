@@ -6,8 +6,12 @@
 #define WINDOW_FIRST 8U
 /* Two faults this far apart (pages) may be one stream; farther apart they are random. */
 #define STRIDE_MAX 64
-/* Pages that are no neighbours are read one by one: half the requests of a queue, so that two windows can be in flight. */
-#define SCATTERED_MAX 32U
+/* Pages that are no neighbours are read one by one: a quarter of the requests of a queue, so that several windows can be in flight. */
+#define SCATTERED_MAX 64U
+/* Lanes read at once; beyond that a request costs the more the larger it is. */
+#define LANES_MAX 8U
+/* A stream to which none of so many faults belonged may be what an earlier sweep has left behind: it has to come to speed again. */
+#define STALE_FAULTS 32U
 
 static int64_t distance(int64_t a, int64_t b) {
     return a < b ? b - a : a - b;
@@ -30,16 +34,17 @@ static int64_t nearness(const read_ahead_stream *s, int64_t page) {
 }
 
 /* The stream this fault belongs to: an established one first; then one whose stride this fault would confirm; then the nearest of those
- * whose stride it would tell. */
+ * whose stride it would tell. Of several established ones the one that was used last: what another sweep has left behind, days ago, may
+ * expect the page too, and would read what lies between the pages of a reader with a stride. */
 static read_ahead_stream *find_stream(read_ahead *ahead, int64_t page) {
-    read_ahead_stream *second = NULL, *third = NULL;
+    read_ahead_stream *second = NULL, *third = NULL, *established = NULL;
     int64_t nearest = STRIDE_MAX + 1;
     for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
         read_ahead_stream *s = &ahead->stream[i];
         if (s->used == 0)
             continue;
-        if (s->window > 0 && continues(s, page))
-            return s;
+        if (s->window > 0 && continues(s, page) && (!established || s->used > established->used))
+            established = s;
         if (s->window == 0 && s->stride != 0 && page == s->last + s->stride)
             third = s;
         if (nearness(s, page) < nearest) {
@@ -47,6 +52,8 @@ static read_ahead_stream *find_stream(read_ahead *ahead, int64_t page) {
             second = s;
         }
     }
+    if (established)
+        return established;
     return third ? third : second;
 }
 
@@ -68,17 +75,23 @@ static bool is_wide(const read_ahead_stream *s) {
 static read_ahead_plan plan_of(read_ahead_stream *s, uint32_t count) {
     if (s->stride != 1 && s->stride != -1)
         count = MIN_OF(count, SCATTERED_MAX);
-    read_ahead_plan plan = {.first = s->next, .stride = s->stride, .count = count, .wide = is_wide(s)};
+    read_ahead_plan plan = {
+        .first = s->next, .stride = s->stride, .count = count, .width = MAX_OF(s->width, 1U), .wide = is_wide(s)};
     s->next += s->stride * (int64_t)count;
     return plan;
 }
 
 /* The stream goes on: ask for more if the reader has used half of what was asked for; or what is missing of a wide window. */
-static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent) {
+static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent, bool stale) {
     if (absent)
         s->next = page + s->stride;
     int64_t left = (s->next - page) / s->stride;
     s->last = page;
+    if (stale) {
+        s->window = MIN_OF(WINDOW_FIRST, maximum);
+        s->next = page + s->stride;
+        return plan_of(s, s->window);
+    }
     if (left > (int64_t)s->window)
         return (read_ahead_plan){0};
     s->window = MIN_OF(s->window * 2, maximum);
@@ -91,7 +104,7 @@ static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maxi
 
 static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t maximum, bool sequential) {
     read_ahead_stream *s = oldest_stream(ahead);
-    *s = (read_ahead_stream){.last = page, .next = page + 1, .used = ahead->clock};
+    *s = (read_ahead_stream){.last = page, .next = page + 1, .start = page, .width = 1, .used = ahead->clock};
     if (!sequential)
         return (read_ahead_plan){0};
     s->stride = 1;
@@ -99,16 +112,46 @@ static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t ma
     return plan_of(s, s->window);
 }
 
+/* How many lanes to read: 1, or, if the stream begins right behind the lanes of another one, as many as there is room for. A lane has a
+ * page each stride of the region, for all that is known. */
+static uint32_t width_of(const read_ahead *ahead, const read_ahead_stream *s, const read_ahead_bounds *bounds) {
+    uint64_t stride = (uint64_t)distance(s->stride, 0);
+    uint64_t lanes = MIN_OF(bounds->frames / MAX_OF(bounds->pages / stride, UINT64_C(1)), stride);
+    for (int i = 0; i < READ_AHEAD_STREAMS && lanes > 1; i++) {
+        const read_ahead_stream *before = &ahead->stream[i];
+        if (before != s && before->window > 0 && before->stride == s->stride &&
+            s->start == before->start + (int64_t)before->width)
+            return (uint32_t)MIN_OF(lanes, (uint64_t)LANES_MAX);
+    }
+    return 1;
+}
+
 /* A second fault next to the first is a stream. One farther off may be chance: it takes a third at the same distance. */
-static read_ahead_plan confirm(read_ahead_stream *s, int64_t page, uint32_t maximum) {
+static read_ahead_plan confirm(const read_ahead *ahead, read_ahead_stream *s, int64_t page,
+                               const read_ahead_bounds *bounds) {
     bool established = page == s->last + s->stride || distance(page, s->last) == 1;
+    if (page != s->last + s->stride)
+        s->start = s->last;
     s->stride = page - s->last;
     s->last = page;
     s->next = page + s->stride;
     if (!established)
         return (read_ahead_plan){0};
-    s->window = MIN_OF(WINDOW_FIRST, maximum);
+    s->window = MIN_OF(WINDOW_FIRST, bounds->window);
+    s->width = width_of(ahead, s, bounds);
     return plan_of(s, s->window);
+}
+
+bool read_ahead_expects(read_ahead *ahead, size_t page) {
+    bool expected = false;
+    small_lock_acquire(&ahead->lock);
+    for (int i = 0; i < READ_AHEAD_STREAMS && !expected; i++) {
+        const read_ahead_stream *s = &ahead->stream[i];
+        expected =
+            s->used != 0 && s->window > 0 && ahead->clock - s->used <= STALE_FAULTS && continues(s, (int64_t)page);
+    }
+    small_lock_release(&ahead->lock);
+    return expected;
 }
 
 void read_ahead_wasted(read_ahead *ahead, size_t page_number) {
@@ -134,9 +177,10 @@ void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
     small_lock_release(&ahead->lock);
 }
 
-read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t maximum, unsigned known) {
+read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, read_ahead_bounds bounds, unsigned known) {
     int64_t page = (int64_t)page_number;
     read_ahead_plan plan = {0};
+    uint32_t maximum = bounds.window;
     if (maximum == 0)
         return plan;
     small_lock_acquire(&ahead->lock);
@@ -145,13 +189,14 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, uint32_t
     if (!s) {
         plan = start_stream(ahead, page, maximum, known & READ_AHEAD_SEQUENTIAL);
     } else if (s->window == 0) {
-        plan = confirm(s, page, maximum);
+        plan = confirm(ahead, s, page, &bounds);
     } else {
-        plan = advance(s, page, maximum, known & READ_AHEAD_ABSENT);
+        plan = advance(s, page, maximum, known & READ_AHEAD_ABSENT, ahead->clock - s->used > STALE_FAULTS);
     }
     if (s)
         s->used = ahead->clock;
     plan.stream = s && s->window > 0;
+    plan.near = s != NULL;
     small_lock_release(&ahead->lock);
     return plan;
 }

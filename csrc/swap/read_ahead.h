@@ -8,6 +8,9 @@
  * others need its place. The first page of
  * each window is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the
  * reader still has this one before him. Streams whose window is a block or more read whole blocks: each of them is a marker.
+ *
+ * A stream with a stride that begins beside the beginning of another one (the columns of a matrix, one after the other) is followed by
+ * more of its kind: it reads the lanes beside it too, as many as can be kept until they are wanted.
  */
 #ifndef USWAP_SWAP_READ_AHEAD_H
 #define USWAP_SWAP_READ_AHEAD_H
@@ -24,6 +27,8 @@ typedef struct {
     uint32_t window; /* pages asked for at a time; 0: the stride is not confirmed yet */
     int64_t shrunk;  /* next, when the window was last made smaller */
     uint32_t used;   /* clock of the last hit, for replacement */
+    int64_t start;   /* page of the first fault */
+    uint32_t width;  /* neighbours read at each step, the page itself included: lanes beside this one */
 } read_ahead_stream;
 
 typedef struct {
@@ -32,12 +37,14 @@ typedef struct {
     read_ahead_stream stream[READ_AHEAD_STREAMS];
 } read_ahead;
 
-/* Pages first, first + stride, ... (count of them) are worth reading now. count 0: none. */
+/* Pages first, first + stride, ... (count of them), with the width - 1 pages behind each, are worth reading now. count 0: none. */
 typedef struct {
     int64_t first;
     int64_t stride;
     uint32_t count;
+    uint32_t width;
     bool stream; /* the fault belongs to an established stream, whatever the count */
+    bool near;   /* or lies near another one, and may be the second of a stream to come */
     bool wide;   /* a stream of neighbours at speed: what follows in the same block of addresses is worth reading too */
 } read_ahead_plan;
 
@@ -45,8 +52,18 @@ typedef struct {
  * dropped since, and what was asked for beyond it with it. */
 enum { READ_AHEAD_SEQUENTIAL = 1, READ_AHEAD_ABSENT = 2 };
 
-/* A fault on this page. maximum: largest window in pages (0: off). */
-read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, uint32_t maximum, unsigned known);
+/* What may be read. */
+typedef struct {
+    uint32_t window; /* largest, in pages; 0: nothing */
+    uint64_t pages;  /* of the region */
+    uint64_t frames; /* that pages read for later may fill */
+} read_ahead_bounds;
+
+/* A fault on this page. */
+read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, read_ahead_bounds bounds, unsigned known);
+
+/* Whether a stream that is being used has come, or is coming, to this page. */
+bool read_ahead_expects(read_ahead *ahead, size_t page);
 
 /* The page was read ahead and has been dropped unused: its stream asks for half as much, once for all it has asked for so far. */
 void read_ahead_wasted(read_ahead *ahead, size_t page);

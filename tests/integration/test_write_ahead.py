@@ -4,6 +4,9 @@ from _support.workload import PAGE, Pages
 from conftest import PoolFactory
 
 import uswap
+from uswap._core import ffi
+
+BLOCK_PAGES = 512
 
 
 def cached_pages(region: uswap.Region) -> list[int]:
@@ -38,6 +41,49 @@ def test_a_page_taken_out_ahead_comes_back_without_a_read(pool_factory: PoolFact
     assert after.pages_in == before.pages_in
     assert after.soft_faults > before.soft_faults
     pool.check()
+
+
+def inactive_blocks(region: uswap.Region, waiting: list[int]) -> list[int]:
+    """First pages of the blocks of 2 MiB of which all pages wait."""
+    base = int(ffi.cast("uintptr_t", ffi.from_buffer(region)))
+    there = set(waiting)
+    first = -base // PAGE % BLOCK_PAGES
+    return [
+        block
+        for block in range(first, len(region) // PAGE - BLOCK_PAGES + 1, BLOCK_PAGES)
+        if there.issuperset(range(block, block + BLOCK_PAGES))
+    ]
+
+
+def test_a_touch_inside_an_inactive_block_brings_back_one_page(make_pool: PoolFactory) -> None:
+    pool = make_pool("32MiB", transport="move")
+    region = pool.region("64MiB")
+    pages = Pages(region)
+    version, waiting = waiting_pages(pool, region)
+    block = inactive_blocks(region, waiting)[-1]
+    region.advise(uswap.Advice.RANDOM)  # so that no stream of the filling leads there
+    before = pool.stats()
+    touched = [block + 200, block + 77, block, block + BLOCK_PAGES - 1]
+    assert [pages.wrong(version, page, 1) for page in touched] == [0, 0, 0, 0]
+    pool.check()  # returns when nobody is in the core
+    assert set(waiting) - set(cached_pages(region)) == set(touched)
+    assert pool.stats().pages_in == before.pages_in
+    pages.fill(1000, block + 77, 1)
+    region.advise(uswap.Advice.PAGEOUT)
+    for page in (block + 76, block + 77, block + 78, *touched):
+        assert pages.wrong(1000 if page == block + 77 else version, page, 1) == 0
+    pool.check()
+
+
+def test_who_enters_an_inactive_block_at_its_end_gets_all_of_it(make_pool: PoolFactory) -> None:
+    pool = make_pool("32MiB", transport="move")
+    region = pool.region("64MiB")
+    pages = Pages(region)
+    version, waiting = waiting_pages(pool, region)
+    block = inactive_blocks(region, waiting)[-1]
+    assert pages.wrong(version, block, 1) == 0
+    pool.check()
+    assert not set(range(block, block + BLOCK_PAGES)) & set(cached_pages(region))
 
 
 def test_what_is_written_to_a_page_that_came_back_is_not_lost(pool_factory: PoolFactory) -> None:

@@ -1,0 +1,70 @@
+"""Read-ahead by address: strides, the lanes beside them, and what earlier sweeps leave behind."""
+
+import random
+
+from _support.workload import Pages
+from conftest import PoolFactory
+
+import uswap
+
+STRIDE = 16
+
+
+def lane(pages: Pages, number: int) -> list[int]:
+    """The pages that a reader with the stride visits in its pass of that number."""
+    return list(range(number, pages.count, STRIDE))
+
+
+def filled(pool_factory: PoolFactory) -> tuple[Pages, uswap.Pool]:
+    """A region four times the limit, and its pool."""
+    pool = pool_factory("32MiB")
+    pages = Pages(pool.region("128MiB"))
+    pages.fill(1)
+    return pages, pool
+
+
+def test_a_stride_reads_its_own_pages(pool_factory: PoolFactory) -> None:
+    pages, pool = filled(pool_factory)
+    before = pool.stats()
+    pages.touch(lane(pages, 0))
+    after = pool.stats()
+    assert after.pages_in - before.pages_in < 1.2 * pages.count / STRIDE
+    assert after.read_ahead_pages - before.read_ahead_pages > 0.7 * pages.count / STRIDE
+
+
+def test_a_stride_is_not_taken_for_an_earlier_sweep(pool_factory: PoolFactory) -> None:
+    pages, pool = filled(pool_factory)
+    half = pages.count // 2
+    assert pages.wrong(1, 0, half) == 0  # a sweep that expects the second half to follow
+    elsewhere = list(range(0, half // 3, 80))
+    random.Random(1).shuffle(elsewhere)
+    pages.touch(elsewhere)  # many faults of others later
+    strided = list(range(half, pages.count, STRIDE))  # begins where the sweep has ended
+    before = pool.stats()
+    pages.touch(strided)
+    after = pool.stats()
+    assert after.pages_in - before.pages_in < 1.3 * len(strided)
+
+
+def test_lanes_that_fit_are_read_together(pool_factory: PoolFactory) -> None:
+    pages, pool = filled(pool_factory)  # 2048 pages a lane; half of 8192 frames holds one beside the present one
+    pages.touch(lane(pages, 0))
+    before = pool.stats()
+    for number in range(1, 7):
+        pages.touch(lane(pages, number))
+    after = pool.stats()
+    visits = 6 * len(lane(pages, 1))
+    assert after.pages_in - before.pages_in < 1.4 * visits
+    # Each request brings two of them, but for the few before the stride is known.
+    assert after.reads - before.reads < 0.75 * visits
+
+
+def test_lanes_that_do_not_fit_are_read_one_by_one(pool_factory: PoolFactory) -> None:
+    pool = pool_factory("8MiB")  # 2048 frames
+    pages = Pages(pool.region("128MiB"))
+    pages.fill(1)
+    pages.touch(lane(pages, 0))
+    before = pool.stats()
+    pages.touch(lane(pages, 1))
+    after = pool.stats()
+    assert after.pages_in - before.pages_in < 1.2 * pages.count / STRIDE
