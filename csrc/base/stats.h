@@ -11,7 +11,7 @@
 #define STATS_COUNTERS(X)                                                                                              \
     X(faults) X(inline_faults) X(zero_fills) X(soft_faults) X(major_faults) X(write_faults) X(duplicate_faults) X(parked_faults) X(write_waits)         \
     X(fault_around_pages) X(pages_in) X(pages_out) X(reads) X(writes) X(read_ahead_pages) X(read_ahead_hits)           \
-    X(read_ahead_waste) X(evictions) X(evictions_steered) X(evictions_native) X(evictions_direct) X(evictions_api)     \
+    X(read_ahead_misses) X(read_ahead_waste) X(evictions) X(evictions_steered) X(evictions_native) X(evictions_direct) X(evictions_api)     \
     X(clean_drops) X(zero_drops) X(filled_drops) X(evict_busy) X(copy_fallbacks) X(read_errors) X(write_errors) X(hash_errors)         \
     X(swap_full_events) X(write_ahead_pages) X(stall_ns)
 /* clang-format on */

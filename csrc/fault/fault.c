@@ -297,6 +297,7 @@ static fault_result serve_from_slot(fault *f, swap_entry entry) {
     if (status != 0)
         return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
     count(f, &f->pool->counters.major_faults);
+    STAT_ADD(f->pool, read_ahead_misses, 1);
     f->read_ahead = f->absent = true;
     return FAULT_READING;
 }

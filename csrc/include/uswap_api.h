@@ -170,6 +170,7 @@ typedef struct {
     uint64_t writes;             /* write requests                                                      */
     uint64_t read_ahead_pages;   /* of pages_in, those read before their fault                          */
     uint64_t read_ahead_hits;    /* markers and cached pages that were then wanted                      */
+    uint64_t read_ahead_misses;  /* faults whose page nobody had asked for                               */
     uint64_t read_ahead_waste;   /* dropped from the swap cache unused                                  */
     uint64_t evictions;          /* pages taken out of regions                                          */
     uint64_t evictions_steered;  /* by the Python reclaimer                                             */

@@ -60,8 +60,11 @@ class Stats:
         reads: read requests.
         writes: write requests.
         read_ahead_pages: of pages_in, those read before their fault.
-        read_ahead_hits: markers and cached pages that were then wanted.
-        read_ahead_waste: pages dropped from the swap cache unused.
+        read_ahead_hits: markers and cached pages that were then wanted. Pages that are mapped as soon as they are
+            there show no access, so these are a sample: the first page of each window, whole blocks, and pages
+            that are wanted while they are being read.
+        read_ahead_misses: faults that read a page which nobody had asked for.
+        read_ahead_waste: pages dropped from the swap cache unused; of the same sample.
         evictions: pages taken out of regions.
         evictions_steered: evictions by the Python reclaimer.
         evictions_native: evictions by the native reclaimer.
@@ -130,6 +133,7 @@ class Stats:
     writes: int
     read_ahead_pages: int
     read_ahead_hits: int
+    read_ahead_misses: int
     read_ahead_waste: int
     evictions: int
     evictions_steered: int
