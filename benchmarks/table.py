@@ -32,7 +32,7 @@ class Row:
 
 _READ = ("read_1MiB_depth8", "read_256KiB_depth6")
 ROWS = {
-    "fill_new": Row(),
+    "fill_new": Row(over_kernel=3),
     "fill": Row(("write_1MiB_depth8", "write_256KiB_depth8"), 3, 0.8),
     "seq_read": Row(_READ, 6, 0.9),
     "seq_write": Row(("mixed_256KiB_depth8",)),

@@ -2,7 +2,7 @@
  * awake.h - waiting awake: to look around for what will come soon, instead of sleeping until it has come.
  *
  * A processor that has nothing to do halts, and to be woken takes it 10 to 20 us in a virtual machine: a third of what a fast disk takes
- * for a page (benchmarks/README.md). Whoever waits awake is spared that. It is bounded, given up as soon as somebody else wants the
+ * for a page (K24). Whoever waits awake is spared that. It is bounded, given up as soon as somebody else wants the
  * processor, and only done while it has been worth it of late: of the last waits, so many more were short than long.
  */
 #ifndef USWAP_BASE_AWAKE_H

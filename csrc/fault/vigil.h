@@ -2,7 +2,7 @@
  * vigil.h - keeps the processor awake on which one thread sleeps that waits, again and again, for a single page.
  *
  * Its processor would halt meanwhile, and take 10 to 20 us to run it again when the page is there (base/awake.h). So a thread of the
- * idle class (SCHED_IDLE: it runs only where nothing else would) turns round on that processor for as long as such faults follow each other.
+ * idle class (SCHED_IDLE: it runs only where nothing else of its cgroup would) turns round on that processor for as long as such faults follow each other.
  *
  * Owns: that thread, and when it is worth its while. Only for the fault thread's regions: who serves his own faults looks around himself.
  */

@@ -58,8 +58,8 @@ static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
         freed += got;
         if (got > 0)
             atomic_store(&pool->native.exhausted, 0);
-        if (ahead <
-            inactive_target(pool) + freed) { /* pages that leave nothing to be kept would have it go on for ever */
+        /* Bounded: pages that leave nothing to be kept would have it go on for ever. */
+        if (ahead < inactive_target(pool) + freed) {
             uint64_t out = page_out_ahead(ctx);
             ahead += out;
             got += out;
@@ -124,8 +124,8 @@ static void *run(void *argument) {
     prctl(PR_SET_NAME, "uswap-reclaim");
     for (;;) {
         uint32_t seen = event_count(&self->pressure);
-        if (atomic_load(
-                &self->stop)) /* looked at after the count: who stops this thread signals, and it is not slept through */
+        /* Looked at after the count: who stops this thread signals, and it is not slept through. */
+        if (atomic_load(&self->stop))
             break;
         if (free_frames(pool) >= low_frames(pool))
             await_pressure(pool, seen, 0);
