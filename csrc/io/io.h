@@ -129,6 +129,10 @@ static inline uint64_t io_offset(swap_entry entry) {
 void io_queue_done(io_queue *queue, io_request *request, int64_t result);
 /* The same for one page and the device itself. */
 int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot);
+/* Of backends whose requests have ended when they have been submitted (io_sync.c): there is nothing to flush, collect or poll. */
+void io_ended_flush(io_queue *queue);
+void io_ended_collect(io_queue *queue, bool wait);
+int io_ended_poll_fd(const io_queue *queue);
 
 /* The codec's backend (io_coded.c); fini is the backend's. Return: 0 or -errno. */
 int io_coded_init(io_queue *queue, uswap_io_kind kind, io_manner manner, const io_coding *coding);

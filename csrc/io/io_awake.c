@@ -89,28 +89,15 @@ static void awake_submit(io_queue *queue, io_request *request) {
     awake_note(&state->record, clock_now_ns() - begin);
 }
 
-static void awake_flush(io_queue *queue) {
-    (void)queue;
-}
-
-static void awake_collect(io_queue *queue, bool wait) {
-    (void)queue, (void)wait;
-}
-
-static int awake_poll_fd(const io_queue *queue) {
-    (void)queue;
-    return -1;
-}
-
 const io_backend io_backend_awake = {
     .name = "awake",
     .kind = USWAP_IO_SYNC,
     .init = awake_init_queue,
     .fini = awake_fini,
     .submit = awake_submit,
-    .flush = awake_flush,
-    .collect = awake_collect,
-    .poll_fd = awake_poll_fd,
+    .flush = io_ended_flush,
+    .collect = io_ended_collect,
+    .poll_fd = io_ended_poll_fd,
 };
 #endif
 typedef int io_awake_translation_unit; /* without liburing the file is empty, which ISO C forbids */

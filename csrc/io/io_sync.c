@@ -25,15 +25,15 @@ static void sync_submit(io_queue *queue, io_request *request) {
     io_queue_done(queue, request, done < 0 ? -errno : done);
 }
 
-static void sync_flush(io_queue *queue) {
+void io_ended_flush(io_queue *queue) {
     (void)queue;
 }
 
-static void sync_collect(io_queue *queue, bool wait) {
+void io_ended_collect(io_queue *queue, bool wait) {
     (void)queue, (void)wait;
 }
 
-static int sync_poll_fd(const io_queue *queue) {
+int io_ended_poll_fd(const io_queue *queue) {
     (void)queue;
     return -1;
 }
@@ -44,7 +44,7 @@ const io_backend io_backend_sync = {
     .init = sync_init,
     .fini = sync_fini,
     .submit = sync_submit,
-    .flush = sync_flush,
-    .collect = sync_collect,
-    .poll_fd = sync_poll_fd,
+    .flush = io_ended_flush,
+    .collect = io_ended_collect,
+    .poll_fd = io_ended_poll_fd,
 };

@@ -55,12 +55,17 @@ def inactive_blocks(region: uswap.Region, waiting: list[int]) -> list[int]:
     ]
 
 
-def test_a_touch_inside_an_inactive_block_brings_back_one_page(make_pool: PoolFactory) -> None:
+def pool_with_block(make_pool: PoolFactory) -> tuple[uswap.Pool, uswap.Region, int, list[int], int]:
+    """A pool, its region, the version of its pages, those that wait, and the first page of a block that waits."""
     pool = make_pool("32MiB", transport="move")
     region = pool.region("64MiB")
-    pages = Pages(region)
     version, waiting = waiting_pages(pool, region)
-    block = inactive_blocks(region, waiting)[-1]
+    return pool, region, version, waiting, inactive_blocks(region, waiting)[-1]
+
+
+def test_a_touch_inside_an_inactive_block_brings_back_one_page(make_pool: PoolFactory) -> None:
+    pool, region, version, waiting, block = pool_with_block(make_pool)
+    pages = Pages(region)
     region.advise(uswap.Advice.RANDOM)  # so that no stream of the filling leads there
     before = pool.stats()
     touched = [block + 200, block + 77, block, block + BLOCK_PAGES - 1]
@@ -76,12 +81,8 @@ def test_a_touch_inside_an_inactive_block_brings_back_one_page(make_pool: PoolFa
 
 
 def test_who_enters_an_inactive_block_at_its_end_gets_all_of_it(make_pool: PoolFactory) -> None:
-    pool = make_pool("32MiB", transport="move")
-    region = pool.region("64MiB")
-    pages = Pages(region)
-    version, waiting = waiting_pages(pool, region)
-    block = inactive_blocks(region, waiting)[-1]
-    assert pages.wrong(version, block, 1) == 0
+    pool, region, version, _, block = pool_with_block(make_pool)
+    assert Pages(region).wrong(version, block, 1) == 0
     pool.check()
     assert not set(range(block, block + BLOCK_PAGES)) & set(cached_pages(region))
 
