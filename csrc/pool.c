@@ -128,7 +128,7 @@ static uint64_t ring_capacity(uint64_t limit_frames) {
 }
 
 static uint64_t ring_pages(uint64_t capacity) {
-    return bytes_to_pages(capacity * sizeof(ring_entry));
+    return bytes_to_pages(capacity * sizeof(stay));
 }
 
 static size_t arena_bytes(const uswap_pool *pool) {

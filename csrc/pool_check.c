@@ -92,10 +92,9 @@ static void check_page(check *c, const region *r, size_t page) {
 /* Which pages of the region have an entry of their present stay in this ring. */
 static void mark_ring(check *c, const region *r, const reclaim_ring *ring) {
     for (uint64_t i = ring->head; i != ring->tail; i++) {
-        ring_entry entry = ring->entries[i % ring->capacity];
-        size_t page = page_ref_page(entry.page);
-        if (page < r->object.pages && entry.page.value == page_ref_of(r, page).value &&
-            entry.generation == page_generation_of(page_load(&r->object.words[page])))
+        stay entry = ring->entries[i % ring->capacity];
+        size_t page = stay_page(entry);
+        if (page < r->object.pages && entry.value == stay_of(r, page).value)
             c->in_ring[page / 8] |= (uint8_t)(1U << (page % 8));
     }
 }

@@ -17,7 +17,7 @@ typedef struct {
 } victim;
 
 struct context_scratch {
-    ring_entry ring[BLOCK_PAGES];
+    stay ring[BLOCK_PAGES];
     victim victims[BLOCK_PAGES];
     out_outcome outcomes[BLOCK_PAGES];
 };

@@ -104,7 +104,7 @@ static void page_arrived_fresh(fault *f, size_t page) {
     page_set_state(word, PAGE_RESIDENT, SWAP_ENTRY_NONE);
     atomic_fetch_add_explicit(&f->r->mapped_pages, 1, memory_order_relaxed);
     STAT_ADD(f->pool, mapped_pages, 1);
-    ring_push_page(f->pool, &f->pool->ring, page_ref_of(f->r, page), page_generation_of(page_load(word)));
+    ring_push_page(f->pool, &f->pool->ring, stay_of(f->r, page));
 }
 
 /* A stream of first touches that enters a block takes all of it. */

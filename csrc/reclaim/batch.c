@@ -17,12 +17,12 @@ static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
     return true;
 }
 
-choice batch_choose(batch *b, page_ref ref, int64_t generation, bool wait) {
+choice batch_choose(batch *b, stay entry, bool any, bool wait) {
     uswap_pool *pool = b->ctx->pool;
-    region *r = region_get_by_ref(&pool->regions, ref);
+    region *r = region_get_by_stay(&pool->regions, entry);
     if (!r)
         return CHOICE_STALE;
-    size_t page = page_ref_page(ref);
+    size_t page = stay_page(entry);
     page_word *at = &r->object.words[page];
     choice made = CHOICE_BUSY;
     if (!region_move_begin(r)) {
@@ -33,7 +33,7 @@ choice batch_choose(batch *b, page_ref ref, int64_t generation, bool wait) {
         page_lock(at);
     if (wait || page_try_lock(at)) {
         uint64_t word = page_load(at);
-        bool current = generation < 0 || page_generation_of(word) == (unsigned)generation;
+        bool current = any || page_generation_of(word) == stay_generation(entry);
         if (current && page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
             b->victims[b->count++] = (victim){.r = r, .page = page, .word = word};
             return CHOICE_VICTIM;
@@ -48,59 +48,56 @@ choice batch_choose(batch *b, page_ref ref, int64_t generation, bool wait) {
     return made;
 }
 
-static void choose_entry(batch *b, const ring_entry *entry) {
-    choice made = batch_choose(b, entry->page, (int64_t)entry->generation, false);
+static void choose_entry(batch *b, stay entry) {
+    choice made = batch_choose(b, entry, false, false);
     if (made == CHOICE_BUSY)
-        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, entry->page, entry->generation);
+        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, entry);
     b->freed += made == CHOICE_DROPPED;
 }
 
 /* Whether the page is still in, and lies in a block that went in as a whole. Then the block is to leave as a whole: to split a huge
  * page costs more than to read it did. */
-static bool in_huge_block(uswap_pool *pool, const ring_entry *entry, page_ref *first, page_ref *last) {
+static bool in_huge_block(uswap_pool *pool, stay entry, stay *first) {
     size_t page;
-    region *r = region_get_by_ref(&pool->regions, entry->page);
+    region *r = region_get_by_stay(&pool->regions, entry);
     if (!r)
         return false;
-    uint64_t word = page_load(&r->object.words[page_ref_page(entry->page)]);
-    bool huge = page_state_of(word) == PAGE_RESIDENT && page_generation_of(word) == entry->generation &&
-                region_block_of(r, page_ref_page(entry->page), &page) && region_is_huge(r, page);
-    if (huge) {
-        *first = page_ref_of(r, page);
-        *last = page_ref_of(r, page + BLOCK_PAGES - 1);
-    }
+    uint64_t word = page_load(&r->object.words[stay_page(entry)]);
+    bool huge = page_state_of(word) == PAGE_RESIDENT && page_generation_of(word) == stay_generation(entry) &&
+                region_block_of(r, stay_page(entry), &page) && region_is_huge(r, page);
+    if (huge)
+        *first = stay_of(r, page);
     region_put(r);
     return huge;
 }
 
 /* Takes the entries of a block from the head of the ring. Return: how many. */
-static uint32_t choose_block(batch *b, page_ref first, page_ref last) {
+static uint32_t choose_block(batch *b, stay first) {
     uswap_pool *pool = b->ctx->pool;
-    ring_entry *entries = b->ctx->scratch->ring;
-    region *r = region_get_by_ref(&pool->regions, first);
+    stay *entries = b->ctx->scratch->ring;
+    region *r = region_get_by_stay(&pool->regions, first);
     if (r) {
-        region_set_huge(r, page_ref_page(first), false);
+        region_set_huge(r, stay_page(first), false);
         region_put(r);
     }
-    uint32_t popped = ring_pop_range(&pool->ring, first, last, entries, b->room);
+    uint32_t popped = ring_pop_range(&pool->ring, first, entries, MIN_OF(b->room, (uint32_t)BLOCK_PAGES));
     for (uint32_t i = 0; i < popped; i++)
-        choose_entry(b, &entries[i]);
+        choose_entry(b, entries[i]);
     return popped;
 }
 
 /* Takes the oldest entries, up to the first of a huge block; or that block, if it is the oldest. Return: how many. */
 static uint32_t choose_next(batch *b, uint32_t want, bool *met_block) {
     uswap_pool *pool = b->ctx->pool;
-    ring_entry entries[BATCH_PAGES];
-    page_ref first, last;
+    stay entries[BATCH_PAGES], first;
     uint32_t popped = ring_pop(&pool->ring, entries, MIN_OF(want, (uint32_t)BATCH_PAGES)), loose = 0;
-    for (; loose < popped && !in_huge_block(pool, &entries[loose], &first, &last); loose++)
-        choose_entry(b, &entries[loose]);
+    for (; loose < popped && !in_huge_block(pool, entries[loose], &first); loose++)
+        choose_entry(b, entries[loose]);
     *met_block = loose < popped;
     for (uint32_t i = popped; i-- > loose;)
-        ring_push_page_front(pool, &pool->ring, entries[i].page, entries[i].generation);
+        ring_push_page_front(pool, &pool->ring, entries[i]);
     if (*met_block && b->count == 0) /* else what is chosen leaves first */
-        loose += choose_block(b, first, last);
+        loose += choose_block(b, first);
     return loose;
 }
 

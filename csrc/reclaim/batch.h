@@ -26,8 +26,8 @@ typedef struct {
 
 typedef enum { CHOICE_VICTIM, CHOICE_STALE, CHOICE_BUSY, CHOICE_DROPPED } choice;
 
-/* One page. generation < 0: of any stay. wait: for the page lock (only with an empty batch: no other lock may be held). */
-choice batch_choose(batch *b, page_ref ref, int64_t generation, bool wait);
+/* One page. any: of whatever stay. wait: for the page lock (only with an empty batch: no other lock may be held). */
+choice batch_choose(batch *b, stay entry, bool any, bool wait);
 
 /* From the ring, until the batch is full, want is reached or the ring's first *left entries have been seen. */
 void batch_choose_oldest(batch *b, uint64_t want, uint64_t *left);

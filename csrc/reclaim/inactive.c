@@ -22,9 +22,9 @@ void inactive_add(uswap_pool *pool, swap_entry entry) {
     region *r = region_get_by_ref(&pool->regions, owner);
     if (!r)
         return; /* its slots are being put, and the frame with them */
-    unsigned generation = page_generation_of(page_load(&r->object.words[page_ref_page(owner)]));
+    stay present = stay_of(r, page_ref_page(owner));
     region_put(r);
-    ring_push_page(pool, &pool->inactive, owner, generation);
+    ring_push_page(pool, &pool->inactive, present);
 }
 
 /* What one call drops. */
@@ -45,15 +45,15 @@ static bool add_sealed(dropping *d, region *r, size_t page, uint64_t word) {
 }
 
 /* Context: page locked, and still as it was when the entry was made. Return: as add_sealed. */
-static bool take(dropping *d, region *r, const ring_entry *entry, uint64_t word) {
+static bool take(dropping *d, region *r, stay entry, uint64_t word) {
     uswap_pool *pool = d->ctx->pool;
     frame_id frame;
     uint64_t flags;
     if (page_state_of(word) == PAGE_RESIDENT) {
-        bool sealed = add_sealed(d, r, page_ref_page(entry->page), word);
+        bool sealed = add_sealed(d, r, stay_page(entry), word);
         if (!sealed &&
             !page_is_held(word)) /* written since, or its slot is to go: it waits for its turn with the others */
-            ring_push_page(pool, &pool->ring, entry->page, entry->generation);
+            ring_push_page(pool, &pool->ring, entry);
         return sealed;
     }
     if (page_state_of(word) == PAGE_SWAPPED &&
@@ -64,19 +64,19 @@ static bool take(dropping *d, region *r, const ring_entry *entry, uint64_t word)
     return false;
 }
 
-static void drop_entry(dropping *d, const ring_entry *entry) {
+static void drop_entry(dropping *d, stay entry) {
     uswap_pool *pool = d->ctx->pool;
-    region *r = region_get_by_ref(&pool->regions, entry->page);
+    region *r = region_get_by_stay(&pool->regions, entry);
     if (!r)
         return;
-    page_word *at = &r->object.words[page_ref_page(entry->page)];
+    page_word *at = &r->object.words[stay_page(entry)];
     if (page_try_lock(at)) {
         uint64_t word = page_load(at);
-        if (page_generation_of(word) == entry->generation && take(d, r, entry, word))
+        if (page_generation_of(word) == stay_generation(entry) && take(d, r, entry, word))
             return;
         page_unlock(at);
     } else { /* somebody is at the page */
-        ring_push_page(pool, &pool->inactive, entry->page, entry->generation);
+        ring_push_page(pool, &pool->inactive, entry);
     }
     region_put(r);
 }
@@ -100,11 +100,11 @@ uint64_t inactive_drop(context *ctx, uint64_t want) {
     d.run.count = d.sealed_count = 0;
     d.freed = 0;
     for (uint64_t left = ring_length(&pool->inactive); left > 0; left--) {
-        ring_entry entry;
+        stay entry;
         if ((d.freed + d.sealed_count >= want && !ends_inside(pool, &d.run)) ||
             ring_pop(&pool->inactive, &entry, 1) == 0)
             break;
-        drop_entry(&d, &entry);
+        drop_entry(&d, entry);
         if (d.sealed_count == DROP_MAPPED_MAX)
             drop_sealed(&d);
     }

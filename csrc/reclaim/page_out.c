@@ -91,7 +91,7 @@ static swap_entry take_slot(context *ctx) {
 /* Ahead of need nothing is to be done for a sealed page: it can be dropped at once whenever its frame is needed. */
 static void list_sealed(batch *b, const victim *v) {
     uswap_pool *pool = b->ctx->pool;
-    ring_push_page(pool, &pool->inactive, page_ref_of(v->r, v->page), page_generation_of(v->word));
+    ring_push_page(pool, &pool->inactive, stay_of(v->r, v->page));
     page_unlock(&v->r->object.words[v->page]);
     region_move_end(v->r);
     region_put(v->r);
@@ -196,9 +196,9 @@ static bool leave_filled(batch *b, victim *v, uint64_t value) {
 }
 
 /* The page stays where it is, and is as young as any. */
-static void stay(batch *b, victim *v) {
+static void remain(batch *b, victim *v) {
     if (b->popped)
-        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, page_ref_of(v->r, v->page), page_generation_of(v->word));
+        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, stay_of(v->r, v->page));
 }
 
 /* Contents that are in a slot already need no write, unless its area is to be emptied. The slot's last write may still be in flight: it
@@ -218,7 +218,7 @@ static void put_back(batch *b, victim *v) {
     STAT_ADD(pool, swap_full_events, 1);
     if (transport_back(pool, v->r->uffd, region_address(v->r, v->page), v->out.frame) == 0) {
         v->out.frame = FRAME_NONE;
-        stay(b, v);
+        remain(b, v);
     } else { /* the program has unmapped the region: nobody can want the contents */
         leave_zero(b, v);
     }
@@ -263,7 +263,7 @@ static void publish(batch *b) {
             frame_uncharge(pool, 1);
         } else {
             STAT_ADD(pool, evict_busy, 1);
-            stay(b, v);
+            remain(b, v);
         }
         page_unlock(&v->r->object.words[v->page]);
         region_move_end(v->r);
@@ -389,10 +389,10 @@ uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count) {
     for (size_t page = first; page < first + count;) {
         b.room = range_batch(r, page, first + count);
         for (; page < first + count && b.count < b.room; page++) {
-            choice made = batch_choose(&b, page_ref_of(r, page), -1, false);
+            choice made = batch_choose(&b, stay_of(r, page), true, false);
             if (made == CHOICE_BUSY) { /* a fault has just brought it, say: it is to leave all the same */
                 evict_batch(&b);
-                made = batch_choose(&b, page_ref_of(r, page), -1, true);
+                made = batch_choose(&b, stay_of(r, page), true, true);
             }
             b.freed += made == CHOICE_DROPPED;
         }

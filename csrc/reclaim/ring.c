@@ -20,7 +20,7 @@ void ring_fini(reclaim_ring *ring) {
 }
 
 int ring_grow(reclaim_ring *ring, uint64_t capacity) {
-    ring_entry *larger = memory_map(capacity * sizeof *larger);
+    stay *larger = memory_map(capacity * sizeof *larger);
     if (!larger)
         return -ENOMEM;
     small_lock_acquire(&ring->lock);
@@ -32,7 +32,7 @@ int ring_grow(reclaim_ring *ring, uint64_t capacity) {
     uint64_t length = ring->tail - ring->head;
     for (uint64_t i = 0; i < length; i++)
         larger[i] = ring->entries[(ring->head + i) % ring->capacity];
-    ring_entry *old = ring->entries;
+    stay *old = ring->entries;
     uint64_t old_capacity = ring->capacity;
     ring->entries = larger;
     ring->capacity = capacity;
@@ -50,7 +50,7 @@ uint64_t ring_length(reclaim_ring *ring) {
     return length;
 }
 
-uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count) {
+uint32_t ring_pop(reclaim_ring *ring, stay *entries, uint32_t count) {
     uint32_t popped = 0;
     small_lock_acquire(&ring->lock);
     while (popped < count && ring->head != ring->tail)
@@ -59,21 +59,21 @@ uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count) {
     return popped;
 }
 
-uint32_t ring_pop_range(reclaim_ring *ring, page_ref first, page_ref last, ring_entry *entries, uint32_t count) {
+uint32_t ring_pop_range(reclaim_ring *ring, stay first, stay *entries, uint32_t count) {
     uint32_t popped = 0;
     small_lock_acquire(&ring->lock);
     while (popped < count && ring->head != ring->tail) {
-        const ring_entry *oldest = &ring->entries[ring->head % ring->capacity];
-        if (!page_ref_between(oldest->page, first, last))
+        stay oldest = ring->entries[ring->head % ring->capacity];
+        if (!stay_within(oldest, first, count))
             break;
-        entries[popped++] = *oldest;
+        entries[popped++] = oldest;
         ring->head++;
     }
     small_lock_release(&ring->lock);
     return popped;
 }
 
-bool ring_try_push(reclaim_ring *ring, const ring_entry *entries, uint32_t count) {
+bool ring_try_push(reclaim_ring *ring, const stay *entries, uint32_t count) {
     small_lock_acquire(&ring->lock);
     bool fits = ring->tail - ring->head + count <= ring->capacity;
     for (uint32_t i = 0; fits && i < count; i++)
@@ -82,7 +82,7 @@ bool ring_try_push(reclaim_ring *ring, const ring_entry *entries, uint32_t count
     return fits;
 }
 
-bool ring_try_push_front(reclaim_ring *ring, const ring_entry *entries, uint32_t count) {
+bool ring_try_push_front(reclaim_ring *ring, const stay *entries, uint32_t count) {
     small_lock_acquire(&ring->lock);
     bool fits = ring->tail - ring->head + count <= ring->capacity;
     if (fits && ring->head < count) { /* keep the counters above zero */
@@ -98,32 +98,32 @@ bool ring_try_push_front(reclaim_ring *ring, const ring_entry *entries, uint32_t
 
 /* Whether the entry says nothing any more: the page and its frame have gone, or have come again later, or are held (unlock and
  * unpin push it again). The others are at most as many as there are frames, so that a compacted ring has room. */
-static bool is_stale(uswap_pool *pool, const ring_entry *entry) {
-    region *r = region_get_by_ref(&pool->regions, entry->page);
+static bool is_stale(uswap_pool *pool, stay entry) {
+    region *r = region_get_by_stay(&pool->regions, entry);
     if (!r)
         return true;
-    uint64_t word = page_load(&r->object.words[page_ref_page(entry->page)]);
+    uint64_t word = page_load(&r->object.words[stay_page(entry)]);
     region_put(r);
     bool cached =
         page_state_of(word) == PAGE_SWAPPED && slot_state_of(swap_cache_load(pool, page_entry_of(word))) == CACHE_CLEAN;
-    return !(page_state_of(word) == PAGE_RESIDENT || cached) || page_generation_of(word) != entry->generation ||
+    return !(page_state_of(word) == PAGE_RESIDENT || cached) || page_generation_of(word) != stay_generation(entry) ||
            page_is_held(word);
 }
 
 /* One round over the ring, in batches, keeping the order; without ring.lock while pages are looked at. */
 static void compact(uswap_pool *pool, reclaim_ring *ring) {
-    ring_entry batch[COMPACT_BATCH];
+    stay batch[COMPACT_BATCH];
     for (uint64_t left = ring_length(ring); left > 0;) {
         uint32_t popped = ring_pop(ring, batch, (uint32_t)MIN_OF(left, (uint64_t)COMPACT_BATCH)), kept = 0;
         if (popped == 0)
             return;
         for (uint32_t i = 0; i < popped; i++)
-            if (!is_stale(pool, &batch[i]))
+            if (!is_stale(pool, batch[i]))
                 batch[kept++] = batch[i];
         while (kept > 0 && !ring_try_push(ring, batch, kept)) {
             /* others filled the ring in between: they compact too, and each round frees room */
-            ring_entry oldest;
-            if (ring_pop(ring, &oldest, 1) == 1 && !is_stale(pool, &oldest))
+            stay oldest;
+            if (ring_pop(ring, &oldest, 1) == 1 && !is_stale(pool, oldest))
                 ring_try_push_front(ring, &oldest, 1);
         }
         left -= popped;
@@ -138,21 +138,19 @@ static void make_room(uswap_pool *pool, reclaim_ring *ring) {
     if (ring_length(ring) <= capacity / 4 * 3)
         return;
     if (ring_grow(ring, 2 * capacity) == 0)
-        frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(ring_entry)));
+        frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(stay)));
 }
 
-void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const ring_entry *entries, uint32_t count) {
+void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count) {
     while (!ring_try_push(ring, entries, count))
         make_room(pool, ring);
 }
 
-void ring_push_page(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation) {
-    ring_entry entry = {.page = page, .generation = generation};
+void ring_push_page(uswap_pool *pool, reclaim_ring *ring, stay entry) {
     ring_push_pages(pool, ring, &entry, 1);
 }
 
-void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation) {
-    ring_entry entry = {.page = page, .generation = generation};
+void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, stay entry) {
     while (!ring_try_push_front(ring, &entry, 1))
         make_room(pool, ring);
 }

@@ -10,16 +10,11 @@
 
 #include "base/base.h"
 #include "base/lock.h"
-#include "region/region.h"
-
-typedef struct {
-    page_ref page;
-    uint32_t generation; /* of the page word at its arrival */
-} ring_entry;
+#include "region/stay.h"
 
 typedef struct {
     small_lock lock;
-    ring_entry *entries; /* r */
+    stay *entries; /* r */
     uint64_t capacity;
     uint64_t head; /* r: oldest */
     uint64_t tail; /* r: next free; tail - head <= capacity */
@@ -30,20 +25,20 @@ void ring_fini(reclaim_ring *ring);
 /* A larger ring with the same entries. Return: 0 or -ENOMEM. */
 int ring_grow(reclaim_ring *ring, uint64_t capacity);
 /* Return: how many were popped, oldest first. */
-uint32_t ring_pop(reclaim_ring *ring, ring_entry *entries, uint32_t count);
-/* Pops the oldest entries as long as they are of pages first to last of one region. Return: how many. */
-uint32_t ring_pop_range(reclaim_ring *ring, page_ref first, page_ref last, ring_entry *entries, uint32_t count);
+uint32_t ring_pop(reclaim_ring *ring, stay *entries, uint32_t count);
+/* Pops the oldest entries as long as they are of count pages from the first's on. Return: how many. */
+uint32_t ring_pop_range(reclaim_ring *ring, stay first, stay *entries, uint32_t count);
 /* Return: false if the ring is full. */
-bool ring_try_push(reclaim_ring *ring, const ring_entry *entries, uint32_t count);
+bool ring_try_push(reclaim_ring *ring, const stay *entries, uint32_t count);
 /* To the head: first to be evicted. */
-bool ring_try_push_front(reclaim_ring *ring, const ring_entry *entries, uint32_t count);
+bool ring_try_push_front(reclaim_ring *ring, const stay *entries, uint32_t count);
 uint64_t ring_length(reclaim_ring *ring);
 
 typedef struct uswap_pool uswap_pool;
 /* A page has arrived (or may be evicted again). Context: page locked or unlocked; takes ring.lock only, compacts if full. */
-void ring_push_page(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation);
+void ring_push_page(uswap_pool *pool, reclaim_ring *ring, stay entry);
 /* The same for several, one behind the other. */
-void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const ring_entry *entries, uint32_t count);
-void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, page_ref page, unsigned generation);
+void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count);
+void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, stay entry);
 
 #endif

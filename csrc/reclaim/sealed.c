@@ -58,7 +58,7 @@ static bool publish(context *ctx, const victim *v, out_result result, bool poppe
     if (result == OUT_BUSY) {
         STAT_ADD(pool, evict_busy, 1);
         if (popped)
-            ring_push_page(pool, &pool->ring, page_ref_of(v->r, v->page), page_generation_of(v->word));
+            ring_push_page(pool, &pool->ring, stay_of(v->r, v->page));
         return false;
     }
     if (result == OUT_DROPPED) {

@@ -1,6 +1,7 @@
 #include "region/region.h"
 
 #include "base/memory.h"
+#include "region/stay.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -9,6 +10,7 @@
 #include <sys/mman.h>
 
 #define REF_GENERATION_MASK UINT32_C(4095)
+#define STAY_REGION_MASK UINT32_C(15)
 
 int region_table_init(region_table *table) {
     *table = (region_table){0};
@@ -96,6 +98,16 @@ static region *reference(region_table *table, uint32_t index, uint32_t generatio
 region *region_get_by_ref(region_table *table, page_ref ref) {
     return reference(table, (uint32_t)(ref.value & 0xFFFF), (uint32_t)(ref.value >> 16) & REF_GENERATION_MASK,
                      REF_GENERATION_MASK);
+}
+
+region *region_get_by_stay(region_table *table, stay s) {
+    region *r = reference(table, (uint32_t)(s.value >> STAY_INDEX_SHIFT) & (REGIONS_MAX - 1),
+                          (uint32_t)(s.value >> STAY_REGION_SHIFT) & STAY_REGION_MASK, STAY_REGION_MASK);
+    if (r && stay_page(s) >= r->object.pages) {
+        region_put(r);
+        return NULL;
+    }
+    return r;
 }
 
 region *region_get_by_id(region_table *table, uint64_t id) {

@@ -18,7 +18,7 @@
 /* Page words in a 4 KiB of metadata: what memory_object.touched counts by. */
 #define PAGE_WORDS_PER_CHUNK (PAGE_BYTES / sizeof(page_word))
 
-/* A page of a region in one word: what the reverse map and the reclaim ring hold.
+/* A page of a region in one word: what the reverse map holds.
  * page 36 bits (256 TiB), generation of the region 12 bits, index in the table 16 bits. */
 typedef struct {
     uint64_t value;
@@ -112,12 +112,6 @@ static inline size_t page_ref_page(page_ref ref) {
 /* The page n pages further in the same region. */
 static inline page_ref page_ref_after(page_ref ref, uint64_t n) {
     return (page_ref){ref.value + (n << 28)};
-}
-
-/* Whether the page is one of first to last, of the same region as they. */
-static inline bool page_ref_between(page_ref ref, page_ref first, page_ref last) {
-    return ((ref.value ^ first.value) & ((UINT64_C(1) << 28) - 1)) == 0 && ref.value >= first.value &&
-           ref.value <= last.value;
 }
 
 /* The block of addresses that the page lies in: *first is its first page. Return: false if it is not wholly in the region. */

@@ -35,7 +35,7 @@ static void advise_cold(region_range *range) {
         uint64_t word = page_load(at);
         if (page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
             page_renew(at);
-            ring_push_page_front(pool, &pool->ring, page_ref_of(range->r, page), page_generation_of(page_load(at)));
+            ring_push_page_front(pool, &pool->ring, stay_of(range->r, page));
         }
         page_unlock(at);
     }

@@ -330,12 +330,12 @@ typedef struct {
     swap_entry entry[MAP_RUN_MAX];
 } map_run;
 
-static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry entry, unsigned generation) {
+static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry entry) {
     frame_id frame;
     if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
         frame_drop(pool, frame, 1);
     else
-        ring_push_page(pool, &pool->ring, page_ref_of(r, page), generation);
+        ring_push_page(pool, &pool->ring, stay_of(r, page));
 }
 
 bool page_in_keeps_slot(uswap_pool *pool, swap_entry entry) {
@@ -360,12 +360,11 @@ void page_in_settled(uswap_pool *pool, region *r, size_t page, swap_entry entry)
 }
 
 void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep) {
-    page_word *word = &r->object.words[page];
     settle_slot(pool, r, page, entry, keep);
     atomic_fetch_add_explicit(&r->mapped_pages, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&r->swapped_pages, 1, memory_order_relaxed);
     STAT_ADD(pool, mapped_pages, 1);
-    ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(word)));
+    ring_push_page(pool, &pool->ring, stay_of(r, page));
 }
 
 /* Return: how many of the run, from the first on, are in. */
@@ -405,7 +404,7 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
             if (sealed)
                 seal_page(run->r, page);
         } else {
-            keep_in_cache(pool, run->r, page, run->entry[i], page_generation_of(page_load(word)));
+            keep_in_cache(pool, run->r, page, run->entry[i]);
         }
         page_unlock(word);
     }
@@ -450,12 +449,12 @@ static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t s
     size_t page = page_ref_page(owner);
     region *r = slot_count_of(word) > 0 ? region_get_by_ref(&pool->regions, owner) : NULL;
     read_wish wish = !r ? WISH_KEEP : (word & SLOT_MARKER ? WISH_IF_WANTED : WISH_MAP);
-    unsigned generation = r ? page_generation_of(page_load(&r->object.words[page])) : 0;
+    stay present = r ? stay_of(r, page) : (stay){0}; /* before the read ends: from then on the page may come and go */
     cache_end end = swap_cache_end_read(pool, entry, wish, &frame);
     if (end == END_DROP)
         page_in_unused(pool, frame, owner);
     if (end == END_KEEP && r)
-        ring_push_page(pool, &pool->ring, owner, generation);
+        ring_push_page(pool, &pool->ring, present);
     if (end != END_MAP) {
         if (r)
             region_put(r);

@@ -47,10 +47,9 @@ static bool lock_others(region *r, size_t first, size_t mine) {
 /* ---- moving in ---- */
 
 static void push_arrived(context *ctx, region *r, size_t first, size_t count) {
-    ring_entry *entries = ctx->scratch->ring;
+    stay *entries = ctx->scratch->ring;
     for (size_t i = 0; i < count; i++)
-        entries[i] = (ring_entry){.page = page_ref_of(r, first + i),
-                                  .generation = page_generation_of(page_load(&r->object.words[first + i]))};
+        entries[i] = stay_of(r, first + i);
     ring_push_pages(ctx->pool, &ctx->pool->ring, entries, (uint32_t)count);
 }
 
@@ -271,12 +270,12 @@ static bool keep_unwanted(context *ctx, swap_entry entry, uint32_t *kept) {
     frame_id frame;
     page_ref owner = swap_map_owner(pool, entry);
     region *r = region_get_by_ref(&pool->regions, owner);
-    unsigned generation = r ? page_generation_of(page_load(&r->object.words[page_ref_page(owner)])) : 0;
+    stay present = r ? stay_of(r, page_ref_page(owner)) : (stay){0};
     cache_end end = swap_cache_end_read(pool, entry, r ? WISH_IF_WANTED : WISH_KEEP, &frame);
     if (end == END_DROP)
         page_in_unused(pool, frame, owner);
     else if (end == END_KEEP && r)
-        ctx->scratch->ring[(*kept)++] = (ring_entry){.page = owner, .generation = generation};
+        ctx->scratch->ring[(*kept)++] = present;
     if (r)
         region_put(r);
     return end != END_MAP;
@@ -298,7 +297,7 @@ static void keep_wanted(context *ctx, swap_entry entry) {
     if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
         page_in_unused(pool, frame, page_ref_of(r, page));
     else
-        ring_push_page(pool, &pool->ring, page_ref_of(r, page), page_generation_of(page_load(at)));
+        ring_push_page(pool, &pool->ring, stay_of(r, page));
     page_unlock(at);
     uffd_wake(r->uffd, region_address(r, page), PAGE_BYTES);
     region_put(r);
