@@ -118,9 +118,12 @@ static int check_options(const uswap_options *options, uswap_error *err) {
     return 0;
 }
 
+/* Of an arena: a slot word has 30 bits for a frame of one of four. */
+#define PLACES_MAX ((UINT32_C(1) << 28) - BLOCK_PAGES)
+
 static uint32_t machine_pages(void) {
     long pages = sysconf(_SC_PHYS_PAGES);
-    return pages > 0 ? (uint32_t)MIN_OF(pages, (long)UINT32_MAX / 4) : UINT32_C(1) << 22;
+    return pages > 0 ? (uint32_t)MIN_OF(pages, (long)PLACES_MAX) : UINT32_C(1) << 22;
 }
 
 static uint64_t ring_capacity(uint64_t limit_frames) {
@@ -162,7 +165,7 @@ static int make_memory(uswap_pool *pool) {
     segment_header *head = segment_head(&pool->seg);
     pool->hash_seed = head->hash_seed[0];
     /* As many places as the machine has pages: a limit raised later needs no new arena. Only address space until used. */
-    uint32_t places = MAX_OF(machine_pages(), (uint32_t)MIN_OF(2 * limit_frames, (uint64_t)UINT32_MAX / 4));
+    uint32_t places = MAX_OF(machine_pages(), (uint32_t)MIN_OF(2 * limit_frames, (uint64_t)PLACES_MAX));
     status = frame_pool_init(&pool->frames, &head->budget, places, pool->options.recycle);
     if (status == 0)
         status = region_table_init(&pool->regions);

@@ -154,6 +154,7 @@ struct uswap_pool {
     fill_table fills;
     reclaim_ring ring;     /* pages with frames, oldest first */
     reclaim_ring inactive; /* those of them that can be dropped at once: taken out ahead of need, or sealed */
+    _Atomic uint64_t eviction_clock; /* pages that have lost their frames: refault distances are counted by it */
     cluster_ahead cluster_ahead;
     block_read *block_reads; /* by block_index */
     codec codec;

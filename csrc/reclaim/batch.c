@@ -14,6 +14,7 @@ static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
         read_ahead_wasted(&r->ahead, page);
     }
     frame_run_drop(pool, &b->dropped, frame);
+    swap_cache_evicted(pool, entry);
     return true;
 }
 

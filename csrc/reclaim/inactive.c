@@ -59,6 +59,7 @@ static bool take(dropping *d, region *r, stay entry, uint64_t word) {
     if (page_state_of(word) == PAGE_SWAPPED &&
         swap_cache_take(pool, page_entry_of(word), CACHE_CLEAN, &frame, &flags)) {
         frame_run_drop(pool, &d->run, frame);
+        swap_cache_evicted(pool, page_entry_of(word));
         d->freed++;
     }
     return false;

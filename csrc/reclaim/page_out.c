@@ -177,6 +177,7 @@ static void leave_swapped(batch *b, victim *v, swap_entry entry) {
 static void leave_zero(batch *b, victim *v) {
     page_set_state(&v->r->object.words[v->page], PAGE_ZERO, SWAP_ENTRY_NONE);
     left(b, v, SWAP_ENTRY_NONE);
+    swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE);
 }
 
 /* All words of the page are this value. Return: false if it cannot be named by an index. */
@@ -191,6 +192,7 @@ static bool leave_filled(batch *b, victim *v, uint64_t value) {
         return false;
     page_set_filled(&v->r->object.words[v->page], fill);
     left(b, v, SWAP_ENTRY_NONE);
+    swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE);
     STAT_ADD(b->ctx->pool, filled_drops, 1);
     return true;
 }
@@ -238,6 +240,8 @@ static void publish_taken(batch *b, victim *v) {
         if (b->ahead && swap_cache_add_clean(pool, kept, v->out.frame)) {
             inactive_add(pool, kept);
             v->out.frame = FRAME_NONE;
+        } else {
+            swap_cache_evicted(pool, kept);
         }
         return;
     }
@@ -453,10 +457,12 @@ void page_out_complete(context *ctx, io_request *request) {
         swap_entry entry = swap_entry_after(request->first, i);
         frame_id frame;
         if (whole || write_again(ctx, request, entry) == 0) {
-            if (swap_cache_end_write(pool, entry, &frame) == END_DROP)
+            if (swap_cache_end_write(pool, entry, &frame) == END_DROP) {
                 frame_run_drop(pool, &run, frame);
-            else
+                swap_cache_evicted(pool, entry);
+            } else {
                 inactive_add(pool, entry);
+            }
             continue;
         }
         STAT_ADD(pool, write_errors, 1);

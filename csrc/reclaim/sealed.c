@@ -63,6 +63,7 @@ static bool publish(context *ctx, const victim *v, out_result result, bool poppe
     }
     if (result == OUT_DROPPED) {
         page_set_state(at, PAGE_SWAPPED, kept);
+        swap_cache_evicted(pool, kept);
         atomic_fetch_add_explicit(&v->r->swapped_pages, 1, memory_order_relaxed);
         STAT_ADD(pool, clean_drops, 1);
         note(v->r, -1);

@@ -13,8 +13,8 @@ static bool exchange(_Atomic uint64_t *at, uint64_t *word, uint64_t to) {
 }
 
 static uint64_t with_state(uint64_t word, cache_state state, frame_id frame) {
-    uint64_t kept =
-        word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_MARKER | SLOT_STAYS | SLOT_PIN_MASK);
+    uint64_t kept = word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_MARKER | SLOT_STAYS |
+                            SLOT_DISTANCE_MASK | SLOT_PIN_MASK);
     return kept | (uint64_t)state << SLOT_STATE_SHIFT | (uint64_t)frame << SLOT_FRAME_SHIFT;
 }
 
@@ -91,10 +91,12 @@ bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame) {
 bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    uint64_t clock = atomic_load_explicit(&pool->eviction_clock, memory_order_relaxed), distance;
     do {
         if (slot_state_of(word) != CACHE_NONE || slot_count_of(word) == 0)
             return false;
-    } while (!exchange(at, &word, with_state(word, CACHE_READING, frame) | flags));
+        distance = (uint64_t)shadow_encode(word >> SLOT_FRAME_SHIFT, clock) << SLOT_DISTANCE_SHIFT;
+    } while (!exchange(at, &word, with_state(word, CACHE_READING, frame) | distance | flags));
     STAT_ADD(pool, cached_pages, 1);
     return true;
 }
@@ -108,6 +110,18 @@ bool swap_cache_want(uswap_pool *pool, swap_entry entry, uint64_t *flags) {
     } while (!exchange(at, &word, word | SLOT_WANTED));
     *flags = word;
     return true;
+}
+
+void swap_cache_evicted(uswap_pool *pool, swap_entry entry) {
+    uint64_t clock = atomic_fetch_add_explicit(&pool->eviction_clock, 1, memory_order_relaxed) + 1;
+    if (swap_entry_is_none(entry))
+        return;
+    _Atomic uint64_t *at = word_at(pool, entry);
+    uint64_t word = atomic_load_explicit(at, memory_order_acquire);
+    do {
+        if (slot_state_of(word) != CACHE_NONE || slot_count_of(word) == 0)
+            return;
+    } while (!exchange(at, &word, without_frame(word) | shadow_make(clock) << SLOT_FRAME_SHIFT));
 }
 
 /* states: a bit each. */
@@ -235,7 +249,7 @@ void swap_map_put(uswap_pool *pool, swap_entry entry) {
         to = word - 1;
         cache_state state = slot_state_of(word);
         drop = slot_count_of(to) == 0 && (state == CACHE_CLEAN || state == CACHE_DIRTY) && !(word & SLOT_PIN_MASK);
-        if (drop)
+        if (drop || (slot_count_of(to) == 0 && state == CACHE_NONE)) /* a free slot has no shadow */
             to = without_frame(to);
     } while (!exchange(at, &word, to));
     if (drop) {

@@ -1,7 +1,8 @@
 /*
  * swap_cache.h - the slot word: swap map (use count) and swap cache (frame and state) of a slot in one atomic word.
  *
- *   bits 0-15 use count   16-18 state   19 WANTED   20 BAD   21 AHEAD   22-27 pins   28 MARKER   29 STAYS   32-63 frame
+ *   bits 0-13 use count   14-16 state   17 WANTED   18 BAD   19 AHEAD   20-25 pins   26 MARKER   27 STAYS   28-33 refault distance
+ *   34-63 frame; without a frame, the shadow of the page that was evicted last (shadow.h)
  *
  * The state table is in README, Swap cache states. All moves are single compare-and-swaps, made only here; page I/O is
  * counted only here.
@@ -12,22 +13,25 @@
 #include "frame/frame_pool.h"
 #include "region/region.h"
 #include "swap/hash.h"
+#include "swap/shadow.h"
 #include "swap/swap_entry.h"
 
 /* NONE must be 0: a free slot is a word of 0 (or BAD). */
 typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING = 3, CACHE_DIRTY = 4 } cache_state;
 
-#define SLOT_COUNT_MASK UINT64_C(0xFFFF)
-#define SLOT_STATE_SHIFT 16
+#define SLOT_COUNT_MASK UINT64_C(0x3FFF)
+#define SLOT_STATE_SHIFT 14
 #define SLOT_STATE_MASK (UINT64_C(7) << SLOT_STATE_SHIFT)
-#define SLOT_WANTED (UINT64_C(1) << 19)
-#define SLOT_BAD (UINT64_C(1) << 20)
-#define SLOT_AHEAD (UINT64_C(1) << 21)
-#define SLOT_PIN_ONE (UINT64_C(1) << 22)
-#define SLOT_PIN_MASK (UINT64_C(63) << 22)
-#define SLOT_MARKER (UINT64_C(1) << 28)
-#define SLOT_STAYS (UINT64_C(1) << 29)
-#define SLOT_FRAME_SHIFT 32
+#define SLOT_WANTED (UINT64_C(1) << 17)
+#define SLOT_BAD (UINT64_C(1) << 18)
+#define SLOT_AHEAD (UINT64_C(1) << 19)
+#define SLOT_PIN_ONE (UINT64_C(1) << 20)
+#define SLOT_PIN_MASK (UINT64_C(63) << 20)
+#define SLOT_MARKER (UINT64_C(1) << 26)
+#define SLOT_STAYS (UINT64_C(1) << 27)
+#define SLOT_DISTANCE_SHIFT 28
+#define SLOT_DISTANCE_MASK (UINT64_C(63) << SLOT_DISTANCE_SHIFT)
+#define SLOT_FRAME_SHIFT 34
 
 static inline cache_state slot_state_of(uint64_t word) {
     return (cache_state)((word & SLOT_STATE_MASK) >> SLOT_STATE_SHIFT);
@@ -41,6 +45,11 @@ static inline frame_id slot_frame_of(uint64_t word) {
     return (frame_id)(word >> SLOT_FRAME_SHIFT);
 }
 
+/* Of a page that is being read, or has been, and is not in yet; REFAULT_NEVER: its eviction left no shadow. */
+static inline uint32_t slot_distance_of(uint64_t word) {
+    return shadow_decode((unsigned)((word & SLOT_DISTANCE_MASK) >> SLOT_DISTANCE_SHIFT));
+}
+
 uint64_t swap_cache_load(uswap_pool *pool, swap_entry entry);
 page_ref swap_map_owner(uswap_pool *pool, swap_entry entry);
 page_hash swap_map_hash(uswap_pool *pool, swap_entry entry);
@@ -51,7 +60,9 @@ void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, 
                             bool stays);
 /* Page-out of a page whose slot has its contents already: NONE -> CLEAN, and stays. Return: false if the slot is not NONE. */
 bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame);
-/* Page-in: NONE -> READING with the frame. Return: false if the state is not NONE any more. */
+/* The page whose contents the slot has lost its frame just now: counted, and its shadow left, if nobody reads it back already. */
+void swap_cache_evicted(uswap_pool *pool, swap_entry entry);
+/* Page-in: NONE -> READING with the frame, and the distance from its shadow. Return: false if the state is not NONE any more. */
 bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags);
 /* READING: sets WANTED; *flags: what was set before. Return: false if the state is not READING any more. */
 bool swap_cache_want(uswap_pool *pool, swap_entry entry, uint64_t *flags);
