@@ -175,6 +175,8 @@ static int make_memory(uswap_pool *pool) {
         status = ring_init(&pool->ring, ring_capacity(limit_frames));
     if (status == 0)
         status = ring_init(&pool->inactive, RING_ENTRIES_LEAST); /* grows as it is used */
+    if (status == 0)
+        status = orders_init(&pool->orders);
     if (status == 0) {
         pool->block_reads = memory_map(block_reads_bytes(pool));
         status = pool->block_reads ? register_arenas(pool) : -ENOMEM;
@@ -214,6 +216,8 @@ static void release(uswap_pool *pool) {
         ring_fini(&pool->ring);
     if (pool->inactive.entries)
         ring_fini(&pool->inactive);
+    orders_fini(&pool->orders);
+    events_fini(pool);
     region_table_fini(&pool->regions);
     fill_table_fini(&pool->fills);
     memory_unmap(pool->block_reads, block_reads_bytes(pool));
@@ -255,7 +259,8 @@ static int start(uswap_pool *pool, uswap_error *err) {
                    : os_failure(err, "io_queue_init", status);
     if (pool_list_add(pool) != 0)
         return error_set(err, USWAP_E_NO_MEMORY, 0, "pool", NULL, "a process may have at most %d pools", POOLS_MAX);
-    frame_charge_metadata(pool, ring_pages(pool->ring.capacity) + ring_pages(pool->inactive.capacity));
+    frame_charge_metadata(pool, ring_pages(pool->ring.capacity) + ring_pages(pool->inactive.capacity) +
+                                    bytes_to_pages(orders_bytes(&pool->orders)));
     status = fault_thread_start(pool);
     if (status == 0)
         status = reclaimer_start(pool);

@@ -11,6 +11,8 @@
 #include "frame/frame_pool.h"
 #include "io/codec.h"
 #include "io/io.h"
+#include "reclaim/events.h"
+#include "reclaim/orders.h"
 #include "reclaim/ring.h"
 #include "region/region.h"
 #include "shared/segment.h"
@@ -119,6 +121,7 @@ typedef struct {
     bool started;
     _Atomic uint32_t stop;
     _Atomic uint32_t attached;   /* a steering thread exists */
+    _Atomic uint32_t policy;     /* it has a policy: pages leave by its orders */
     _Atomic uint32_t detaching;  /* it is to go */
     _Atomic uint32_t exhausted;  /* the last eviction found nothing that could leave */
     _Atomic uint32_t signalled;  /* since somebody last went to sleep on pressure */
@@ -152,7 +155,11 @@ struct uswap_pool {
     _Atomic uint64_t reserved_slots;
     region_table regions;
     fill_table fills;
-    reclaim_ring ring;     /* pages with frames, oldest first */
+    reclaim_ring ring;               /* pages with frames, oldest first */
+    event_log events;                /* what has come and gone, for the policy */
+    _Atomic uint32_t events_waiting; /* so many that it is to look */
+    uint64_t announced;    /* how far a policy that has missed events has been told of the ring; steering thread only */
+    order_book orders;     /* what the policy wants done */
     reclaim_ring inactive; /* those of them that can be dropped at once: taken out ahead of need, or sealed */
     _Atomic uint64_t eviction_clock; /* pages that have lost their frames: refault distances are counted by it */
     cluster_ahead cluster_ahead;

@@ -31,6 +31,7 @@
     X(uffd_copy, "uffd.copy")                   /* error: UFFDIO_COPY fails                                      */    \
     X(uffd_zeropage, "uffd.zeropage")           /* error: UFFDIO_ZEROPAGE fails                                  */    \
     X(drop_mapped, "drop.mapped")               /* error: process_madvise drops nothing                          */    \
+    X(sealed_copy, "sealed.copy")               /* error: a sealed page cannot be read where it is               */    \
     X(discard_locked, "discard.locked")         /* the page lock is held by a discard                            */    \
     X(region_destroy, "region.destroy")         /* the region is closed to new faults                            */    \
     X(codec_encode, "codec.encode")             /* error: a page cannot be encoded                               */    \

@@ -13,12 +13,14 @@
     X(fault_around_pages) X(pages_in) X(pages_out) X(reads) X(writes) X(read_ahead_pages) X(read_ahead_hits)           \
     X(read_ahead_misses) X(read_ahead_waste) X(evictions) X(evictions_steered) X(evictions_native) X(evictions_direct) X(evictions_api)     \
     X(clean_drops) X(zero_drops) X(filled_drops) X(evict_busy) X(copy_fallbacks) X(read_errors) X(write_errors) X(hash_errors)         \
-    X(swap_full_events) X(write_ahead_pages) X(stall_ns)
+    X(swap_full_events) X(write_ahead_pages) X(rescues) X(refaults)              \
+    X(policy_orders) X(policy_passed) X(policy_errors) X(stall_ns)
 /* clang-format on */
 
 /* Gauges kept by hand (the others are computed when asked for). */
 #define STATS_GAUGES(X)                                                                                                \
-    X(mapped_pages) X(cached_pages) X(inactive_pages) X(locked_pages) X(pinned_pages) X(poisoned_pages) X(bad_slots)
+    X(mapped_pages)                                                                                                    \
+    X(cached_pages) X(inactive_pages) X(listed_pages) X(locked_pages) X(pinned_pages) X(poisoned_pages) X(bad_slots)
 
 typedef struct {
 #define STATS_FIELD(name) _Atomic uint64_t name;

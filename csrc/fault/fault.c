@@ -104,7 +104,7 @@ static void page_arrived_fresh(fault *f, size_t page) {
     page_set_state(word, PAGE_RESIDENT, SWAP_ENTRY_NONE);
     atomic_fetch_add_explicit(&f->r->mapped_pages, 1, memory_order_relaxed);
     STAT_ADD(f->pool, mapped_pages, 1);
-    ring_push_page(f->pool, &f->pool->ring, stay_of(f->r, page));
+    page_came(f->pool, f->r, page, USWAP_EVENT_FAULTED, REFAULT_NEVER);
 }
 
 /* A stream of first touches that enters a block takes all of it. */
@@ -205,6 +205,7 @@ static int put_in(fault *f, swap_entry entry, cache_state state, bool *sealed) {
  * goes in. Return: FAULT_AGAIN also if the write has ended just now. */
 static fault_result serve_copy(fault *f, swap_entry entry, bool protect) {
     frame_id frame;
+    uint64_t flags = swap_cache_load(f->pool, entry);
     if (!frame_charge(f->pool, 1, FRAME_FAULT))
         return FAULT_NO_FRAME;
     if (!swap_cache_pin(f->pool, entry, &frame)) {
@@ -213,7 +214,7 @@ static fault_result serve_copy(fault *f, swap_entry entry, bool protect) {
     }
     int status = transport_copy_in(f->pool, f->r->uffd, f->address, frame, protect);
     if (status == 0) {
-        page_in_arrived(f->pool, f->r, f->page, entry, true);
+        page_in_arrived(f->pool, f->r, f->page, entry, true, flags);
         if (protect)
             seal_page(f->r, f->page);
         count_soft(f, 0);
@@ -221,7 +222,7 @@ static fault_result serve_copy(fault *f, swap_entry entry, bool protect) {
         frame_uncharge(f->pool, 1);
     }
     if (swap_cache_unpin(f->pool, entry, &frame))
-        frame_drop(f->pool, frame, 1);
+        frame_rest(f->pool, frame);
     return status == 0 || status == -EEXIST ? FAULT_DONE : result_of(status);
 }
 
@@ -255,6 +256,13 @@ static bool serve_from_block(fault *f, swap_entry entry, uint64_t flags, fault_r
     return true;
 }
 
+/* Whether an inactive page's frame lies where copies lie: a copy of it goes in again, for what moving costs (reclaim/sealed_age.c). */
+static bool is_copy(const fault *f, uint64_t slot) {
+    const frame_pool *frames = &f->pool->frames;
+    frame_id frame = slot_frame_of(slot);
+    return (slot & SLOT_STAYS) && arena_has(&frames->arenas[ARENA_FILL], frame) && !warm_has(frames, frame);
+}
+
 /* CLEAN or DIRTY: the frame itself goes in. */
 static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state state) {
     frame_id frame;
@@ -264,13 +272,19 @@ static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state sta
     if (state == CACHE_CLEAN && f->pool->use_move && block_has(&f->pool->frames, slot_frame_of(flags)) &&
         serve_from_block(f, entry, flags, &result))
         return result;
+    if (state == CACHE_CLEAN && is_copy(f, flags)) {
+        bool protect = !(f->how & FAULT_WRITE) && seal_wanted(f->pool, f->r, page_load(f->word), entry);
+        result = serve_copy(f, entry, protect);
+        if (result != FAULT_NO_FRAME) /* to move it in takes none */
+            return result;
+    }
     int status = put_in(f, entry, state, &sealed);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
     /* The page lock has kept everybody away from the frame. */
     bool taken = swap_cache_take(f->pool, entry, state, &frame, &flags);
     INVARIANT(I8, taken);
-    page_in_arrived(f->pool, f->r, f->page, entry, state == CACHE_CLEAN);
+    page_in_arrived(f->pool, f->r, f->page, entry, state == CACHE_CLEAN, flags);
     if (sealed)
         seal_page(f->r, f->page);
     count_soft(f, flags);

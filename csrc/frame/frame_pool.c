@@ -11,7 +11,7 @@
 
 /* Free frames below which reclaim starts, as a share of the limit, and the bounds of that. At 2 GB/s of page-out 8 MiB are
  * 4 ms of head start for the reclaimer. */
-#define LOW_SHARE 16
+#define LOW_SHARE 128
 #define LOW_FRAMES_MAX 4096
 
 static void make_warm(frame_pool *frames) {
@@ -29,7 +29,7 @@ int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, b
         status = arena_init(&frames->arenas[i], next, places);
         next += frames->arenas[i].places;
     }
-    if (status == 0 && recycle) {
+    if (status == 0) {
         frames->idle_capacity = next;
         frames->idle = memory_map((size_t)frames->idle_capacity * sizeof *frames->idle);
         status = frames->idle ? 0 : -ENOMEM;
@@ -174,7 +174,7 @@ static bool charge_anyway(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
 
 bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
     bool charged = try_charge(pool, n, purpose);
-    if (!charged && pool->frames.recycle) {
+    if (!charged && atomic_load_explicit(&pool->frames.budget->idle_frames, memory_order_relaxed) > 0) {
         frame_pool_retire(pool, n);
         charged = try_charge(pool, n, purpose);
     }
@@ -202,6 +202,10 @@ void frame_uncharge(uswap_pool *pool, uint64_t n) {
     INVARIANT(I1, before >= n);
     note_met(&pool->frames, before - n);
     tell_waiters(pool);
+}
+
+bool frame_take_copy(uswap_pool *pool, frame_id *frame) {
+    return pop_idle(&pool->frames, frame) || frame_take_fill(pool, 1, FRAME_RESERVE, frame) == 1;
 }
 
 uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose, frame_id *first) {
@@ -233,6 +237,18 @@ static void make_idle(uswap_pool *pool, frame_id first, uint32_t count) {
     atomic_fetch_add(&frames->budget->idle_frames, count);
     small_lock_release(&frames->idle_lock);
     tell_waiters(pool);
+}
+
+void frame_rest(uswap_pool *pool, frame_id frame) {
+    frame_pool *frames = &pool->frames;
+    const frame_budget *budget = frames->budget;
+    bool over = atomic_load_explicit(&budget->used_frames, memory_order_relaxed) + RESERVE_FRAMES >
+                atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
+    bool ours = arena_has(&frames->arenas[ARENA_FILL], frame) && !warm_has(frames, frame);
+    if (ours && !over && atomic_load_explicit(&budget->idle_frames, memory_order_relaxed) < RESTING_MAX)
+        make_idle(pool, frame, 1);
+    else
+        frame_drop(pool, frame, 1);
 }
 
 /* Neighbours of one kind: warm or not. */

@@ -7,6 +7,8 @@ static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
     uswap_pool *pool = b->ctx->pool;
     frame_id frame;
     uint64_t flags;
+    if (b->ahead && (swap_cache_load(pool, entry) & SLOT_STAYS))
+        return false; /* it is where it is to be */
     if (!swap_cache_take(pool, entry, CACHE_CLEAN, &frame, &flags))
         return false;
     if (flags & SLOT_AHEAD) {
@@ -14,7 +16,8 @@ static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
         read_ahead_wasted(&r->ahead, page);
     }
     frame_run_drop(pool, &b->dropped, frame);
-    swap_cache_evicted(pool, entry);
+    swap_cache_evicted(pool, entry, flags);
+    events_note_slot(pool, USWAP_EVENT_EVICTED, entry);
     return true;
 }
 
@@ -50,9 +53,14 @@ choice batch_choose(batch *b, stay entry, bool any, bool wait) {
 }
 
 static void choose_entry(batch *b, stay entry) {
+    uswap_pool *pool = b->ctx->pool;
     choice made = batch_choose(b, entry, false, false);
-    if (made == CHOICE_BUSY)
-        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, entry);
+    if (made == CHOICE_BUSY && b->popped)
+        pages_came(pool, &entry, 1, USWAP_EVENT_KEPT, REFAULT_NEVER);
+    else if (made == CHOICE_BUSY)
+        events_note(pool, USWAP_EVENT_KEPT, &entry, 1, REFAULT_NEVER);
+    else if (made == CHOICE_STALE && !b->popped)
+        STAT_ADD(pool, policy_passed, 1);
     b->freed += made == CHOICE_DROPPED;
 }
 
@@ -72,43 +80,50 @@ static bool in_huge_block(uswap_pool *pool, stay entry, stay *first) {
     return huge;
 }
 
-/* Takes the entries of a block from the head of the ring. Return: how many. */
-static uint32_t choose_block(batch *b, stay first) {
-    uswap_pool *pool = b->ctx->pool;
+/* All pages of the block that are there: an order for one of them is for all. */
+static void choose_all(batch *b, region *r, size_t first) {
+    for (size_t page = first; page < first + BLOCK_PAGES && b->count < b->room; page++)
+        b->freed += batch_choose(b, stay_of(r, page), true, false) == CHOICE_DROPPED;
+}
+
+/* Takes the entries of a block from the head of the ring, or whatever of it is there by the first of the orders. Return: how many entries
+ * were taken. */
+static uint32_t choose_block(batch *b, reclaim_ring *from, stay first) {
     stay *entries = b->ctx->scratch->ring;
-    region *r = region_get_by_stay(&pool->regions, first);
+    uint32_t popped = ring_pop_range(from, first, entries, b->popped ? b->room : BLOCK_PAGES);
+    region *r = region_get_by_stay(&b->ctx->pool->regions, first);
     if (r) {
         region_set_huge(r, stay_page(first), false);
+        if (!b->popped)
+            choose_all(b, r, stay_page(first));
         region_put(r);
     }
-    uint32_t popped = ring_pop_range(&pool->ring, first, entries, MIN_OF(b->room, (uint32_t)BLOCK_PAGES));
-    for (uint32_t i = 0; i < popped; i++)
+    for (uint32_t i = 0; i < popped && b->popped; i++)
         choose_entry(b, entries[i]);
     return popped;
 }
 
 /* Takes the oldest entries, up to the first of a huge block; or that block, if it is the oldest. Return: how many. */
-static uint32_t choose_next(batch *b, uint32_t want, bool *met_block) {
+static uint32_t choose_next(batch *b, reclaim_ring *from, uint32_t want, bool *met_block) {
     uswap_pool *pool = b->ctx->pool;
-    stay entries[BATCH_PAGES], first;
-    uint32_t popped = ring_pop(&pool->ring, entries, MIN_OF(want, (uint32_t)BATCH_PAGES)), loose = 0;
+    stay entries[BATCH_PAGES], first = {0};
+    uint32_t popped = ring_pop(from, entries, MIN_OF(want, (uint32_t)BATCH_PAGES)), loose = 0;
     for (; loose < popped && !in_huge_block(pool, entries[loose], &first); loose++)
         choose_entry(b, entries[loose]);
     *met_block = loose < popped;
     for (uint32_t i = popped; i-- > loose;)
-        ring_push_page_front(pool, &pool->ring, entries[i]);
+        ring_push_page_front(pool, from, entries[i]);
     if (*met_block && b->count == 0) /* else what is chosen leaves first */
-        loose += choose_block(b, first);
+        loose += choose_block(b, from, first);
     return loose;
 }
 
-/* Chooses until the batch is full, want is reached or the ring's first *left entries have been seen. */
-void batch_choose_oldest(batch *b, uint64_t want, uint64_t *left) {
+void batch_choose_oldest(batch *b, reclaim_ring *from, uint64_t want, uint64_t *left) {
     bool met_block = false;
     want = MIN_OF(want, (uint64_t)MIN_OF(b->room, (uint32_t)BATCH_PAGES));
     while (b->count + b->freed<want && * left> 0 && !met_block) {
         uint64_t missing = want - b->count - b->freed;
-        uint32_t seen = choose_next(b, (uint32_t)MIN_OF(missing, *left), &met_block);
+        uint32_t seen = choose_next(b, from, (uint32_t)MIN_OF(missing, *left), &met_block);
         *left -= seen == 0 && !met_block ? *left : MIN_OF((uint64_t)seen, *left);
     }
 }

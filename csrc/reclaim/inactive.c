@@ -47,19 +47,22 @@ static bool add_sealed(dropping *d, region *r, size_t page, uint64_t word) {
 /* Context: page locked, and still as it was when the entry was made. Return: as add_sealed. */
 static bool take(dropping *d, region *r, stay entry, uint64_t word) {
     uswap_pool *pool = d->ctx->pool;
+    if (page_state_of(word) == PAGE_RESIDENT)
+        STAT_SUB(pool, listed_pages, 1);
     frame_id frame;
     uint64_t flags;
     if (page_state_of(word) == PAGE_RESIDENT) {
         bool sealed = add_sealed(d, r, stay_page(entry), word);
         if (!sealed &&
             !page_is_held(word)) /* written since, or its slot is to go: it waits for its turn with the others */
-            ring_push_page(pool, &pool->ring, entry);
+            pages_came(pool, &entry, 1, USWAP_EVENT_KEPT, REFAULT_NEVER);
         return sealed;
     }
     if (page_state_of(word) == PAGE_SWAPPED &&
         swap_cache_take(pool, page_entry_of(word), CACHE_CLEAN, &frame, &flags)) {
         frame_run_drop(pool, &d->run, frame);
-        swap_cache_evicted(pool, page_entry_of(word));
+        swap_cache_evicted(pool, page_entry_of(word), flags);
+        events_note(pool, USWAP_EVENT_EVICTED, &entry, 1, REFAULT_NEVER);
         d->freed++;
     }
     return false;

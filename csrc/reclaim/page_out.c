@@ -17,6 +17,14 @@
 #define EXHAUSTED_ROUND_NS UINT64_C(100000000)
 #define EXHAUSTED_ROUND_SHARE 10
 
+/* How pages leave, a bit each. */
+enum {
+    OUT_AHEAD = 1,        /* nobody needs the frames yet */
+    OUT_UNMAP = 2,        /* a touch is to be seen */
+    OUT_MARKED = 4,       /* and known as one that was marked */
+    OUT_WITHOUT_SLOTS = 8 /* those that need none, whichever they are */
+};
+
 /* ---- slots for what must be written ---- */
 
 void page_out_return_slots(context *ctx) {
@@ -92,29 +100,36 @@ static swap_entry take_slot(context *ctx) {
 static void list_sealed(batch *b, const victim *v) {
     uswap_pool *pool = b->ctx->pool;
     ring_push_page(pool, &pool->inactive, stay_of(v->r, v->page));
+    STAT_ADD(pool, listed_pages, 1);
     page_unlock(&v->r->object.words[v->page]);
     region_move_end(v->r);
     region_put(v->r);
     b->freed++;
 }
 
-/* Lists or drops the sealed pages of the batch; the others remain. */
+static uint32_t sealed_leave(batch *b, const victim *sealed, uint32_t count) {
+    if (count > 0)
+        b->freed += b->ahead ? sealed_age(b->ctx, sealed, count, batch_flags(b))
+                             : sealed_drop(b->ctx, sealed, count, b->popped);
+    return 0;
+}
+
+/* Lists, ages or drops the sealed pages of the batch; the others remain. */
 static void part_sealed(batch *b) {
     victim sealed[DROP_MAPPED_MAX];
-    uint32_t count = 0, others = 0;
+    uint32_t count = 0, others = 0, most = b->ahead ? SEALED_AGE_MAX : DROP_MAPPED_MAX;
     for (uint32_t i = 0; i < b->count; i++) {
         const victim *v = &b->victims[i];
         if (!sealed_can_drop(b->ctx->pool, v->word))
             b->victims[others++] = *v;
-        else if (b->ahead)
+        else if (b->ahead && !b->unmap)
             list_sealed(b, v);
         else
             sealed[count++] = *v;
-        if (count == DROP_MAPPED_MAX || (i + 1 == b->count && count > 0)) {
-            b->freed += sealed_drop(b->ctx, sealed, count, b->popped);
-            count = 0;
-        }
+        if (count == most)
+            count = sealed_leave(b, sealed, count);
     }
+    sealed_leave(b, sealed, count);
     b->count = others;
 }
 
@@ -177,7 +192,7 @@ static void leave_swapped(batch *b, victim *v, swap_entry entry) {
 static void leave_zero(batch *b, victim *v) {
     page_set_state(&v->r->object.words[v->page], PAGE_ZERO, SWAP_ENTRY_NONE);
     left(b, v, SWAP_ENTRY_NONE);
-    swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE);
+    swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE, 0);
 }
 
 /* All words of the page are this value. Return: false if it cannot be named by an index. */
@@ -192,15 +207,9 @@ static bool leave_filled(batch *b, victim *v, uint64_t value) {
         return false;
     page_set_filled(&v->r->object.words[v->page], fill);
     left(b, v, SWAP_ENTRY_NONE);
-    swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE);
+    swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE, 0);
     STAT_ADD(b->ctx->pool, filled_drops, 1);
     return true;
-}
-
-/* The page stays where it is, and is as young as any. */
-static void remain(batch *b, victim *v) {
-    if (b->popped)
-        ring_push_page(b->ctx->pool, &b->ctx->pool->ring, stay_of(v->r, v->page));
 }
 
 /* Contents that are in a slot already need no write, unless its area is to be emptied. The slot's last write may still be in flight: it
@@ -220,7 +229,7 @@ static void put_back(batch *b, victim *v) {
     STAT_ADD(pool, swap_full_events, 1);
     if (transport_back(pool, v->r->uffd, region_address(v->r, v->page), v->out.frame) == 0) {
         v->out.frame = FRAME_NONE;
-        remain(b, v);
+        victim_stays(pool, v, b->popped);
     } else { /* the program has unmapped the region: nobody can want the contents */
         leave_zero(b, v);
     }
@@ -237,11 +246,13 @@ static void publish_taken(batch *b, victim *v) {
         swap_entry kept = page_entry_of(v->word);
         leave_swapped(b, v, kept);
         STAT_ADD(pool, clean_drops, 1);
-        if (b->ahead && swap_cache_add_clean(pool, kept, v->out.frame)) {
+        if (b->ahead && swap_cache_add_clean(pool, kept, v->out.frame, batch_flags(b))) {
             inactive_add(pool, kept);
+            events_note_slot(pool, USWAP_EVENT_AGED, kept);
             v->out.frame = FRAME_NONE;
         } else {
-            swap_cache_evicted(pool, kept);
+            swap_cache_evicted(pool, kept, 0);
+            events_note_slot(pool, USWAP_EVENT_EVICTED, kept);
         }
         return;
     }
@@ -251,9 +262,11 @@ static void publish_taken(batch *b, victim *v) {
         return;
     }
     v->entry = entry;
-    swap_cache_add_writing(pool, entry, v->out.frame, page_ref_of(v->r, v->page), hash, b->ahead);
+    swap_cache_add_writing(pool, entry, v->out.frame, page_ref_of(v->r, v->page), hash, batch_flags(b));
     leave_swapped(b, v, entry);
     STAT_ADD(pool, write_ahead_pages, b->ahead);
+    if (b->ahead)
+        events_note_slot(pool, USWAP_EVENT_AGED, entry);
 }
 
 static void publish(batch *b) {
@@ -267,7 +280,7 @@ static void publish(batch *b) {
             frame_uncharge(pool, 1);
         } else {
             STAT_ADD(pool, evict_busy, 1);
-            remain(b, v);
+            victim_stays(pool, v, b->popped);
         }
         page_unlock(&v->r->object.words[v->page]);
         region_move_end(v->r);
@@ -321,15 +334,20 @@ static void evict_batch(batch *b) {
     b->count = 0;
 }
 
-/* Evicts about want pages of the ring's first left entries. Return: how many. */
-static uint64_t evict_oldest(context *ctx, uint64_t want, uint64_t left, bool without_slots, bool ahead) {
+/* Evicts about want pages of the first left entries, of the ring or of orders. Return: how many. */
+static uint64_t evict_from(context *ctx, reclaim_ring *from, uint64_t want, uint64_t left, unsigned how) {
     uint64_t freed = 0;
-    batch b = {.ctx = ctx, .popped = true, .ahead = ahead, .victims = ctx->scratch->victims};
+    batch b = {.ctx = ctx,
+               .popped = from == &ctx->pool->ring,
+               .ahead = how & OUT_AHEAD,
+               .unmap = how & OUT_UNMAP,
+               .marked = how & OUT_MARKED,
+               .victims = ctx->scratch->victims};
     while (freed < want && left > 0) {
-        b.room = without_slots ? BLOCK_PAGES : batch_room(ctx);
+        b.room = how & OUT_WITHOUT_SLOTS ? BLOCK_PAGES : batch_room(ctx);
         if (b.room == 0)
             break;
-        batch_choose_oldest(&b, want - freed, &left);
+        batch_choose_oldest(&b, from, want - freed, &left);
         evict_batch(&b);
         freed += b.freed;
         b.freed = 0;
@@ -340,6 +358,27 @@ static uint64_t evict_oldest(context *ctx, uint64_t want, uint64_t left, bool wi
     return freed;
 }
 
+static uint64_t evict_oldest(context *ctx, uint64_t want, unsigned how) {
+    return evict_from(ctx, &ctx->pool->ring, want, ring_length(&ctx->pool->ring), how);
+}
+
+/* Orders first: what is cold, or what a policy has prepared. */
+static uint64_t evict_ordered(context *ctx, uint64_t want) {
+    order_kind kind;
+    uint64_t freed = 0;
+    for (reclaim_ring *from; freed < want && (from = orders_next(&ctx->pool->orders, &kind));) {
+        uint64_t left = ring_length(from);
+        freed += evict_from(ctx, from, want - freed, left, 0);
+        if (ring_length(from) >= left)
+            break; /* no slots */
+    }
+    return freed;
+}
+
+static bool has_slots(const context *ctx) {
+    return !atomic_load(&ctx->pool->slots_exhausted) || ctx->cluster.left > 0;
+}
+
 /* Without slots only clean and zero pages can leave, and which are is found by moving each out, and most of them back again: not at
  * every fault, but now and then, by one thread. */
 static uint64_t evict_without_slots(context *ctx, uint64_t want) {
@@ -347,7 +386,7 @@ static uint64_t evict_without_slots(context *ctx, uint64_t want) {
     uint64_t begin = clock_now_ns(), due = atomic_load(&pool->exhausted_round_ns);
     if (begin < due || !atomic_compare_exchange_strong(&pool->exhausted_round_ns, &due, UINT64_MAX))
         return 0;
-    uint64_t freed = evict_oldest(ctx, want, ring_length(&pool->ring), true, false);
+    uint64_t freed = evict_oldest(ctx, want, OUT_WITHOUT_SLOTS);
     uint64_t end = clock_now_ns();
     atomic_store(&pool->exhausted_round_ns, end + MAX_OF(EXHAUSTED_ROUND_NS, EXHAUSTED_ROUND_SHARE * (end - begin)));
     return freed;
@@ -357,8 +396,10 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
     uswap_pool *pool = ctx->pool;
     atomic_fetch_add(&pool->evictors, 1);
     uint64_t freed = inactive_drop(ctx, want);
-    if (freed < want && (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0))
-        freed += evict_oldest(ctx, want - freed, ring_length(&pool->ring), false, false);
+    if (freed < want && has_slots(ctx))
+        freed += evict_ordered(ctx, want - freed);
+    if (freed < want && has_slots(ctx))
+        freed += evict_oldest(ctx, want - freed, 0);
     if (freed == 0 && batch_room(ctx) < BLOCK_PAGES)
         freed = evict_without_slots(ctx, want);
     atomic_fetch_sub(&pool->evictors, 1);
@@ -368,12 +409,35 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
 uint64_t page_out_ahead(context *ctx) {
     uswap_pool *pool = ctx->pool;
     /* Frames that are free beyond the high watermark are as good: pages of one value leave none to keep. */
-    uint64_t spare = frame_pool_free(&pool->frames);
+    uint64_t spare = frame_pool_free(&pool->frames), out = 0;
     spare -= MIN_OF(spare, atomic_load_explicit(&pool->frames.high_frames, memory_order_relaxed));
-    uint64_t target = inactive_target(pool), have = inactive_frames(pool) + ctx->writing[true] + spare, out = 0;
+    uint64_t target = inactive_target(pool), have = inactive_frames(pool) + ctx->writing[true] + spare;
     atomic_fetch_add(&pool->evictors, 1);
-    if (have < target && (!atomic_load(&pool->slots_exhausted) || ctx->cluster.left > 0))
-        out = evict_oldest(ctx, target - have, ring_length(&pool->ring), false, true);
+    if (have < target && has_slots(ctx)) {
+        reclaim_ring *cold = &pool->orders.rings[ORDER_COLD];
+        out = evict_from(ctx, cold, target - have, ring_length(cold), OUT_AHEAD);
+        out += out < target - have ? evict_oldest(ctx, target - have - out, OUT_AHEAD) : 0;
+    }
+    atomic_fetch_sub(&pool->evictors, 1);
+    return out;
+}
+
+/* How each kind of order is carried out. What is cold waits until frames are needed. */
+static const unsigned ORDERED_HOW[ORDER_KINDS] = {[ORDER_EVICT] = 0,
+                                                  [ORDER_CLEAN] = OUT_AHEAD,
+                                                  [ORDER_AGE] = OUT_AHEAD | OUT_UNMAP,
+                                                  [ORDER_AGE_MARKED] = OUT_AHEAD | OUT_UNMAP | OUT_MARKED};
+
+uint64_t page_out_ordered(context *ctx, uint64_t most) {
+    uswap_pool *pool = ctx->pool;
+    uint64_t out = 0;
+    atomic_fetch_add(&pool->evictors, 1);
+    for (int kind = ORDER_EVICT; kind < ORDER_READ && has_slots(ctx); kind++) {
+        reclaim_ring *from = &pool->orders.rings[kind];
+        uint64_t left = MIN_OF(ring_length(from), most);
+        most -= left;
+        out += evict_from(ctx, from, UINT64_MAX, left, ORDERED_HOW[kind]);
+    }
     atomic_fetch_sub(&pool->evictors, 1);
     return out;
 }
@@ -428,7 +492,7 @@ static void take_back(uswap_pool *pool, swap_entry entry) {
         int status =
             transport_back(pool, r->uffd, region_address(r, page), slot_frame_of(swap_cache_load(pool, entry)));
         if (status == 0 && swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
-            page_in_arrived(pool, r, page, entry, false);
+            page_in_arrived(pool, r, page, entry, false, flags);
         }
     } else if (ours && page_state_of(word) == PAGE_RESIDENT &&
                swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
@@ -456,12 +520,15 @@ void page_out_complete(context *ctx, io_request *request) {
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
         frame_id frame;
+        uint64_t flags;
         if (whole || write_again(ctx, request, entry) == 0) {
-            if (swap_cache_end_write(pool, entry, &frame) == END_DROP) {
+            if (swap_cache_end_write(pool, entry, &frame, &flags) == END_DROP) {
                 frame_run_drop(pool, &run, frame);
-                swap_cache_evicted(pool, entry);
+                swap_cache_evicted(pool, entry, flags);
+                events_note_slot(pool, USWAP_EVENT_EVICTED, entry);
             } else {
                 inactive_add(pool, entry);
+                events_note_slot(pool, USWAP_EVENT_WRITTEN, entry);
             }
             continue;
         }

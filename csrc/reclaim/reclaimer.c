@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "reclaim/inactive.h"
 #include "reclaim/page_out.h"
+#include "swap/page_in.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -16,6 +17,8 @@
 #define FORGIVEN_NS UINT64_C(100000000)
 /* Pages evicted by one call at most; it looks at the watermarks and at who calls it off after each batch of them. */
 #define STEP_PAGES 65536
+/* Orders carried out before the watermarks are looked at again. */
+#define ORDERS_STEP 1024
 /* When nothing could be evicted, look again after this: pins and DMA end without telling. */
 #define EXHAUSTED_NS UINT64_C(10000000)
 #define STACK_BYTES ((size_t)256 << 10)
@@ -58,8 +61,8 @@ static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
         freed += got;
         if (got > 0)
             atomic_store(&pool->native.exhausted, 0);
-        /* Bounded: pages that leave nothing to be kept would have it go on for ever. */
-        if (ahead < inactive_target(pool) + freed) {
+        /* Bounded: pages that leave nothing to be kept would have it go on for ever. Where a policy says what is aged, nothing is by age. */
+        if (ahead < inactive_target(pool) + freed && !atomic_load(&pool->native.policy)) {
             uint64_t out = page_out_ahead(ctx);
             ahead += out;
             got += out;
@@ -71,6 +74,29 @@ static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
     context_drain(ctx);
     atomic_store(&pool->native.exhausted, freed == 0 && tried > 0);
     return freed;
+}
+
+/* Carries out what a policy has ordered, a part at a time, and frees frames in between. Where its orders leave frames short, the oldest pages
+ * leave. Return and context as evict. */
+static uint64_t follow(uswap_pool *pool) {
+    context *ctx = &pool->reclaim_context;
+    uint64_t done = 0, got, ended;
+    ctx->who = ACTOR_STEERED;
+    do {
+        got = page_out_ordered(ctx, ORDERS_STEP);
+        ring_tidy(pool, &pool->ring, 2 * got);
+        uint64_t want = frames_short(pool);
+        if (got == 0 && want > 0) /* what is inactive goes by its own age */
+            got = inactive_drop(ctx, want);
+        context_submit(ctx);
+        for (ended = 0; context_complete(ctx, got + ended == 0);)
+            ended++;
+        done += got;
+    } while (got + ended > 0 && !is_called_off(pool, ACTOR_STEERED));
+    page_in_ordered(ctx);
+    context_submit(ctx);
+    context_drain(ctx);
+    return done + (free_frames(pool) < low_frames(pool) ? evict(pool, ACTOR_STEERED, STEP_PAGES) : 0);
 }
 
 /* ---- the native thread ---- */
@@ -195,7 +221,7 @@ EXPORT int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pre
             break;
         /* Where the last eviction found nothing, the next one waits for a sign, or for the time to be over. */
         bool exhausted = reclaimer_is_exhausted(pool);
-        if (free_frames(pool) < low_frames(pool) && !exhausted)
+        if ((free_frames(pool) < low_frames(pool) && !exhausted) || atomic_load(&pool->events_waiting))
             break;
         if (exhausted) {
             event_wait(&native->pressure, seen, MIN_OF(deadline - now, EXHAUSTED_NS));
@@ -211,6 +237,22 @@ EXPORT int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pre
                                  .stopping = atomic_load(&native->detaching) || atomic_load(&native->stop)};
     api_leave(&guard);
     return 0;
+}
+
+EXPORT int64_t uswap_policy_step(uswap_pool *pool, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    small_lock_acquire(&pool->reclaim_lock);
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    gate_enter(&pool->gate);
+    uint64_t done = follow(pool);
+    gate_leave(&pool->gate);
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    small_lock_release(&pool->reclaim_lock);
+    api_leave(&guard);
+    return (int64_t)done;
 }
 
 EXPORT int64_t uswap_reclaimer_evict(uswap_pool *pool, uint64_t pages, uswap_error *err) {

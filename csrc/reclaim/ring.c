@@ -50,6 +50,18 @@ uint64_t ring_length(reclaim_ring *ring) {
     return length;
 }
 
+uint32_t ring_copy(reclaim_ring *ring, uint64_t *position, stay *entries, uint32_t count, bool *more) {
+    uint32_t copied = 0;
+    small_lock_acquire(&ring->lock);
+    uint64_t at = MAX_OF(*position, ring->head); /* what has been popped since is gone */
+    for (; copied < count && at < ring->tail; at++)
+        entries[copied++] = ring->entries[at % ring->capacity];
+    *more = at < ring->tail;
+    *position = *more ? at : 0;
+    small_lock_release(&ring->lock);
+    return copied;
+}
+
 uint32_t ring_pop(reclaim_ring *ring, stay *entries, uint32_t count) {
     uint32_t popped = 0;
     small_lock_acquire(&ring->lock);
@@ -127,6 +139,32 @@ static void compact(uswap_pool *pool, reclaim_ring *ring) {
                 ring_try_push_front(ring, &oldest, 1);
         }
         left -= popped;
+    }
+}
+
+void ring_tidy(uswap_pool *pool, reclaim_ring *ring, uint64_t count) {
+    stay batch[COMPACT_BATCH];
+    for (uint64_t left = MIN_OF(count, ring_length(ring)); left > 0;) {
+        uint32_t popped = ring_pop(ring, batch, (uint32_t)MIN_OF(left, (uint64_t)COMPACT_BATCH)), kept = 0;
+        if (popped == 0)
+            return;
+        for (uint32_t i = 0; i < popped; i++)
+            if (!is_stale(pool, batch[i]))
+                batch[kept++] = batch[i];
+        ring_push_pages(pool, ring, batch, kept);
+        left -= popped;
+    }
+}
+
+void ring_push_orders(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count) {
+    while (!ring_try_push(ring, entries, count)) {
+        uint64_t capacity = ring->capacity;
+        if (ring_grow(ring, 2 * capacity) == 0) {
+            frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(stay)));
+        } else {
+            stay oldest[COMPACT_BATCH];
+            ring_pop(ring, oldest, MIN_OF(count, (uint32_t)COMPACT_BATCH));
+        }
     }
 }
 

@@ -33,12 +33,18 @@ bool ring_try_push(reclaim_ring *ring, const stay *entries, uint32_t count);
 /* To the head: first to be evicted. */
 bool ring_try_push_front(reclaim_ring *ring, const stay *entries, uint32_t count);
 uint64_t ring_length(reclaim_ring *ring);
+/* Copies entries, oldest first, from *position on (0: from the head), which moves; *more: whether there are others. Return: how many. */
+uint32_t ring_copy(reclaim_ring *ring, uint64_t *position, stay *entries, uint32_t count, bool *more);
 
 typedef struct uswap_pool uswap_pool;
 /* A page has arrived (or may be evicted again). Context: page locked or unlocked; takes ring.lock only, compacts if full. */
 void ring_push_page(uswap_pool *pool, reclaim_ring *ring, stay entry);
 /* The same for several, one behind the other. */
 void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count);
+/* The same for orders: a ring that is full grows. Without memory for that, the oldest are forgotten. */
+void ring_push_orders(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count);
+/* Looks at the oldest entries, count of them: those that say nothing any more are thrown away, the others become the youngest. */
+void ring_tidy(uswap_pool *pool, reclaim_ring *ring, uint64_t count);
 void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, stay entry);
 
 #endif

@@ -57,13 +57,12 @@ static bool publish(context *ctx, const victim *v, out_result result, bool poppe
     swap_entry kept = page_entry_of(v->word);
     if (result == OUT_BUSY) {
         STAT_ADD(pool, evict_busy, 1);
-        if (popped)
-            ring_push_page(pool, &pool->ring, stay_of(v->r, v->page));
+        victim_stays(pool, v, popped);
         return false;
     }
     if (result == OUT_DROPPED) {
         page_set_state(at, PAGE_SWAPPED, kept);
-        swap_cache_evicted(pool, kept);
+        swap_cache_evicted(pool, kept, 0);
         atomic_fetch_add_explicit(&v->r->swapped_pages, 1, memory_order_relaxed);
         STAT_ADD(pool, clean_drops, 1);
         note(v->r, -1);

@@ -22,11 +22,11 @@ static int advise_discard(region_range *range, uswap_error *err) {
                          : "the range is locked or pinned (at least in part): unlock it before it is discarded");
 }
 
-/* The pages of the range go to the head of the reclaim ring, the last one first. */
+/* The pages of the range leave before all others, in their order. */
 static void advise_cold(region_range *range) {
     uswap_pool *pool = range->pool;
     gate_enter(&pool->gate);
-    for (size_t i = range->count; i-- > 0;) {
+    for (size_t i = 0; i < range->count; i++) {
         size_t page = range->first + i;
         if (!atomic_load(&range->r->object.touched[page / PAGE_WORDS_PER_CHUNK]))
             continue;
@@ -34,8 +34,7 @@ static void advise_cold(region_range *range) {
         page_lock(at);
         uint64_t word = page_load(at);
         if (page_state_of(word) == PAGE_RESIDENT && !page_is_held(word)) {
-            page_renew(at);
-            ring_push_page_front(pool, &pool->ring, stay_of(range->r, page));
+            ring_push_page(pool, &pool->orders.rings[ORDER_COLD], stay_of(range->r, page));
         }
         page_unlock(at);
     }

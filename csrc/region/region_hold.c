@@ -61,7 +61,7 @@ static void enter_ring(uswap_pool *pool, region *r, size_t page, uint64_t word) 
     else if (page_state_of(word) != PAGE_SWAPPED ||
              slot_state_of(swap_cache_load(pool, page_entry_of(word))) != CACHE_CLEAN)
         return; /* no frame; or the end of its read makes the entry, for this generation */
-    ring_push_page(pool, &pool->ring, stay_of(r, page));
+    page_came(pool, r, page, USWAP_EVENT_KEPT, REFAULT_NEVER);
 }
 
 /* Context: page may be in any state. Pages that were not held are left alone. */

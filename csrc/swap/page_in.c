@@ -222,6 +222,22 @@ static void read_group(context *ctx, swap_entry entry) {
         frame_drop(pool, run.next, run.left);
 }
 
+void page_in_ordered(context *ctx) {
+    uswap_pool *pool = ctx->pool;
+    reclaim_ring *orders = &pool->orders.rings[ORDER_READ];
+    window_frames run = {0};
+    bool go_on = true;
+    for (stay order; ring_pop(orders, &order, 1) == 1;) {
+        region *r = go_on ? region_get_by_stay(&pool->regions, order) : NULL;
+        if (!r)
+            continue;
+        go_on = read_ahead_page(ctx, r, stay_page(order), &run, 1, SLOT_AHEAD);
+        region_put(r);
+    }
+    if (run.left > 0)
+        frame_drop(pool, run.next, run.left);
+}
+
 void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream) {
     uint32_t done = page_in_window(ctx, r, &plan, stream);
     if (stream && done < plan.count)
@@ -335,7 +351,7 @@ static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry e
     if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
         frame_drop(pool, frame, 1);
     else
-        ring_push_page(pool, &pool->ring, stay_of(r, page));
+        page_came(pool, r, page, USWAP_EVENT_READ_AHEAD, REFAULT_NEVER);
 }
 
 bool page_in_keeps_slot(uswap_pool *pool, swap_entry entry) {
@@ -359,12 +375,21 @@ void page_in_settled(uswap_pool *pool, region *r, size_t page, swap_entry entry)
     settle_slot(pool, r, page, entry, true);
 }
 
-void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep) {
+/* How a page has come whose slot word was this before. */
+unsigned page_in_kind(uswap_pool *pool, uint64_t flags) {
+    cache_state state = slot_state_of(flags);
+    bool rescued = state == CACHE_WRITING || state == CACHE_DIRTY || (flags & SLOT_STAYS);
+    STAT_ADD(pool, rescues, rescued);
+    STAT_ADD(pool, refaults, !rescued && (flags & SLOT_DISTANCE_MASK) != 0);
+    return (rescued ? USWAP_EVENT_RESCUED : USWAP_EVENT_FAULTED) | (flags & SLOT_MARKED ? EVENT_MARKED : 0);
+}
+
+void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep, uint64_t flags) {
     settle_slot(pool, r, page, entry, keep);
     atomic_fetch_add_explicit(&r->mapped_pages, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&r->swapped_pages, 1, memory_order_relaxed);
     STAT_ADD(pool, mapped_pages, 1);
-    ring_push_page(pool, &pool->ring, stay_of(r, page));
+    page_came(pool, r, page, page_in_kind(pool, flags), slot_distance_of(flags));
 }
 
 /* Return: how many of the run, from the first on, are in. */
@@ -400,7 +425,7 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
             INVARIANT(I8, taken);
             if (flags & SLOT_WANTED)
                 STAT_ADD(pool, stall_ns, stall_ns);
-            page_in_arrived(pool, run->r, page, run->entry[i], true);
+            page_in_arrived(pool, run->r, page, run->entry[i], true, flags);
             if (sealed)
                 seal_page(run->r, page);
         } else {
@@ -454,7 +479,7 @@ static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t s
     if (end == END_DROP)
         page_in_unused(pool, frame, owner);
     if (end == END_KEEP && r)
-        ring_push_page(pool, &pool->ring, present);
+        pages_came(pool, &present, 1, USWAP_EVENT_READ_AHEAD, REFAULT_NEVER);
     if (end != END_MAP) {
         if (r)
             region_put(r);

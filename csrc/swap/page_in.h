@@ -27,9 +27,15 @@ void page_in_ahead(context *ctx, region *r, size_t page, bool absent);
  * cache as the marker, and the stream is told what could not be asked for. Context: no page locked. */
 void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream);
 
+/* Reads what a policy has ordered to be read ahead, as far as speculative frames and requests go; the rest is forgotten. Context: in the gate. */
+void page_in_ordered(context *ctx);
+
+/* How a page has come whose slot word was this before: a uswap_event, for page_came. Counts. */
+unsigned page_in_kind(uswap_pool *pool, uint64_t flags);
+
 /* The page's frame is mapped: states, counts, ring. keep: the slot has the same contents and stays the page's, unless slots are
- * scarce. Context: page locked, SWAPPED. */
-void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep);
+ * scarce. flags: the slot word as it was. Context: page locked, SWAPPED. */
+void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep, uint64_t flags);
 
 /* The part of that which concerns the page alone: state and slot. */
 void page_in_settled(uswap_pool *pool, region *r, size_t page, swap_entry entry);

@@ -46,11 +46,11 @@ static bool lock_others(region *r, size_t first, size_t mine) {
 
 /* ---- moving in ---- */
 
-static void push_arrived(context *ctx, region *r, size_t first, size_t count) {
+static void push_arrived(context *ctx, region *r, size_t first, size_t count, unsigned kind, uint32_t distance) {
     stay *entries = ctx->scratch->ring;
     for (size_t i = 0; i < count; i++)
         entries[i] = stay_of(r, first + i);
-    ring_push_pages(ctx->pool, &ctx->pool->ring, entries, (uint32_t)count);
+    pages_came(ctx->pool, entries, (uint32_t)count, kind, distance);
 }
 
 /* Whether the page's contents are frame, at rest. reading: of a read that the caller is ending. */
@@ -72,8 +72,8 @@ static bool is_whole(uswap_pool *pool, region *r, size_t first, frame_id frame, 
 /* Context: the pages are locked, their frames are in the region. */
 static void arrived(context *ctx, region *r, size_t first, uint32_t count) {
     uswap_pool *pool = ctx->pool;
+    uint64_t flags = 0;
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t flags;
         frame_id frame;
         swap_entry entry = page_entry_of(page_load(&r->object.words[first + i]));
         bool taken = swap_cache_take_arrived(pool, entry, &frame, &flags);
@@ -83,7 +83,7 @@ static void arrived(context *ctx, region *r, size_t first, uint32_t count) {
     atomic_fetch_add_explicit(&r->mapped_pages, count, memory_order_relaxed);
     atomic_fetch_sub_explicit(&r->swapped_pages, count, memory_order_relaxed);
     STAT_ADD(pool, mapped_pages, count);
-    push_arrived(ctx, r, first, count);
+    push_arrived(ctx, r, first, count, page_in_kind(pool, flags), slot_distance_of(flags));
 }
 
 /* Moves the block in if it is whole. Context: all its pages are locked. Return: how many pages are in. */
@@ -157,7 +157,7 @@ static bool make_block(context *ctx, region *r, size_t first, uint32_t *done_pag
         page_set_state(&r->object.words[first + i], PAGE_RESIDENT, SWAP_ENTRY_NONE);
     atomic_fetch_add_explicit(&r->mapped_pages, done, memory_order_relaxed);
     STAT_ADD(pool, mapped_pages, done);
-    push_arrived(ctx, r, first, done);
+    push_arrived(ctx, r, first, done, USWAP_EVENT_FAULTED, REFAULT_NEVER);
     region_set_huge(r, first, done == BLOCK_PAGES);
     if (done < BLOCK_PAGES)
         frame_drop(pool, frame + done, BLOCK_PAGES - done);
@@ -297,7 +297,7 @@ static void keep_wanted(context *ctx, swap_entry entry) {
     if (swap_cache_end_read(pool, entry, WISH_KEEP, &frame) == END_DROP)
         page_in_unused(pool, frame, page_ref_of(r, page));
     else
-        ring_push_page(pool, &pool->ring, stay_of(r, page));
+        page_came(pool, r, page, USWAP_EVENT_READ_AHEAD, REFAULT_NEVER);
     page_unlock(at);
     uffd_wake(r->uffd, region_address(r, page), PAGE_BYTES);
     region_put(r);
@@ -317,7 +317,7 @@ static bool keep_all(context *ctx, const block_read *read, bool wanted) {
             else
                 all &= keep_unwanted(ctx, entry, &kept);
         }
-    ring_push_pages(ctx->pool, &ctx->pool->ring, ctx->scratch->ring, kept);
+    pages_came(ctx->pool, ctx->scratch->ring, kept, USWAP_EVENT_READ_AHEAD, REFAULT_NEVER);
     return all;
 }
 

@@ -50,7 +50,7 @@ static void arrived(uswap_pool *pool, region *r, size_t page) {
     page_set_state(at, PAGE_RESIDENT, SWAP_ENTRY_NONE);
     atomic_fetch_add_explicit(&r->mapped_pages, 1, memory_order_relaxed);
     STAT_ADD(pool, mapped_pages, 1);
-    ring_push_page(pool, &pool->ring, stay_of(r, page));
+    page_came(pool, r, page, USWAP_EVENT_FAULTED, REFAULT_NEVER);
 }
 
 /* Makes count pages from first on. purpose: what their frames may cost. Return: 0 or -errno, if none was made; *done: how many were. */

@@ -14,7 +14,7 @@ static bool exchange(_Atomic uint64_t *at, uint64_t *word, uint64_t to) {
 
 static uint64_t with_state(uint64_t word, cache_state state, frame_id frame) {
     uint64_t kept = word & (SLOT_COUNT_MASK | SLOT_BAD | SLOT_WANTED | SLOT_AHEAD | SLOT_MARKER | SLOT_STAYS |
-                            SLOT_DISTANCE_MASK | SLOT_PIN_MASK);
+                            SLOT_MARKED | SLOT_DISTANCE_MASK | SLOT_PIN_MASK);
     return kept | (uint64_t)state << SLOT_STATE_SHIFT | (uint64_t)frame << SLOT_FRAME_SHIFT;
 }
 
@@ -65,24 +65,23 @@ static void settle(uswap_pool *pool, swap_entry entry, uint64_t word) {
 }
 
 void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash,
-                            bool stays) {
+                            uint64_t flags) {
     swap_slot *slot = slot_at(pool, entry);
     INVARIANT(I6, atomic_load(&slot->word) == 0);
     atomic_store_explicit(&slot->owner, owner.value, memory_order_relaxed);
     memcpy(slot->hash, &hash, sizeof hash);
     STAT_ADD(pool, cached_pages, 1);
-    STAT_ADD(pool, inactive_pages, stays);
-    atomic_store_explicit(&slot->word, with_state(stays ? 1 | SLOT_STAYS : 1, CACHE_WRITING, frame),
-                          memory_order_release);
+    STAT_ADD(pool, inactive_pages, (flags & SLOT_STAYS) != 0);
+    atomic_store_explicit(&slot->word, with_state(1 | flags, CACHE_WRITING, frame), memory_order_release);
 }
 
-bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame) {
+bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire);
     do {
         if (slot_state_of(word) != CACHE_NONE)
             return false;
-    } while (!exchange(at, &word, with_state(word, CACHE_CLEAN, frame) | SLOT_STAYS));
+    } while (!exchange(at, &word, with_state(word, CACHE_CLEAN, frame) | flags));
     STAT_ADD(pool, cached_pages, 1);
     STAT_ADD(pool, inactive_pages, 1);
     return true;
@@ -112,7 +111,7 @@ bool swap_cache_want(uswap_pool *pool, swap_entry entry, uint64_t *flags) {
     return true;
 }
 
-void swap_cache_evicted(uswap_pool *pool, swap_entry entry) {
+void swap_cache_evicted(uswap_pool *pool, swap_entry entry, uint64_t flags) {
     uint64_t clock = atomic_fetch_add_explicit(&pool->eviction_clock, 1, memory_order_relaxed) + 1;
     if (swap_entry_is_none(entry))
         return;
@@ -121,7 +120,8 @@ void swap_cache_evicted(uswap_pool *pool, swap_entry entry) {
     do {
         if (slot_state_of(word) != CACHE_NONE || slot_count_of(word) == 0)
             return;
-    } while (!exchange(at, &word, without_frame(word) | shadow_make(clock) << SLOT_FRAME_SHIFT));
+    } while (
+        !exchange(at, &word, without_frame(word) | (flags & SLOT_MARKED) | shadow_make(clock) << SLOT_FRAME_SHIFT));
 }
 
 /* states: a bit each. */
@@ -206,7 +206,7 @@ cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, read_wish wish
     return end;
 }
 
-cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *frame) {
+cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *frame, uint64_t *flags) {
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
     bool kept;
@@ -216,6 +216,7 @@ cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *fra
         kept = (word & SLOT_PIN_MASK) || ((word & SLOT_STAYS) && slot_count_of(word) > 0);
         to = kept ? with_state(word, CACHE_CLEAN, *frame) : without_frame(word);
     } while (!exchange(at, &word, to));
+    *flags = word;
     if (kept)
         return END_KEEP;
     count_gone(pool, word);

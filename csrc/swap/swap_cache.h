@@ -1,7 +1,8 @@
 /*
  * swap_cache.h - the slot word: swap map (use count) and swap cache (frame and state) of a slot in one atomic word.
  *
- *   bits 0-13 use count   14-16 state   17 WANTED   18 BAD   19 AHEAD   20-25 pins   26 MARKER   27 STAYS   28-33 refault distance
+ *   bits 0-12 use count   13-15 state   16 WANTED   17 BAD   18 AHEAD   19-24 pins   25 MARKER   26 STAYS   27 MARKED
+ *   28-33 refault distance
  *   34-63 frame; without a frame, the shadow of the page that was evicted last (shadow.h)
  *
  * The state table is in README, Swap cache states. All moves are single compare-and-swaps, made only here; page I/O is
@@ -19,16 +20,17 @@
 /* NONE must be 0: a free slot is a word of 0 (or BAD). */
 typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING = 3, CACHE_DIRTY = 4 } cache_state;
 
-#define SLOT_COUNT_MASK UINT64_C(0x3FFF)
-#define SLOT_STATE_SHIFT 14
+#define SLOT_COUNT_MASK UINT64_C(0x1FFF)
+#define SLOT_STATE_SHIFT 13
 #define SLOT_STATE_MASK (UINT64_C(7) << SLOT_STATE_SHIFT)
-#define SLOT_WANTED (UINT64_C(1) << 17)
-#define SLOT_BAD (UINT64_C(1) << 18)
-#define SLOT_AHEAD (UINT64_C(1) << 19)
-#define SLOT_PIN_ONE (UINT64_C(1) << 20)
-#define SLOT_PIN_MASK (UINT64_C(63) << 20)
-#define SLOT_MARKER (UINT64_C(1) << 26)
-#define SLOT_STAYS (UINT64_C(1) << 27)
+#define SLOT_WANTED (UINT64_C(1) << 16)
+#define SLOT_BAD (UINT64_C(1) << 17)
+#define SLOT_AHEAD (UINT64_C(1) << 18)
+#define SLOT_PIN_ONE (UINT64_C(1) << 19)
+#define SLOT_PIN_MASK (UINT64_C(63) << 19)
+#define SLOT_MARKER (UINT64_C(1) << 25)
+#define SLOT_STAYS (UINT64_C(1) << 26)
+#define SLOT_MARKED (UINT64_C(1) << 27) /* by the policy that aged the page; stays with its shadow */
 #define SLOT_DISTANCE_SHIFT 28
 #define SLOT_DISTANCE_MASK (UINT64_C(63) << SLOT_DISTANCE_SHIFT)
 #define SLOT_FRAME_SHIFT 34
@@ -54,14 +56,15 @@ uint64_t swap_cache_load(uswap_pool *pool, swap_entry entry);
 page_ref swap_map_owner(uswap_pool *pool, swap_entry entry);
 page_hash swap_map_hash(uswap_pool *pool, swap_entry entry);
 
-/* Page-out: a slot just allocated gets its contents. => count 1, WRITING, frame; owner and hash set before. stays: the frame stays in
- * the cache when it has been written. */
+/* Page-out: a slot just allocated gets its contents. => count 1, WRITING, frame; owner and hash set before. flags: SLOT_STAYS, if the frame
+ * stays in the cache when it has been written, and SLOT_MARKED. */
 void swap_cache_add_writing(uswap_pool *pool, swap_entry entry, frame_id frame, page_ref owner, page_hash hash,
-                            bool stays);
-/* Page-out of a page whose slot has its contents already: NONE -> CLEAN, and stays. Return: false if the slot is not NONE. */
-bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame);
-/* The page whose contents the slot has lost its frame just now: counted, and its shadow left, if nobody reads it back already. */
-void swap_cache_evicted(uswap_pool *pool, swap_entry entry);
+                            uint64_t flags);
+/* Page-out of a page whose slot has its contents already: NONE -> CLEAN, and stays. flags as above. Return: false if the slot is not NONE. */
+bool swap_cache_add_clean(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags);
+/* The page whose contents the slot has lost its frame just now: counted, and its shadow left, if nobody reads it back already. flags: the slot
+ * word as it was. */
+void swap_cache_evicted(uswap_pool *pool, swap_entry entry, uint64_t flags);
 /* Page-in: NONE -> READING with the frame, and the distance from its shadow. Return: false if the state is not NONE any more. */
 bool swap_cache_claim_read(uswap_pool *pool, swap_entry entry, frame_id frame, uint64_t flags);
 /* READING: sets WANTED; *flags: what was set before. Return: false if the state is not READING any more. */
@@ -91,7 +94,7 @@ typedef enum {
 /* READING has ended well. END_DROP: nobody uses the slot any more (it is free now). END_KEEP: CLEAN now. */
 cache_end swap_cache_end_read(uswap_pool *pool, swap_entry entry, read_wish wish, frame_id *frame);
 /* WRITING has ended well. END_DROP or END_KEEP (pinned just now: the unpinner drops it). */
-cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *frame);
+cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *frame, uint64_t *flags);
 /* WRITING has failed: BAD and DIRTY. Return: false if nobody uses the slot any more (the caller owns the frame). */
 bool swap_cache_fail_write(uswap_pool *pool, swap_entry entry, frame_id *frame);
 

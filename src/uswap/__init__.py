@@ -7,7 +7,7 @@
 Only Pool needs Linux and the compiled core; importing works anywhere.
 """
 
-from uswap import _fork
+from uswap import _fork, policy
 from uswap._errors import (
     ArgumentError,
     BusyError,
@@ -28,6 +28,7 @@ from uswap._errors import (
 from uswap._options import SwapArea
 from uswap._stats import RegionInfo, Stats, SwapAreaInfo
 from uswap._version import __version__
+from uswap.policy import Policy
 from uswap.pool import Pool
 from uswap.reclaimer import Reclaimer
 from uswap.region import Advice, PageClass, Protection, Region
@@ -43,6 +44,7 @@ __all__ = [
     "NumpyMissingError",
     "OutOfSpaceError",
     "PageClass",
+    "Policy",
     "Pool",
     "Protection",
     "Reclaimer",
@@ -59,6 +61,7 @@ __all__ = [
     "UswapError",
     "UswapWarning",
     "__version__",
+    "policy",
 ]
 
 _fork.register()

@@ -80,6 +80,11 @@ class Stats:
         hash_errors: pages that came back damaged.
         swap_full_events: evictions refused for lack of a slot.
         write_ahead_pages: of pages_out, those written before their frames were needed.
+        rescues: of soft_faults, those on pages that were inactive or being written.
+        refaults: of the pages that were read, those whose eviction had left its time (Batch.distances).
+        policy_orders: pages that a policy has named in its answers.
+        policy_passed: of them, those that were passed over: out of date, locked, or no page at all.
+        policy_errors: policies that have failed (Reclaimer.error).
         stall_ns: sum over faults of message read to wake, or of signal to return.
 
     Example:
@@ -150,6 +155,11 @@ class Stats:
     hash_errors: int
     swap_full_events: int
     write_ahead_pages: int
+    rescues: int
+    refaults: int
+    policy_orders: int
+    policy_passed: int
+    policy_errors: int
     stall_ns: int
 
     def as_dict(self) -> dict[str, int | str]:

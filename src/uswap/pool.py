@@ -31,6 +31,7 @@ from uswap._stats import (
     region_info_from_core,
     stats_from_core,
 )
+from uswap.policy import Policy, make_policy
 from uswap.reclaimer import Reclaimer
 from uswap.region import Region, make_region
 
@@ -75,6 +76,8 @@ class Pool:
         io_depth: requests (1 to 256) that each thread which moves pages may have in flight; None: 256. Fewer only
             serve to find out what a disk needs (`uswap bench`).
         reclaimer: a Python thread steers reclaim; False: the native one does.
+        policy: which pages leave: a uswap.Policy, a class of them, or the name of one that ships (uswap.policy).
+            None: those that came first.
         encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
         name: not there yet.
@@ -123,6 +126,7 @@ class Pool:
         awake: bool = True,
         io_depth: int | None = None,
         reclaimer: bool = True,
+        policy: Policy | type[Policy] | str | None = None,
         encrypt: bool = False,
         name: str | None = None,
     ) -> None:
@@ -148,6 +152,7 @@ class Pool:
         )
         raw_options = options.to_core()
         areas = swap_areas(swap)
+        deciding = make_policy(policy)
         self._core = _create_core(raw_options)
         self._small = SmallMemory(self._core)
         self._reclaimer: Reclaimer | None = None
@@ -157,7 +162,7 @@ class Pool:
             for area in areas:
                 self._swapon(area)
             if background and reclaimer:
-                self._reclaimer = Reclaimer(self._core)
+                self._reclaimer = Reclaimer(self._core, deciding)
         except BaseException:
             self._core.close()
             raise

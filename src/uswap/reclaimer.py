@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from uswap._core import Core, check_error, ffi, lib, live_cores, logger, new_error
 from uswap._errors import ClosedError, UswapError, UswapWarning
+from uswap.policy.connection import Connection
+from uswap.policy.interface import Policy
 
 # Pages a call, at most. A call ends when the high watermark is reached and its writes have ended.
 BATCH_PAGES = 65536
@@ -24,16 +26,19 @@ _PAUSE_NS = 10_000_000
 class Reclaimer:
     """A daemon thread that evicts pages whenever free frames fall below the low watermark. Pool makes it.
 
+    Which pages leave is asked of its policy (uswap.Policy); without one they leave in the order in which they came.
     All work is done by the core with the GIL released. When this thread is late (it needs the GIL for an
     instant between batches), has failed or has stopped, the native reclaimer does the work. Thread-safe.
 
     Attributes:
-        error: what made it stop, or None.
+        policy: the Policy that it asks, or None.
+        error: what made it stop, or None: also what its policy raised.
         trouble: the counters of Stats that it has warned of, such as "swap_full_events".
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, policy: Policy | None = None) -> None:
         self._core = core
+        self.policy = policy
         # Not a threading.Event: request_stop also runs in finalizers, which may interrupt a thread inside the
         # Event's lock.
         self._work: deque[None] = deque([None])
@@ -78,7 +83,10 @@ class Reclaimer:
         except ClosedError:
             return
         try:
-            self._steer(pointer)
+            if self.policy is None:
+                self._steer(pointer)
+            else:
+                self._steer_by(self.policy, pointer)
         except BaseException as error:
             self.error = error
             logger.exception("the Python reclaimer has failed; the native one goes on")
@@ -103,6 +111,28 @@ class Reclaimer:
                 reclaiming = pressure.free_frames < pressure.high_frames
             if pressure.stopping:
                 return
+
+    def _steer_by(self, policy: Policy, pointer: Any) -> None:
+        error = new_error()
+        pressure = ffi.new("uswap_pressure *")
+        trouble = Trouble(pointer, self.trouble)
+        connection = Connection(pointer, policy)
+        failed = True
+        try:
+            connection.attach()
+            while self._work:
+                check_error(lib.uswap_reclaimer_wait(pointer, _WAIT_NS, pressure, error), error)
+                if pressure.stopping or not self._work:
+                    break
+                trouble.look()
+                if not connection.step() and pressure.free_frames < pressure.low_frames:
+                    trouble.look()
+                    check_error(lib.uswap_reclaimer_wait(pointer, _PAUSE_NS, pressure, error), error)
+            failed = False
+        except ClosedError:
+            failed = False
+        finally:
+            connection.detach(failed)
 
 
 class Trouble:

@@ -29,6 +29,7 @@ Stays: TypeAlias = "memoryview | array[int] | Sequence[int] | Any"
 
 _NOTHING = memoryview(array("Q"))
 _NO_DISTANCES = memoryview(array("I"))
+_NO_MARKS = memoryview(array("B"))
 
 
 def page_of(stay: int) -> int:
@@ -55,8 +56,11 @@ class Batch(NamedTuple):
             page is here too.
         distances: one 32-bit number for each of faulted, its refault distance: how many pages the pool evicted
             between the page's own eviction and its return (NEVER: a first touch). It is how many frames more
-            would have kept it; coarse, to a factor of 1.2.
+            would have kept it; coarse, at most a quarter off.
+        marks: one byte for each of faulted: 1 if it had been aged with a mark (Answer.age_marked) before it was
+            evicted.
         rescued: stays of pages that were inactive, and were touched.
+        rescued_marks: one byte for each of rescued: 1 if it had been aged with a mark.
         read_ahead: stays of pages that were read before anybody wanted them, and are in the swap cache.
         kept: stays of pages that should have left and could not (the kernel had pinned them), or that are
             not locked any more. Treat them as come just now.
@@ -68,7 +72,9 @@ class Batch(NamedTuple):
 
     faulted: memoryview = _NOTHING
     distances: memoryview = _NO_DISTANCES
+    marks: memoryview = _NO_MARKS
     rescued: memoryview = _NOTHING
+    rescued_marks: memoryview = _NO_MARKS
     read_ahead: memoryview = _NOTHING
     kept: memoryview = _NOTHING
     aged: memoryview = _NOTHING
@@ -99,18 +105,27 @@ class Need(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is to be done, in this order: evict, clean, age, read_ahead. Stays that are out of date are passed over.
+    """What is to be done, in this order. Stays that are out of date are passed over; pages that are locked too, and
+    come again, as kept, when they are unlocked.
 
     Attributes:
         evict: give their frames up; written first, if they must be.
-        clean: make inactive, and write.
-        age: make inactive; written when the disk has time, or when their frames are needed.
+        clean: written, so that their frames can be had at once. What can be dropped where it is mapped stays
+            mapped.
+        age: out of the region, and written: a touch is seen, and brings the page back for a soft fault.
+        age_marked: the same, with a mark that Batch.marks and Batch.rescued_marks give back with the page. It costs
+            nothing to keep, unlike what a policy would have to remember of each page.
         read_ahead: read, as far as frames that nobody else needs go. The generation is not looked at.
+
+    Example:
+        >>> Answer(age=[5 << 28 | 3 << 10 | 1]).evict
+        ()
     """
 
     evict: Stays = ()
     clean: Stays = ()
     age: Stays = ()
+    age_marked: Stays = ()
     read_ahead: Stays = ()
 
 
@@ -137,9 +152,11 @@ class Policy(abc.ABC):
 
     Attributes:
         wants: which of Batch's "aged", "written" and "evicted" are to be filled.
+        every: decide is called when so many pages have come, if memory does not run short before (at most 16384).
     """
 
     wants: ClassVar[frozenset[str]] = frozenset()
+    every: ClassVar[int] = 16384
 
     def start(self, view: View) -> None:  # noqa: B027 - nothing to do is a fine answer
         """Called once, before the first batch."""

@@ -1,0 +1,246 @@
+"""SecondChance: pages on trial, out of sight but in memory, and two sides that compete by how their trials end.
+
+No processor tells user space which pages are used. So the oldest mapped pages are put on trial: taken out of the
+region, kept in memory, inactive. A touch rescues such a page for the price of a soft fault; what nobody touches leaves.
+(VAX/VMS and 4BSD did so: Babaoglu and Joy, "Converting a swap-based system to do paging in an architecture lacking
+page-referenced bits", SOSP 1981.)
+
+New pages and pages that were rescued once are on two *sides*, each with a queue of mapped and one of inactive pages
+(S3-FIFO's small and main queue: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023). The side
+gives way whose pages on trial are touched less often, for each page and eviction; when neither is clearly better, the
+new ones, so that a scan passes without harm. Pages that come back soon after their eviction (Linux: mm/workingset.c)
+have a long trial, among the active ones; but as soon as evictions of active pages are regretted, only some of them do
+(Qureshi et al., "Adaptive insertion policies", ISCA 2007): then a loop larger than memory keeps a part of itself, where
+least recently used would keep nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import compress
+from typing import Final
+
+from uswap.policy.interface import Answer, Batch, Need, Policy, View
+from uswap.policy.queue import Queue
+
+# Share of a side that is on trial. All that is seen of the new ones is seen there; of the active ones a sample is
+# enough, and each touch on trial costs a soft fault.
+_NEW_ON_TRIAL: Final = 5 / 8
+_ACTIVE_ON_TRIAL: Final = 1 / 8
+# Shares of memory: so little and so much may be new.
+_NEW_LEAST: Final = 1 / 20
+_NEW_MOST: Final = 9 / 10
+# Evictions, as a share of memory, after which the fast estimate has forgotten half: a new phase of the program is
+# noticed within a twentieth of memory.
+_WINDOW: Final = 1 / 32
+# One in so many of the pages that come back has a long trial: of those that come soon, while active ones are missed;
+# of those that come late.
+_LUCKY_SOON: Final = 8
+_LUCKY_LATE: Final = 32
+# Active pages are missed when more than one in so many of those that were evicted comes back.
+_REGRET: Final = 16
+# Pages put on trial by one decision: so many for each evicted, and this share of memory: the disk is to follow.
+_AGED_PER_EVICTED: Final = 4
+_AGED_SHARE: Final = 1 / 64
+# Between two looks at which side gives way, as a share of memory.
+_LOOK: Final = 1 / 256
+
+_ORDINARY, _LUCKY = 0, 1
+
+
+class _Side:
+    """Pages of one side, and how their trials have ended of late."""
+
+    def __init__(self) -> None:
+        self.mapped, self.inactive = Queue(), Queue()
+        self.on_trial = 0  # of inactive, those that are still there
+        self.rescued = self.exposed = 0.0  # fast: rescues, and pages on trial times evictions
+        self.touched = self.watched = 0.0  # slow: the same with short refaults, and evicted pages that could be any
+        self.missed = self.evicted = 0.0  # short refaults, evictions
+
+    @property
+    def pages(self) -> int:
+        return len(self.mapped) + self.on_trial
+
+    def halve(self, *names: str) -> None:
+        for name in names:
+            setattr(self, name, getattr(self, name) / 2)
+
+
+class SecondChance(Policy):
+    """The default: see the head of this module.
+
+    Example:
+        >>> import uswap
+        >>> with uswap.Pool(limit="64MiB", policy="second-chance") as pool:
+        ...     a = pool.zeros((1 << 25,), dtype="f8")      # 256 MiB
+        ...     a += 1
+        ...     print(pool.reclaimer.error)
+        None
+    """
+
+    def __init__(self) -> None:
+        self.new, self.active = _Side(), _Side()
+        self._capacity = 1
+        self._turn = 0
+        self._since_window = 0
+
+    def start(self, view: View) -> None:
+        self._view = view
+
+    def decide(self, seen: Batch, need: Need) -> Answer:
+        self._capacity = max(need.capacity, 1)
+        self._see(seen)
+        self._agree_with(need)
+        evicted = self._evict(need.frames)
+        room = _AGED_PER_EVICTED * len(evicted) + int(_AGED_SHARE * self._capacity)
+        if need.frames == 0 and need.mapped + need.inactive < self._capacity * (1 - _AGED_SHARE):
+            room = 0  # there is memory for more
+        aged, marked = self._age_new(room)
+        marked += self._age_active(room)
+        return Answer(evict=evicted, age=aged, age_marked=marked)
+
+    # ---- what has come -----------------------------------------------------------------------------------------
+
+    def _see(self, seen: Batch) -> None:
+        new, active = self.new, self.active
+        of_active = sum(seen.rescued_marks)
+        for side, count in ((active, of_active), (new, len(seen.rescued) - of_active)):
+            side.rescued += count
+            side.touched += count
+            side.on_trial -= count
+        active.mapped.push(seen.rescued)
+        for others in (seen.kept, seen.read_ahead):
+            new.mapped.push(others)
+        self._see_faulted(seen)
+
+    def _see_faulted(self, seen: Batch) -> None:
+        """New ones, those that have come back soon, and those that have come back late."""
+        if not len(seen.faulted):
+            return
+        if min(seen.distances) > 1 << 31:  # first touches
+            self.new.mapped.push(seen.faulted)
+            return
+        soon = list(map(self._capacity.__gt__, seen.distances))
+        of_active = sum(compress(seen.marks, soon))
+        for side, count in ((self.active, of_active), (self.new, sum(soon) - of_active)):
+            side.touched += count
+            side.missed += count
+        active = self.active
+        regretted = _REGRET * active.missed > active.evicted + self._capacity / 64
+        self._admit(array("Q", compress(seen.faulted, soon)), _LUCKY_SOON if regretted else 1)
+        self._admit(array("Q", compress(seen.faulted, map(bool.__xor__, soon, [True] * len(soon)))), _LUCKY_LATE)
+
+    def _admit(self, stays: array[int], one_in: int) -> None:
+        first = -self._turn % one_in
+        lucky = stays[first::one_in]
+        self._turn += len(stays)
+        del stays[first::one_in]
+        self.new.mapped.push(stays, _ORDINARY)
+        self.new.mapped.push(lucky, _LUCKY)
+
+    def _agree_with(self, need: Need) -> None:
+        """Pages are discarded, and evicted by others, without a word."""
+        known = self.new.on_trial + self.active.on_trial
+        if known > need.inactive + self._capacity / 64:
+            for side in (self.new, self.active):
+                side.on_trial = side.on_trial * need.inactive // known
+        for side in (self.new, self.active):
+            side.on_trial = max(side.on_trial, 0)
+            for queue in (side.mapped, side.inactive):
+                if len(queue) > 2 * self._capacity:
+                    queue.tidy(self._view)
+
+    # ---- what is to go -----------------------------------------------------------------------------------------
+
+    def _evict(self, frames: int) -> array[int]:
+        evicted = array("Q")
+        step = max(int(_LOOK * self._capacity), 16)
+        while frames > 0:
+            part = self._evict_from(self._side(), min(frames, step))
+            if not part:
+                break
+            evicted += part
+            frames -= len(part)
+        return evicted
+
+    def _evict_from(self, side: _Side, count: int) -> array[int]:
+        other = self.active if side is self.new else self.new
+        part = self._oldest(side, count) or self._oldest(other, count)
+        self._account(side, len(part))
+        return part
+
+    def _oldest(self, side: _Side, count: int) -> array[int]:
+        """Pages of the side that are there: on trial, or mapped if there are none."""
+        for queue in (side.inactive, side.mapped):
+            while queued := queue.pop(count):
+                if there := self._view.current(queued):
+                    if queue is side.inactive:
+                        side.on_trial -= len(there)
+                    return there
+        return array("Q")
+
+    def _account(self, side: _Side, count: int) -> None:
+        for each in (self.new, self.active):
+            each.exposed += count * each.on_trial
+            each.watched += count * each.on_trial / self._capacity
+        side.watched += count
+        side.evicted += count
+        self._since_window += count
+        if self._since_window > _WINDOW * self._capacity:
+            self._since_window = 0
+            self._halve("rescued", "exposed")
+        if self.new.watched + self.active.watched > self._capacity:
+            self._halve("touched", "watched")
+        if self.new.evicted + self.active.evicted > 2 * self._capacity:
+            self._halve("missed", "evicted")
+
+    def _halve(self, *names: str) -> None:
+        self.new.halve(*names)
+        self.active.halve(*names)
+
+    def _side(self) -> _Side:
+        """Which gives way."""
+        new, active = self.new, self.active
+        if new.pages <= _NEW_LEAST * self._capacity:
+            return active
+        if new.pages >= _NEW_MOST * self._capacity:
+            return new
+        if _hotter(new.rescued, new.exposed, active.rescued, active.exposed, guard=2, factor=1):
+            return active  # the active ones have gone cold
+        if _hotter(active.rescued, active.exposed, new.rescued, new.exposed, guard=2, factor=1):
+            return new
+        if _hotter(new.touched, new.watched, active.touched, active.watched, guard=4, factor=2):
+            return active
+        return new
+
+    # ---- what is to be tried ------------------------------------------------------------------------------------
+
+    def _age_new(self, room: int) -> tuple[array[int], array[int]]:
+        """(ordinary ones, lucky ones: their trial is among the active pages)"""
+        new = self.new
+        count = min(int(_NEW_ON_TRIAL * new.pages) - new.on_trial, room)
+        parts = {_ORDINARY: array("Q"), _LUCKY: array("Q")}
+        for stays, tag in new.mapped.pop_tagged(count):
+            parts[tag] += self._view.current(stays)
+        self._try(new, parts[_ORDINARY])
+        self._try(self.active, parts[_LUCKY])
+        return parts[_ORDINARY], parts[_LUCKY]
+
+    def _age_active(self, room: int) -> array[int]:
+        active = self.active
+        count = min(int(_ACTIVE_ON_TRIAL * active.pages) - active.on_trial, room)
+        aged = self._view.current(active.mapped.pop(count))
+        self._try(active, aged)
+        return aged
+
+    def _try(self, side: _Side, stays: array[int]) -> None:
+        side.inactive.push(stays)
+        side.on_trial += len(stays)
+
+
+def _hotter(
+    touches: float, chances: float, other_touches: float, other_chances: float, *, guard: int, factor: int
+) -> bool:
+    """Whether the first rate of touches is beyond factor times the other, by more than guard touches of chance."""
+    return (touches - guard) / (chances + 1) > factor * (other_touches + guard) / (other_chances + 1)
