@@ -6,10 +6,25 @@
 Works without the compiled core.
 """
 
-from uswap._errors import TraceError
+from uswap._errors import PolicyError, TraceError
 from uswap.trace.format import End, Header, Kind
+from uswap.trace.frames import Frames, frames_of
 from uswap.trace.reader import Trace
 from uswap.trace.records import Records
+from uswap.trace.simulator import Simulated, simulate
 from uswap.trace.writer import TraceWriter
 
-__all__ = ["End", "Header", "Kind", "Records", "Trace", "TraceError", "TraceWriter"]
+__all__ = [
+    "End",
+    "Frames",
+    "Header",
+    "Kind",
+    "PolicyError",
+    "Records",
+    "Simulated",
+    "Trace",
+    "TraceError",
+    "TraceWriter",
+    "frames_of",
+    "simulate",
+]
