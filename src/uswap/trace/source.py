@@ -24,6 +24,7 @@ class Source:
         sample: of all pages.
         regions: as in Header.
         passed: touches in the last pass, whether in the sample or not, as if all pages had been recorded.
+        now_ns: when the last chunk ended; 0 where there is no time.
 
     Raises ArgumentError for a sample that is not in (0, 1].
     """
@@ -37,6 +38,7 @@ class Source:
         self.sample = min(recorded, sample or 1.0)
         self.regions: Mapping[int, Mapping[str, Any]] = touches.header.regions if isinstance(touches, Trace) else {}
         self.passed = 0.0
+        self.now_ns = 0
 
     @property
     def reach(self) -> int:
@@ -52,10 +54,16 @@ class Source:
 
     def _counted(self) -> Iterator[list[int]]:
         touched = 0
-        for chunk in self._touches.touches() if isinstance(self._touches, Trace) else _chunks(self._touches):
+        for chunk in self._timed() if isinstance(self._touches, Trace) else _chunks(self._touches):
             touched += len(chunk)
             self.passed = touched / self._recorded
             yield chunk
+
+    def _timed(self) -> Iterator[list[int]]:
+        assert isinstance(self._touches, Trace)
+        for records in self._touches.records():
+            self.now_ns = int(records.times_ns[-1])
+            yield records.touches()
 
 
 def _chunks(keys: Iterable[int]) -> Iterator[list[int]]:
