@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import filterfalse
 from typing import Any
 
+from uswap._errors import PolicyError
 from uswap.policy.interface import Policy
 from uswap.policy.names import by_name
 from uswap.trace.frames import Frames, frames_of
@@ -117,4 +118,10 @@ def simulate(
 
 
 def _policy_named(name: str) -> Policy | None:
-    return None if name == CORE else by_name(name)()
+    if name == CORE:
+        return None
+    kind = by_name(name)
+    try:
+        return kind()
+    except Exception as error:
+        raise PolicyError(f"the policy {name} cannot be made: {type(error).__name__}: {error}") from error
