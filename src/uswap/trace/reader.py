@@ -142,7 +142,7 @@ class Trace:
                 for at in records.special():
                     kind = records.raw[at] >> KIND_SHIFT
                     if kind == Kind.END:
-                        rest = data[(at + 1) * RECORD_BYTES :] + file.read()
+                        rest = data[(at + 1) * RECORD_BYTES :] + file.read(HEADER_BYTES_MAX)
                         yield Records(records.raw[:at], begin_ns), rest
                         return
                     if kind != Kind.LOST:

@@ -25,7 +25,7 @@ class Simulated:
 
     Attributes:
         policy: its name.
-        limit_frames: the limit, pages of 4 KiB, of all pages.
+        limit_frames: the limit, pages of 4 KiB, for all pages; the capacity, where the sizes themselves were given.
         sample: the share of pages that was simulated.
         touches: of all pages, as far as the trace has them.
         accesses: touches of the sample.
