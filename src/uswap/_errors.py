@@ -117,6 +117,15 @@ class BusyError(UswapError, BlockingIOError):
     """Pinned, locked or in use just now; the message says by what."""
 
 
+class TraceError(UswapError, ValueError):
+    """This is no trace, or a damaged one, or one of another version; path and offset say where."""
+
+
+class PolicyError(UswapError, RuntimeError):
+    """A policy raised, or answered what is no answer, in a simulation; the message names it. (In a live pool its
+    error is in pool.reclaimer.error, and the core goes on without it.)"""
+
+
 class NumpyMissingError(UswapError, ImportError):  # type: ignore[misc]  # path is text in both
     """Arrays were asked for and NumPy is not installed."""
 

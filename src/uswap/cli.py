@@ -13,6 +13,8 @@ from uswap._version import __version__
 VERBS = {
     "doctor": "what this machine can do for uswap, and the command that mends what it cannot",
     "bench": "read-ahead on a real disk: patterns, windows and depths beside the disk itself and kernel swap",
+    "simulate": "what other policies and limits would have made of a recorded run: misses, miss ratio, rescues",
+    "curve": "how much memory a recorded program needs: misses and time for limits from small to all its pages",
     "demo": "sort and group an array four times its limit, and check the answer (needs NumPy)",
 }
 

@@ -1,26 +1,46 @@
-"""Policies by name: those that ship, and "module:Class" for a user's own."""
+"""Policies by name: one table, and module:Class for those of others."""
 
 from __future__ import annotations
 
 import importlib
 
+from uswap._errors import ArgumentError
 from uswap.policy.fifo import Fifo
 from uswap.policy.interface import Policy
 from uswap.policy.second_chance import SecondChance
 
-POLICIES: dict[str, type[Policy]] = {"second-chance": SecondChance, "fifo": Fifo}
+NAMES: dict[str, type[Policy]] = {
+    "second-chance": SecondChance,
+    "fifo": Fifo,
+}
+"""The policies that ship."""
 
 
 def by_name(name: str) -> type[Policy]:
-    """The policy class of that name. Raises ValueError, listing the names; ImportError, AttributeError for a
-    "module:Class" that is not there."""
-    module, colon, attribute = name.partition(":")
-    found: object = getattr(importlib.import_module(module), attribute) if colon else POLICIES.get(name)
+    """The class of a policy: "fifo" and the like, or "package.module:Class".
+
+    Raises:
+        ArgumentError: there is none of that name; the module cannot be imported; it has no such policy.
+
+    Example:
+        >>> by_name("fifo"), by_name("uswap.policy.fifo:Fifo")
+        (<class 'uswap.policy.fifo.Fifo'>, <class 'uswap.policy.fifo.Fifo'>)
+    """
+    if ":" in name:
+        return _imported(name)
+    if name not in NAMES:
+        raise ArgumentError(f"there is no policy {name!r}: one of {', '.join(NAMES)}, or module:Class")
+    return NAMES[name]
+
+
+def _imported(name: str) -> type[Policy]:
+    module_name, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ArgumentError(f"there is no policy {name!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Policy)):
-        known = ", ".join(map(repr, POLICIES))
-        raise ValueError(
-            f"there is no policy {name!r}: it must be one of {known}, or module:Class of a uswap.Policy"
-        )
+        raise ArgumentError(f"{name!r} is no policy: it is to be a class derived from uswap.policy.Policy")
     return found
 
 

@@ -1,0 +1,75 @@
+"""Frames: the sizes of a pool, from its limit, as the core sets them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from uswap._errors import ArgumentError
+
+# The core's own, in frames: RESERVE_FRAMES, LOW_SHARE, LOW_FRAMES_MAX (csrc/frame/frame_pool.[ch]), INACTIVE_SHARE,
+# INACTIVE_FRAMES_MAX (csrc/reclaim/inactive.c), and half of its buffer of events.
+RESERVE_FRAMES = 64
+LOW_SHARE, LOW_FRAMES_MAX = 16, 4096
+INACTIVE_SHARE, INACTIVE_FRAMES_MAX = 8, 16384
+EVENTS_MAX = 65536 // 2
+
+
+class Frames(NamedTuple):
+    """Sizes of a simulated pool, in frames.
+
+    Attributes:
+        capacity: frames for pages.
+        low: with fewer free ones than that, reclaim starts...
+        high: ...and goes on until so many are free.
+        inactive: how many the core keeps inactive by itself.
+        events: a policy is told what has happened after so many events at the latest.
+    """
+
+    capacity: int
+    low: int
+    high: int
+    inactive: int
+    events: int
+
+
+def frames_of(limit_frames: int, sample: float = 1.0) -> Frames:
+    """The sizes of a pool with that limit (pages of 4 KiB), scaled to a sample of the pages.
+
+    Raises ArgumentError if the limit leaves no frame for pages.
+
+    Example:
+        >>> frames_of(65536)
+        Frames(capacity=65472, low=4096, high=8192, inactive=8192, events=32768)
+        >>> frames_of(65536, 0.01)
+        Frames(capacity=655, low=41, high=82, inactive=82, events=328)
+    """
+    if limit_frames <= RESERVE_FRAMES:
+        raise ArgumentError(
+            f"a limit of {limit_frames} frames leaves none for pages: {RESERVE_FRAMES} are reserved"
+        )
+    capacity = max(1, round((limit_frames - RESERVE_FRAMES) * sample))
+    low = _scaled(min(limit_frames // LOW_SHARE, LOW_FRAMES_MAX), sample)
+    return Frames(
+        capacity=capacity,
+        low=min(low, capacity),
+        high=min(2 * low, capacity),
+        inactive=min(_scaled(min(limit_frames // INACTIVE_SHARE, INACTIVE_FRAMES_MAX), sample), capacity),
+        events=_scaled(EVENTS_MAX, sample),
+    )
+
+
+def limit_that_holds(pages: int) -> int:
+    """The least limit, in frames, with which so many pages stay in memory without any reclaim.
+
+    Example:
+        >>> limit = limit_that_holds(10000)
+        >>> frames = frames_of(limit)
+        >>> limit, frames.capacity - frames.low
+        (10735, 10001)
+    """
+    least = pages + RESERVE_FRAMES
+    return min(-(-least * LOW_SHARE // (LOW_SHARE - 1)), least + LOW_FRAMES_MAX)
+
+
+def _scaled(frames: int, sample: float) -> int:
+    return max(1, round(frames * sample)) if frames else 0
