@@ -33,7 +33,7 @@ logger = logging.getLogger("uswap")
 
 
 class Stoppable(Protocol):
-    """A thread that works for a core (reclaimer.py)."""
+    """A thread that works for a core (reclaimer.py, auto_limit.py)."""
 
     def request_stop(self) -> None: ...
 
@@ -75,7 +75,7 @@ def _text(characters: Any) -> str:
 
 
 class Core:
-    """A uswap_pool of the core, shared by a Pool, its regions and its reclaimer. Thread-safe.
+    """A uswap_pool of the core, shared by a Pool, its regions and its threads. Thread-safe.
 
     Attributes:
         pointer: the uswap_pool *; valid only between enter and leave.
@@ -89,6 +89,7 @@ class Core:
         "__weakref__",
         "_calls",
         "_token",
+        "auto_limit",
         "closing",
         "inline",
         "owner_pid",
@@ -104,6 +105,7 @@ class Core:
         self.closing = False
         self.inline = False
         self.reclaimer: Stoppable | None = None
+        self.auto_limit: Stoppable | None = None
         self._calls: deque[None] = deque()
         self._token: deque[None] = deque([None])  # whoever pops it frees the core
         live_cores.add(self)
@@ -153,8 +155,9 @@ class Core:
         """Frees the core if it is closed and nothing is left in it. May be called by anybody, at any time."""
         if not self.closing or self.regions or os.getpid() != self.owner_pid:
             return
-        if self.reclaimer is not None:
-            self.reclaimer.request_stop()  # its thread then leaves, and comes by here
+        for thread in (self.auto_limit, self.reclaimer):
+            if thread is not None:
+                thread.request_stop()  # it then leaves, and comes by here
         if self._calls:
             return
         try:

@@ -31,6 +31,7 @@ from uswap._stats import (
     region_info_from_core,
     stats_from_core,
 )
+from uswap.auto_limit import DEFAULT_STALL, AutoLimit, checked_stall
 from uswap.reclaimer import Reclaimer
 from uswap.region import Region, make_region
 
@@ -47,7 +48,8 @@ class Pool:
 
     Args:
         limit: bytes of resident memory, as an integer or text ("512MiB"). None: $USWAP_LIMIT, or what the
-            machine or container can still give less a margin (a tenth of its memory, at least 128 MiB).
+            machine or container can still give less a margin (a tenth of its memory, at least 128 MiB). "auto":
+            found out while the program runs, from limit_max downwards; see AutoLimit.
         swap: a path, a SwapArea, or several of these. None: $USWAP_SWAP, or a file without a name in
             $USWAP_DIR, /var/tmp or the user's cache directory, whichever first can be written and does not
             lie in memory.
@@ -77,6 +79,9 @@ class Pool:
         reclaimer: a Python thread steers reclaim; False: the native one does.
         encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
+        stall: with limit="auto", the share of its run time, above 0 and below 1, that the program may wait for
+            pages; None: 0.02.
+        limit_max: with limit="auto", the largest limit in bytes, or as text; None: as with limit=None.
         name: not there yet.
 
     Raises:
@@ -108,6 +113,8 @@ class Pool:
         self,
         limit: int | str | None = None,
         *,
+        stall: float | None = None,
+        limit_max: int | str | None = None,
         swap: SwapSpec = None,
         transport: Literal["auto", "move", "copy"] | str = "auto",
         recycle: bool = False,
@@ -129,8 +136,9 @@ class Pool:
         require_core()
         if name is not None:
             raise UnsupportedError("pools that processes share are not there yet")
+        target = _auto_target(limit, stall, limit_max)
         options = CoreOptions(
-            checked_limit(default_limit() if limit is None else limit),
+            _first_limit(limit if target is None else limit_max),
             transport=transport,
             io=io,
             recycle=recycle,
@@ -151,6 +159,7 @@ class Pool:
         self._core = _create_core(raw_options)
         self._small = SmallMemory(self._core)
         self._reclaimer: Reclaimer | None = None
+        self._auto_limit: AutoLimit | None = None
         self._swapoff_lock = threading.Lock()
         try:
             self._note_fault_mode(faults)
@@ -158,6 +167,8 @@ class Pool:
                 self._swapon(area)
             if background and reclaimer:
                 self._reclaimer = Reclaimer(self._core)
+            if target is not None:
+                self._auto_limit = AutoLimit(self._core, target, options.limit)
         except BaseException:
             self._core.close()
             raise
@@ -188,7 +199,7 @@ class Pool:
     @property
     def limit(self) -> int:
         """The limit in bytes. It may be set at any time, to what Pool() takes: downwards, setting evicts
-        until it holds.
+        until it holds. Setting it ends auto, if that is on: from then on it is what was set.
 
         Raises (when set): ValueError, TypeError, LimitError as Pool(); LimitError if too much is locked.
         """
@@ -196,7 +207,18 @@ class Pool:
 
     @limit.setter
     def limit(self, limit: int | str) -> None:
-        self._core.call(lib.uswap_pool_set_limit, checked_limit(limit))
+        wanted = checked_limit(limit)
+        self._core.check_process()
+        auto, self._auto_limit = self._auto_limit, None
+        if auto is not None:
+            auto.request_stop()
+            auto.join()  # it may be just about to set another one
+        self._core.call(lib.uswap_pool_set_limit, wanted)
+
+    @property
+    def auto_limit(self) -> AutoLimit | None:
+        """What adjusts the limit, and says which one it recommends; None: nothing does."""
+        return self._auto_limit
 
     @property
     def minimum_limit(self) -> int:
@@ -458,8 +480,12 @@ class Pool:
             if core.regions:
                 raise BufferError(f"the pool is in use: {_described(self.regions())}")
             core.close()
-        if self._reclaimer is not None:
-            self._reclaimer.join()
+        self._join_threads()
+
+    def _join_threads(self) -> None:
+        for thread in (self._auto_limit, self._reclaimer):
+            if thread is not None:
+                thread.join()
 
     def __enter__(self) -> Pool:
         if self._core.closing:
@@ -468,8 +494,8 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self._core.close()
-        if not self._core.regions and self._reclaimer is not None:
-            self._reclaimer.join()
+        if not self._core.regions:
+            self._join_threads()
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
@@ -482,6 +508,20 @@ def _create_core(options: Any) -> Core:
     out = ffi.new("uswap_pool **")
     check_error(int(lib.uswap_pool_create(options, out, error)), error)
     return Core(out[0])
+
+
+def _auto_target(limit: int | str | None, stall: float | None, limit_max: int | str | None) -> float | None:
+    """The stall that an auto limit is to keep to; None: no auto limit. Raises ValueError, TypeError."""
+    if limit == "auto":
+        return checked_stall(DEFAULT_STALL if stall is None else stall)
+    for name, value in (("stall", stall), ("limit_max", limit_max)):
+        if value is not None:
+            raise ValueError(f"{name} needs limit='auto'")
+    return None
+
+
+def _first_limit(limit: int | str | None) -> int:
+    return checked_limit(default_limit() if limit is None else limit)
 
 
 def _checked_name(name: str | None) -> str:
