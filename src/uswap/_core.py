@@ -74,13 +74,23 @@ def _text(characters: Any) -> str:
     return str(ffi.string(characters).decode("utf-8", "surrogateescape"))
 
 
+class Known:
+    """What Python knows of a region: its size in bytes as asked for, and its priority, which may change."""
+
+    __slots__ = ("priority", "size")
+
+    def __init__(self, size: int, priority: int) -> None:
+        self.size = size
+        self.priority = priority
+
+
 class Core:
     """A uswap_pool of the core, shared by a Pool, its regions and its threads. Thread-safe.
 
     Attributes:
         pointer: the uswap_pool *; valid only between enter and leave.
-        regions: cell with a region's id (0 before the core knows it) -> size in bytes as asked for. An entry
-            lives from before the region is created until it is destroyed.
+        regions: cell with a region's id (0 before the core knows it) -> what is known of it. An entry lives from
+            before the region is created until it is destroyed.
         closing: no new regions; freed as soon as nothing is left.
         inline: regions that name no other way serve their faults inline.
     """
@@ -101,7 +111,7 @@ class Core:
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
         self.owner_pid = os.getpid()
-        self.regions: dict[Any, int] = {}
+        self.regions: dict[Any, Known] = {}
         self.closing = False
         self.inline = False
         self.reclaimer: Stoppable | None = None

@@ -314,15 +314,16 @@ class Pool:
         name: str | None = None,
         *,
         faults: Literal["thread", "inline"] | None = None,
+        priority: int = 0,
         shared: bool = False,
     ) -> Region:
         """A region of size bytes (or "2GiB") of zeroes. name, up to 63 bytes of UTF-8, is for Pool.regions.
 
         faults: as in Pool; None: what the pool was made with. Fastest is "inline", if no system call is to see the
-        memory, or only inside Region.resident.
+        memory, or only inside Region.resident. priority: see Region.priority.
 
         Raises:
-            ValueError, TypeError: not a size, or a bad name.
+            ValueError, TypeError: not a size, a bad name or no priority.
             OutOfSpaceError: not that much swap space left (see overcommit), or address space.
             UnsupportedError: shared=True, which is not there yet; faults="thread" where it is not permitted.
             ClosedError, ForkError: the pool is closed, or not this process's.
@@ -340,12 +341,19 @@ class Pool:
         bytes_wanted = parse_size(size)
         if shared:
             raise UnsupportedError("shared regions are not there yet")
-        return make_region(self._core, bytes_wanted, _checked_name(name), faults)
+        return make_region(self._core, bytes_wanted, _checked_name(name), faults, priority)
 
     def zeros(
-        self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", *, name: str | None = None
+        self,
+        shape: Any,
+        dtype: Any = float,
+        order: Literal["C", "F"] = "C",
+        *,
+        name: str | None = None,
+        priority: int = 0,
     ) -> Array:
-        """An array of zeroes, as numpy.zeros. Arrays below 256 KiB share memory, unless they have a name.
+        """An array of zeroes, as numpy.zeros. Arrays below 256 KiB share memory, unless they have a name or
+        a priority (see Region.priority).
 
         The memory ends with the last array or view that uses it. Pickled, an array goes by value.
 
@@ -354,13 +362,19 @@ class Pool:
             NumpyMissingError: NumPy is not installed.
             OutOfSpaceError, ClosedError, ForkError: as region.
         """
-        return arrays.allocate(self._core, self._small, shape, dtype, order, _checked_name(name))
+        return arrays.allocate(self._core, self._small, shape, dtype, order, _checked_name(name), priority)
 
     def empty(
-        self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", *, name: str | None = None
+        self,
+        shape: Any,
+        dtype: Any = float,
+        order: Literal["C", "F"] = "C",
+        *,
+        name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """As zeros: fresh managed memory is zero, and costs nothing until it is touched."""
-        return self.zeros(shape, dtype, order, name=name)
+        return self.zeros(shape, dtype, order, name=name, priority=priority)
 
     def full(
         self,
@@ -370,24 +384,33 @@ class Pool:
         order: Literal["C", "F"] = "C",
         *,
         name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """An array filled with fill_value, as numpy.full. Raises as zeros."""
         if dtype is None:
             dtype = arrays.import_numpy().asarray(fill_value).dtype
-        result = self.zeros(shape, dtype, order, name=name)
+        result = self.zeros(shape, dtype, order, name=name, priority=priority)
         result[...] = fill_value
         return result
 
     def array(
-        self, obj: Any, dtype: Any = None, order: Literal["C", "F"] = "C", *, name: str | None = None
+        self,
+        obj: Any,
+        dtype: Any = None,
+        order: Literal["C", "F"] = "C",
+        *,
+        name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """A copy of obj (an array, or what numpy.asarray takes) on managed memory. Raises as zeros."""
         source = arrays.import_numpy().asarray(obj)
-        result = self.zeros(source.shape, source.dtype if dtype is None else dtype, order, name=name)
+        result = self.zeros(
+            source.shape, source.dtype if dtype is None else dtype, order, name=name, priority=priority
+        )
         result[...] = source
         return result
 
-    def load(self, path: str | os.PathLike[str], *, name: str | None = None) -> Array:
+    def load(self, path: str | os.PathLike[str], *, name: str | None = None, priority: int = 0) -> Array:
         """The array in a .npy file, read straight into managed memory.
 
         Raises:
@@ -396,7 +419,7 @@ class Pool:
         """
         with open(path, "rb") as file:
             shape, fortran_order, dtype = arrays.array_header(file)
-            result = self.zeros(shape, dtype, "F" if fortran_order else "C", name=name)
+            result = self.zeros(shape, dtype, "F" if fortran_order else "C", name=name, priority=priority)
             arrays.read_into(result, file, by_system_calls=not self._core.inline)
         return result
 
@@ -408,6 +431,7 @@ class Pool:
         offset: int = 0,
         *,
         name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """A one-dimensional array of count items (-1: all) of a binary file from byte offset on.
 
@@ -417,7 +441,7 @@ class Pool:
         """
         kind = arrays.checked_dtype(dtype)
         with open(path, "rb") as file:
-            result = self.zeros(arrays.items_in_file(file, kind, count, offset), kind, name=name)
+            result = self.zeros(arrays.items_in_file(file, kind, count, offset), kind, name=name, priority=priority)
             file.seek(offset)
             arrays.read_into(result, file, by_system_calls=not self._core.inline)
         return result
@@ -435,12 +459,12 @@ class Pool:
         some."""
         infos = []
         raw = ffi.new("uswap_region_info *")
-        for cell, size in list(self._core.regions.items()):
+        for cell, known in list(self._core.regions.items()):
             # One that has ended meanwhile is no region alive.
             with contextlib.suppress(ClosedError):
                 if cell[0]:
                     self._core.call(lib.uswap_region_get_info, cell[0], raw)
-                    infos.append(region_info_from_core(ffi, lib, raw, size))
+                    infos.append(region_info_from_core(ffi, lib, raw, known.size, known.priority))
         return infos
 
     @property

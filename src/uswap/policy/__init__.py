@@ -1,7 +1,22 @@
 """Which pages leave: the interface (Policy), a queue to build with, and the policies that ship."""
 
+from uswap.policy.by_region import ByRegion, weight_of
 from uswap.policy.fifo import Fifo
 from uswap.policy.interface import NEVER, Answer, Batch, Need, Policy, Stays, View, page_of, region_of
 from uswap.policy.queue import Queue
 
-__all__ = ["NEVER", "Answer", "Batch", "Fifo", "Need", "Policy", "Queue", "Stays", "View", "page_of", "region_of"]
+__all__ = [
+    "NEVER",
+    "Answer",
+    "Batch",
+    "ByRegion",
+    "Fifo",
+    "Need",
+    "Policy",
+    "Queue",
+    "Stays",
+    "View",
+    "page_of",
+    "region_of",
+    "weight_of",
+]
