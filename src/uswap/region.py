@@ -174,6 +174,8 @@ class Region(mmap.mmap):
 
         Raises:
             ValueError: the range is not in the region, or advice is none.
+            BlockingIOError: DONTNEED, and a page of the range is locked or inside Region.resident. Pages before
+                that one may be gone.
             ClosedError, ForkError: as everywhere.
         """
         kind = Advice(advice)
