@@ -26,6 +26,9 @@ LEAST_BYTES = 16 * _MIB
 # Of what is resident, taken away by one step at most; and in bytes, for large pools.
 STEP_SHARE = 1 / 32
 STEP_BYTES = 64 * _MIB
+# Where a level that hurt is tried again, steps are smaller by this factor: a program that goes round slowly misses
+# its pages late.
+_CAREFUL = 4
 # Left free above what is resident: the reclaimers keep up to an eighth free (frame_pool.c, LOW_SHARE).
 _ROOM_SHARE = 1 / 8
 _ROOM_BYTES = 4 * _MIB
@@ -197,13 +200,19 @@ class Rules:
 
     def _step(self, sample: Sample) -> int:
         most = min(int(sample.resident * STEP_SHARE), STEP_BYTES)
+        if self.hurt is not None and sample.limit <= self._above_hurt(self.hurt):
+            most //= _CAREFUL
         return int(most * max(1 - sample.stall / self.target, 0.0) * min(sample.running / _AWAKE_SHARE, 1.0))
 
     def _floor(self, sample: Sample) -> int:
         floor = max(self.least, with_room(sample.held) if sample.held else 0)
         if self.hurt is not None and self._since_hurt < self.patience:
-            floor = max(floor, self.hurt + int(self.hurt * _ABOVE_HURT))
+            floor = max(floor, self._above_hurt(self.hurt))
         return floor
+
+    @staticmethod
+    def _above_hurt(hurt: int) -> int:
+        return _whole_pages(hurt + int(hurt * _ABOVE_HURT))
 
 
 def with_room(size: int) -> int:

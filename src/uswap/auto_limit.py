@@ -44,7 +44,7 @@ class AutoLimit:
     *Share of run time* is the time that threads waited for pages (Stats.stall_ns), first touches aside, by the time
     that they ran or waited; but never by less than the time that went by. So with one thread that is always busy it
     is the share of that thread's time, with eight the mean of their shares, and a program that mostly sleeps is not
-    judged by the few moments in which it does not. uswap's own threads count as running.
+    judged by the few moments in which it does not. The pool's other threads count as running.
 
     Attributes:
         stall: the target.
@@ -130,7 +130,8 @@ class AutoLimit:
 
     def _adjust(self) -> float:
         """One sample and what follows from it; => seconds until the next."""
-        sample = self._meter.sample(_counters(self._core))
+        # What this thread itself takes is no run time of the program: steps would make a sleeping one seem awake.
+        sample = self._meter.sample(_counters(self._core, time.thread_time_ns()))
         self.history.append(sample)
         limit = self._rules.next_limit(sample)
         began = time.monotonic()
@@ -246,12 +247,12 @@ class Meter:
         return max(stall - touches * self.first_touch_ns, 0.0)
 
 
-def _counters(core: Core) -> Counters:
+def _counters(core: Core, own_cpu_ns: int = 0) -> Counters:
     raw: Any = ffi.new("uswap_stats *")
     core.call(lib.uswap_pool_stats, raw)
     return Counters(
         time_ns=time.monotonic_ns(),
-        cpu_ns=time.process_time_ns(),
+        cpu_ns=time.process_time_ns() - own_cpu_ns,
         stall_ns=raw.stall_ns,
         faults=raw.faults,
         zero_fills=raw.zero_fills,

@@ -145,7 +145,7 @@ def test_if_it_fails_it_says_so_and_the_limit_is_the_largest(
     assert auto is not None
     pool._core.call(auto_limit.lib.uswap_pool_set_limit, 32 * MIB)
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("for the test")
 
     monkeypatch.setattr(auto_limit, "_counters", fail)

@@ -192,6 +192,19 @@ def test_a_debt_of_stall_is_paid_before_the_next_step() -> None:
     assert calm[-1] < limit
 
 
+def test_a_level_that_hurt_is_tried_again_by_smaller_steps() -> None:
+    rules = new_rules()
+    limit = run(rules, MOST, still, 20)[-1]
+    limit = run(rules, limit, hurting, 6)[-1]
+    assert rules.hurt is not None
+    hurt, careful = rules.hurt, 0
+    while rules.hurt is not None:
+        before, limit = limit, rules.next_limit(still(limit))
+        if before < hurt and rules.hurt is not None:
+            careful = max(careful, before - limit)
+    assert 0 < careful <= hurt * rules_of.STEP_SHARE / 4
+
+
 def test_a_refused_step_is_not_tried_again_at_once() -> None:
     rules = new_rules()
     limit = run(rules, MOST, still, 20)[-1]
