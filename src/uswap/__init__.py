@@ -8,6 +8,7 @@ Only Pool needs Linux and the compiled core; importing works anywhere.
 """
 
 from uswap import _fork, policy
+from uswap._auto_rules import Sample
 from uswap._errors import (
     ArgumentError,
     BusyError,
@@ -30,6 +31,7 @@ from uswap._errors import (
 from uswap._options import SwapArea
 from uswap._stats import RegionInfo, Stats, SwapAreaInfo
 from uswap._version import __version__
+from uswap.auto_limit import AutoLimit
 from uswap.policy import Policy
 from uswap.pool import Pool
 from uswap.reclaimer import Reclaimer
@@ -38,6 +40,7 @@ from uswap.region import Advice, PageClass, Protection, Region
 __all__ = [
     "Advice",
     "ArgumentError",
+    "AutoLimit",
     "BusyError",
     "ClosedError",
     "CorruptionError",
@@ -53,6 +56,7 @@ __all__ = [
     "Reclaimer",
     "Region",
     "RegionInfo",
+    "Sample",
     "Stats",
     "SwapArea",
     "SwapAreaError",

@@ -33,7 +33,7 @@ logger = logging.getLogger("uswap")
 
 
 class Stoppable(Protocol):
-    """A thread that works for a core (reclaimer.py)."""
+    """A thread that works for a core (reclaimer.py, auto_limit.py)."""
 
     def request_stop(self) -> None: ...
 
@@ -74,13 +74,23 @@ def _text(characters: Any) -> str:
     return str(ffi.string(characters).decode("utf-8", "surrogateescape"))
 
 
+class Known:
+    """What Python knows of a region: its size in bytes as asked for, and its priority, which may change."""
+
+    __slots__ = ("priority", "size")
+
+    def __init__(self, size: int, priority: int) -> None:
+        self.size = size
+        self.priority = priority
+
+
 class Core:
-    """A uswap_pool of the core, shared by a Pool, its regions and its reclaimer. Thread-safe.
+    """A uswap_pool of the core, shared by a Pool, its regions and its threads. Thread-safe.
 
     Attributes:
         pointer: the uswap_pool *; valid only between enter and leave.
-        regions: cell with a region's id (0 before the core knows it) -> size in bytes as asked for. An entry
-            lives from before the region is created until it is destroyed.
+        regions: cell with a region's id (0 before the core knows it) -> what is known of it. An entry lives from
+            before the region is created until it is destroyed.
         closing: no new regions; freed as soon as nothing is left.
         inline: regions that name no other way serve their faults inline.
     """
@@ -89,6 +99,7 @@ class Core:
         "__weakref__",
         "_calls",
         "_token",
+        "auto_limit",
         "closing",
         "inline",
         "owner_pid",
@@ -100,10 +111,11 @@ class Core:
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
         self.owner_pid = os.getpid()
-        self.regions: dict[Any, int] = {}
+        self.regions: dict[Any, Known] = {}
         self.closing = False
         self.inline = False
         self.reclaimer: Stoppable | None = None
+        self.auto_limit: Stoppable | None = None
         self._calls: deque[None] = deque()
         self._token: deque[None] = deque([None])  # whoever pops it frees the core
         live_cores.add(self)
@@ -153,8 +165,9 @@ class Core:
         """Frees the core if it is closed and nothing is left in it. May be called by anybody, at any time."""
         if not self.closing or self.regions or os.getpid() != self.owner_pid:
             return
-        if self.reclaimer is not None:
-            self.reclaimer.request_stop()  # its thread then leaves, and comes by here
+        for thread in (self.auto_limit, self.reclaimer):
+            if thread is not None:
+                thread.request_stop()  # it then leaves, and comes by here
         if self._calls:
             return
         try:

@@ -159,6 +159,13 @@ def total_memory() -> int:
     return total if limit is None else min(total, limit)
 
 
+def spare_memory() -> int:
+    """Bytes that this machine or container can still give, less a margin for everything else: a tenth of its
+    memory, at least 128 MiB. 0 if there is nothing to spare."""
+    margin = max(total_memory() // _MARGIN_SHARE, _MARGIN_BYTES)
+    return max(available_memory() - margin, 0)
+
+
 def default_limit() -> int:
     """The limit in bytes of a pool that was not given one.
 
@@ -168,8 +175,7 @@ def default_limit() -> int:
     named = os.environ.get("USWAP_LIMIT", "")
     if named:
         return parse_size(named, "USWAP_LIMIT")
-    margin = max(total_memory() // _MARGIN_SHARE, _MARGIN_BYTES)
-    return max(available_memory() - margin, minimum_limit())
+    return max(spare_memory(), minimum_limit())
 
 
 def minimum_limit() -> int:

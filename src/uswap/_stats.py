@@ -182,6 +182,7 @@ class RegionInfo:
         poisoned_pages: pages whose contents are lost.
         fault_mode: "thread" or "inline": who serves its faults.
         id: the core's number for it.
+        priority: Region.priority.
     """
 
     name: str
@@ -194,6 +195,12 @@ class RegionInfo:
     poisoned_pages: int
     fault_mode: str
     id: int
+    priority: int
+
+    @property
+    def key(self) -> int:
+        """Region.key."""
+        return region_key(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +243,18 @@ def stats_from_core(ffi: Any, lib: Any, raw: Any) -> Stats:
     return Stats(**named)
 
 
-def region_info_from_core(ffi: Any, lib: Any, raw: Any, size: int) -> RegionInfo:
-    """RegionInfo from a uswap_region_info; size is what the program asked for."""
+def region_key(region_id: int) -> int:
+    """How stays (uswap.policy) name the region: the low four bits of its generation, and its index.
+
+    Example:
+        >>> region_key(17 << 16 | 5) == 1 << 14 | 5
+        True
+    """
+    return (region_id >> 16 & 15) << 14 | region_id & 0x3FFF
+
+
+def region_info_from_core(ffi: Any, lib: Any, raw: Any, size: int, priority: int) -> RegionInfo:
+    """RegionInfo from a uswap_region_info; size and priority are what the program asked for."""
     return RegionInfo(
         name=ffi.string(raw.name).decode("utf-8", "replace"),
         address=int(raw.address),
@@ -249,6 +266,7 @@ def region_info_from_core(ffi: Any, lib: Any, raw: Any, size: int) -> RegionInfo
         poisoned_pages=int(raw.poisoned_pages),
         fault_mode=_fault_mode_name(lib, int(raw.fault_mode)),
         id=int(raw.region),
+        priority=priority,
     )
 
 

@@ -51,7 +51,9 @@ def checked_order(order: str) -> str:
     return order
 
 
-def allocate(core: Core, small: SmallMemory, shape: Any, dtype: Any, order: str, name: str) -> Array:
+def allocate(
+    core: Core, small: SmallMemory, shape: Any, dtype: Any, order: str, name: str, priority: int = 0
+) -> Array:
     """An array of zeroes on memory of its own in core.
 
     Raises:
@@ -72,10 +74,10 @@ def allocate(core: Core, small: SmallMemory, shape: Any, dtype: Any, order: str,
         return empty
     if size >= 2**63:
         raise ValueError(f"an array of shape {lengths} and dtype {kind} is more than can be addressed")
-    if size < SMALL_BYTES and not name:
+    if size < SMALL_BYTES and not name and not priority:
         bytes_of = numpy.asarray(small.allocate(size))
     else:
-        bytes_of = numpy.frombuffer(make_region(core, size, name), dtype=numpy.uint8)
+        bytes_of = numpy.frombuffer(make_region(core, size, name, priority=priority), dtype=numpy.uint8)
     # The array refers to bytes_of, and that to the memory: the memory ends with the last array or view.
     result: Array = numpy.ndarray(lengths, dtype=kind, buffer=bytes_of, order=order)
     return result

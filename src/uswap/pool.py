@@ -31,6 +31,7 @@ from uswap._stats import (
     region_info_from_core,
     stats_from_core,
 )
+from uswap.auto_limit import DEFAULT_STALL, AutoLimit, checked_stall
 from uswap.policy import Policy, make_policy
 from uswap.reclaimer import Reclaimer
 from uswap.region import Region, make_region
@@ -48,7 +49,8 @@ class Pool:
 
     Args:
         limit: bytes of resident memory, as an integer or text ("512MiB"). None: $USWAP_LIMIT, or what the
-            machine or container can still give less a margin (a tenth of its memory, at least 128 MiB).
+            machine or container can still give less a margin (a tenth of its memory, at least 128 MiB). "auto":
+            found out while the program runs, from limit_max downwards; see AutoLimit.
         swap: a path, a SwapArea, or several of these. None: $USWAP_SWAP, or a file without a name in
             $USWAP_DIR, /var/tmp or the user's cache directory, whichever first can be written and does not
             lie in memory.
@@ -80,6 +82,9 @@ class Pool:
             None: those that came first.
         encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
+        stall: with limit="auto", the share of its run time, above 0 and below 1, that the program may wait for
+            pages; None: 0.02.
+        limit_max: with limit="auto", the largest limit in bytes, or as text; None: as with limit=None.
         name: not there yet.
 
     Raises:
@@ -111,6 +116,8 @@ class Pool:
         self,
         limit: int | str | None = None,
         *,
+        stall: float | None = None,
+        limit_max: int | str | None = None,
         swap: SwapSpec = None,
         transport: Literal["auto", "move", "copy"] | str = "auto",
         recycle: bool = False,
@@ -133,8 +140,9 @@ class Pool:
         require_core()
         if name is not None:
             raise UnsupportedError("pools that processes share are not there yet")
+        target = _auto_target(limit, stall, limit_max)
         options = CoreOptions(
-            checked_limit(default_limit() if limit is None else limit),
+            _first_limit(limit if target is None else limit_max),
             transport=transport,
             io=io,
             recycle=recycle,
@@ -156,6 +164,7 @@ class Pool:
         self._core = _create_core(raw_options)
         self._small = SmallMemory(self._core)
         self._reclaimer: Reclaimer | None = None
+        self._auto_limit: AutoLimit | None = None
         self._swapoff_lock = threading.Lock()
         try:
             self._note_fault_mode(faults)
@@ -163,6 +172,8 @@ class Pool:
                 self._swapon(area)
             if background and reclaimer:
                 self._reclaimer = Reclaimer(self._core, deciding)
+            if target is not None:
+                self._auto_limit = AutoLimit(self._core, target, options.limit)
         except BaseException:
             self._core.close()
             raise
@@ -193,7 +204,7 @@ class Pool:
     @property
     def limit(self) -> int:
         """The limit in bytes. It may be set at any time, to what Pool() takes: downwards, setting evicts
-        until it holds.
+        until it holds. Setting it ends auto, if that is on: from then on it is what was set.
 
         Raises (when set): ValueError, TypeError, LimitError as Pool(); LimitError if too much is locked.
         """
@@ -201,7 +212,18 @@ class Pool:
 
     @limit.setter
     def limit(self, limit: int | str) -> None:
-        self._core.call(lib.uswap_pool_set_limit, checked_limit(limit))
+        wanted = checked_limit(limit)
+        self._core.check_process()
+        auto, self._auto_limit = self._auto_limit, None
+        if auto is not None:
+            auto.request_stop()
+            auto.join()  # it may be just about to set another one
+        self._core.call(lib.uswap_pool_set_limit, wanted)
+
+    @property
+    def auto_limit(self) -> AutoLimit | None:
+        """What adjusts the limit, and says which one it recommends; None: nothing does."""
+        return self._auto_limit
 
     @property
     def minimum_limit(self) -> int:
@@ -297,15 +319,16 @@ class Pool:
         name: str | None = None,
         *,
         faults: Literal["thread", "inline"] | None = None,
+        priority: int = 0,
         shared: bool = False,
     ) -> Region:
         """A region of size bytes (or "2GiB") of zeroes. name, up to 63 bytes of UTF-8, is for Pool.regions.
 
         faults: as in Pool; None: what the pool was made with. Fastest is "inline", if no system call is to see the
-        memory, or only inside Region.resident.
+        memory, or only inside Region.resident. priority: see Region.priority.
 
         Raises:
-            ValueError, TypeError: not a size, or a bad name.
+            ValueError, TypeError: not a size, a bad name or no priority.
             OutOfSpaceError: not that much swap space left (see overcommit), or address space.
             UnsupportedError: shared=True, which is not there yet; faults="thread" where it is not permitted.
             ClosedError, ForkError: the pool is closed, or not this process's.
@@ -323,12 +346,19 @@ class Pool:
         bytes_wanted = parse_size(size)
         if shared:
             raise UnsupportedError("shared regions are not there yet")
-        return make_region(self._core, bytes_wanted, _checked_name(name), faults)
+        return make_region(self._core, bytes_wanted, _checked_name(name), faults, priority)
 
     def zeros(
-        self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", *, name: str | None = None
+        self,
+        shape: Any,
+        dtype: Any = float,
+        order: Literal["C", "F"] = "C",
+        *,
+        name: str | None = None,
+        priority: int = 0,
     ) -> Array:
-        """An array of zeroes, as numpy.zeros. Arrays below 256 KiB share memory, unless they have a name.
+        """An array of zeroes, as numpy.zeros. Arrays below 256 KiB share memory, unless they have a name or
+        a priority (see Region.priority).
 
         The memory ends with the last array or view that uses it. Pickled, an array goes by value.
 
@@ -337,13 +367,19 @@ class Pool:
             NumpyMissingError: NumPy is not installed.
             OutOfSpaceError, ClosedError, ForkError: as region.
         """
-        return arrays.allocate(self._core, self._small, shape, dtype, order, _checked_name(name))
+        return arrays.allocate(self._core, self._small, shape, dtype, order, _checked_name(name), priority)
 
     def empty(
-        self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", *, name: str | None = None
+        self,
+        shape: Any,
+        dtype: Any = float,
+        order: Literal["C", "F"] = "C",
+        *,
+        name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """As zeros: fresh managed memory is zero, and costs nothing until it is touched."""
-        return self.zeros(shape, dtype, order, name=name)
+        return self.zeros(shape, dtype, order, name=name, priority=priority)
 
     def full(
         self,
@@ -353,24 +389,33 @@ class Pool:
         order: Literal["C", "F"] = "C",
         *,
         name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """An array filled with fill_value, as numpy.full. Raises as zeros."""
         if dtype is None:
             dtype = arrays.import_numpy().asarray(fill_value).dtype
-        result = self.zeros(shape, dtype, order, name=name)
+        result = self.zeros(shape, dtype, order, name=name, priority=priority)
         result[...] = fill_value
         return result
 
     def array(
-        self, obj: Any, dtype: Any = None, order: Literal["C", "F"] = "C", *, name: str | None = None
+        self,
+        obj: Any,
+        dtype: Any = None,
+        order: Literal["C", "F"] = "C",
+        *,
+        name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """A copy of obj (an array, or what numpy.asarray takes) on managed memory. Raises as zeros."""
         source = arrays.import_numpy().asarray(obj)
-        result = self.zeros(source.shape, source.dtype if dtype is None else dtype, order, name=name)
+        result = self.zeros(
+            source.shape, source.dtype if dtype is None else dtype, order, name=name, priority=priority
+        )
         result[...] = source
         return result
 
-    def load(self, path: str | os.PathLike[str], *, name: str | None = None) -> Array:
+    def load(self, path: str | os.PathLike[str], *, name: str | None = None, priority: int = 0) -> Array:
         """The array in a .npy file, read straight into managed memory.
 
         Raises:
@@ -379,7 +424,7 @@ class Pool:
         """
         with open(path, "rb") as file:
             shape, fortran_order, dtype = arrays.array_header(file)
-            result = self.zeros(shape, dtype, "F" if fortran_order else "C", name=name)
+            result = self.zeros(shape, dtype, "F" if fortran_order else "C", name=name, priority=priority)
             arrays.read_into(result, file, by_system_calls=not self._core.inline)
         return result
 
@@ -391,6 +436,7 @@ class Pool:
         offset: int = 0,
         *,
         name: str | None = None,
+        priority: int = 0,
     ) -> Array:
         """A one-dimensional array of count items (-1: all) of a binary file from byte offset on.
 
@@ -400,7 +446,7 @@ class Pool:
         """
         kind = arrays.checked_dtype(dtype)
         with open(path, "rb") as file:
-            result = self.zeros(arrays.items_in_file(file, kind, count, offset), kind, name=name)
+            result = self.zeros(arrays.items_in_file(file, kind, count, offset), kind, name=name, priority=priority)
             file.seek(offset)
             arrays.read_into(result, file, by_system_calls=not self._core.inline)
         return result
@@ -418,12 +464,12 @@ class Pool:
         some."""
         infos = []
         raw = ffi.new("uswap_region_info *")
-        for cell, size in list(self._core.regions.items()):
+        for cell, known in list(self._core.regions.items()):
             # One that has ended meanwhile is no region alive.
             with contextlib.suppress(ClosedError):
                 if cell[0]:
                     self._core.call(lib.uswap_region_get_info, cell[0], raw)
-                    infos.append(region_info_from_core(ffi, lib, raw, size))
+                    infos.append(region_info_from_core(ffi, lib, raw, known.size, known.priority))
         return infos
 
     @property
@@ -463,8 +509,12 @@ class Pool:
             if core.regions:
                 raise BufferError(f"the pool is in use: {_described(self.regions())}")
             core.close()
-        if self._reclaimer is not None:
-            self._reclaimer.join()
+        self._join_threads()
+
+    def _join_threads(self) -> None:
+        for thread in (self._auto_limit, self._reclaimer):
+            if thread is not None:
+                thread.join()
 
     def __enter__(self) -> Pool:
         if self._core.closing:
@@ -473,8 +523,8 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self._core.close()
-        if not self._core.regions and self._reclaimer is not None:
-            self._reclaimer.join()
+        if not self._core.regions:
+            self._join_threads()
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
@@ -487,6 +537,20 @@ def _create_core(options: Any) -> Core:
     out = ffi.new("uswap_pool **")
     check_error(int(lib.uswap_pool_create(options, out, error)), error)
     return Core(out[0])
+
+
+def _auto_target(limit: int | str | None, stall: float | None, limit_max: int | str | None) -> float | None:
+    """The stall that an auto limit is to keep to; None: no auto limit. Raises ValueError, TypeError."""
+    if limit == "auto":
+        return checked_stall(DEFAULT_STALL if stall is None else stall)
+    for name, value in (("stall", stall), ("limit_max", limit_max)):
+        if value is not None:
+            raise ValueError(f"{name} needs limit='auto'")
+    return None
+
+
+def _first_limit(limit: int | str | None) -> int:
+    return checked_limit(default_limit() if limit is None else limit)
 
 
 def _checked_name(name: str | None) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from uswap import _mapping, _sigbus
-from uswap._core import Core, check_error, ffi, lib, new_error
+from uswap._core import Core, Known, check_error, ffi, lib, new_error
 from uswap._errors import ClosedError, UnsupportedError
 from uswap._options import fault_mode
 from uswap._sizes import PAGE_BYTES, format_size, parse_size, round_to_pages
-from uswap._stats import RegionInfo, region_info_from_core
+from uswap._stats import RegionInfo, region_info_from_core, region_key
 
 
 class Advice(enum.IntEnum):
@@ -48,6 +48,9 @@ class PageClass(enum.IntEnum):
     POISONED = 4  #: lost
     FILLED = 5  #: nowhere: one 64-bit word repeated, made again at the next touch
 
+
+# What Region.priority may be.
+PRIORITIES = range(-20, 20)
 
 # madvise(2) numbers, for mmap.madvise. COLD and PAGEOUT are not in the mmap module of every Python.
 _ADVICE_OF_MADVISE = {
@@ -108,6 +111,32 @@ class Region(mmap.mmap):
         """The core's number for this region."""
         return int(self._id_cell[0])
 
+    @property
+    def key(self) -> int:
+        """The number by which stays (uswap.policy) name this region; it may be that of a region long gone."""
+        return region_key(self.id)
+
+    @property
+    def priority(self) -> int:
+        """How dear its pages are to a policy that looks at it (uswap.policy.ByRegion): from -20 to 19, and 0 if
+        nothing else was said. Pages of a higher one stay longer (the opposite of nice): each step up weighs 1.25
+        times as much. It may be set at any time.
+
+        Raises (when set): ValueError, TypeError for what is no priority; ClosedError, ForkError.
+        """
+        return self._known().priority
+
+    @priority.setter
+    def priority(self, priority: int) -> None:
+        self._known().priority = checked_priority(priority)
+
+    def _known(self) -> Known:
+        self._core.check_process()
+        known = self._core.regions.get(self._id_cell)
+        if known is None:
+            raise ClosedError(f"region {self._name!r} is closed")
+        return known
+
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
         state = "closed" if self.closed else format_size(len(self))
@@ -145,6 +174,8 @@ class Region(mmap.mmap):
 
         Raises:
             ValueError: the range is not in the region, or advice is none.
+            BlockingIOError: DONTNEED, and a page of the range is locked or inside Region.resident. Pages before
+                that one may be gone.
             ClosedError, ForkError: as everywhere.
         """
         kind = Advice(advice)
@@ -220,7 +251,7 @@ class Region(mmap.mmap):
         """Name, size, resident and swapped bytes, faults. Thread-safe."""
         raw = ffi.new("uswap_region_info *")
         self._call(lib.uswap_region_get_info, raw)
-        return region_info_from_core(ffi, lib, raw, len(self))
+        return region_info_from_core(ffi, lib, raw, len(self), self._known().priority)
 
     # ---- methods of mmap that would break management -------------------------------------------------------
 
@@ -283,15 +314,26 @@ class Region(mmap.mmap):
             _leave(self)
 
 
-def make_region(core: Core, size: int, name: str, faults: str | None = None) -> Region:
+def checked_priority(priority: int) -> int:
+    """priority, if it is one. Raises ValueError, TypeError."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"priority must be an integer, not {type(priority).__name__}")
+    if priority not in PRIORITIES:
+        raise ValueError(f"priority must be from {PRIORITIES[0]} to {PRIORITIES[-1]}, not {priority}")
+    return priority
+
+
+def make_region(core: Core, size: int, name: str, faults: str | None = None, priority: int = 0) -> Region:
     """A region of size bytes in core; faults None: as the pool says. Thread-safe.
 
     Raises:
+        ValueError, TypeError: no priority.
         OutOfSpaceError: no swap space, metadata or address space.
         UnsupportedError: faults is "thread", which is not permitted here.
         ClosedError, ForkError: the pool is closed, or not this process's.
     """
     mode = fault_mode(faults)
+    checked_priority(priority)
     if faults == "inline" or (faults is None and core.inline):
         _sigbus.guard()
     with _mapping.locked():
@@ -299,19 +341,19 @@ def make_region(core: Core, size: int, name: str, faults: str | None = None) -> 
         try:
             if core.closing:
                 raise ClosedError("the pool is closed to new regions")
-            return _create(core, pointer, size, name, mode)
+            return _create(core, pointer, Known(size, priority), name, mode)
         finally:
             core.leave()
 
 
-def _create(core: Core, pointer: Any, size: int, name: str, mode: int) -> Region:
-    region: Region = _mapping.map_fresh(Region, size)
+def _create(core: Core, pointer: Any, known: Known, name: str, mode: int) -> Region:
+    region: Region = _mapping.map_fresh(Region, known.size)
     region._address = _mapping.address_of(region)
-    region._mapping_bytes = round_to_pages(size)
+    region._mapping_bytes = round_to_pages(known.size)
     region._id_cell = cell = ffi.new("uint64_t *")
     region._name = name
     region._core = core
-    core.regions[cell] = size
+    core.regions[cell] = known
     error = new_error()
     address = ffi.cast("void *", region._address)
     try:

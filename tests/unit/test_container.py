@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from uswap import _container
+from uswap import _container, _options
 
 
 def lay_out(root: Path, files: dict[str, str]) -> None:
@@ -58,6 +58,23 @@ def test_the_least_limit_of_the_cgroups_around_counts_v1(cgroup: Path) -> None:
 def test_no_cgroup_means_no_limit(cgroup: Path) -> None:
     assert _container.memory_limit_bytes() is None
     assert _container.memory_used_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("limit_file", "used_file", "cache"),
+    [
+        ("v1/job/step/memory.limit_in_bytes", "v1/job/step/memory.usage_in_bytes", "total_inactive_file"),
+        ("v2/job/step/memory.max", "v2/job/step/memory.current", "inactive_file"),
+    ],
+)
+def test_the_default_limit_is_what_the_cgroup_leaves_less_a_margin(
+    cgroup: Path, monkeypatch: pytest.MonkeyPatch, limit_file: str, used_file: str, cache: str
+) -> None:
+    monkeypatch.delenv("USWAP_LIMIT", raising=False)
+    limit, used, dropped = 512 << 20, 100 << 20, 30 << 20
+    stat = str(Path(used_file).with_name("memory.stat"))
+    lay_out(cgroup, {limit_file: f"{limit}\n", used_file: f"{used}\n", stat: f"{cache} {dropped}\n"})
+    assert _options.default_limit() == limit - (used - dropped) - (128 << 20)
 
 
 def dividable_cgroup() -> tuple[str, Path] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from uswap._errors import ArgumentError
+from uswap.policy.by_region import ByRegion
 from uswap.policy.fifo import Fifo
 from uswap.policy.interface import Policy
 from uswap.policy.second_chance import SecondChance
@@ -12,6 +13,7 @@ from uswap.policy.second_chance import SecondChance
 NAMES: dict[str, type[Policy]] = {
     "second-chance": SecondChance,
     "fifo": Fifo,
+    "by-region": ByRegion,
 }
 """The policies that ship."""
 
