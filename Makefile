@@ -39,7 +39,7 @@ bench: build
 bench-fit bench-scale bench-churn: build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
-bench-policies: build $(VENV)/.bench
+bench-policies: $(VENV)/.bench build
 	$(PY) benchmarks/bench_policies.py $(BENCH_ARGS)
 
 build: $(VENV)/.built-release

@@ -1,6 +1,6 @@
 """Which policy makes how many faults: uswap's policies and kernel swap, live, and references in simulation.
 
-    python benchmarks/bench_policies.py --limit 64MiB --size 256MiB --repeats 3 --json out.json --text out.txt
+    python benchmarks/bench_policies.py --limit 64MiB --size 256MiB --repeats 3
 
 Reference strings are made for the limit, programs have --size bytes of data. All sides of a workload run in turn.
 README.md beside this file says how to read the figures.
@@ -29,17 +29,22 @@ from uswap._filesystem import free_bytes, is_memory_backed
 from uswap._sizes import PAGE_BYTES, format_size, parse_size
 from uswap.bench import kernel_swap
 
-KERNEL = policy_table.KERNEL
+KERNEL, NO_POLICY = policy_table.KERNEL, policy_simulation.NO_POLICY
 POLICIES = ("second-chance", "fifo", "s3-fifo")
-# What the side of a pool is called that knows no policies.
-_NO_POLICY = "uswap"
 _READ_AHEAD = ("default", "0")
 _MARGIN_BYTES = 64 << 20
 _KERNEL_TRIES = 3
 # A limit under which nothing is ever swapped: to find what a program needs besides its data.
 _ROOMY_TIMES = 4
 _ROOMY_BYTES = 1 << 30
-_USUAL = {"limit": "64MiB", "size": "256MiB", "repeats": 3}
+_RESULTS = "results/policies"
+_USUAL = {
+    "limit": "64MiB",
+    "size": "256MiB",
+    "repeats": 3,
+    "json": harness.HERE / f"{_RESULTS}.json",
+    "text": harness.HERE / f"{_RESULTS}.txt",
+}
 _QUICK = {"limit": "16MiB", "size": "64MiB", "repeats": 1}
 
 
@@ -61,9 +66,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-simulation", action="store_true", help="leave out simulations")
     parser.add_argument("--traces", type=Path, metavar="FOLDER", help="keep each pool's trace there")
     parser.add_argument("--dir", default="/var/tmp", type=Path, help="on the disk to use (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="16MiB, programs of 64MiB, one repeat")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every repeat there")
-    parser.add_argument("--text", type=Path, metavar="FILE", help="write the tables there")
+    parser.add_argument(
+        "--quick", action="store_true", help="16MiB, programs of 64MiB, one repeat; keeps no results"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"every repeat (default: {_RESULTS}.json)")
+    parser.add_argument("--text", type=Path, metavar="FILE", help=f"the tables (default: {_RESULTS}.txt)")
     options = parser.parse_args(arguments)
     for name, value in (_QUICK if options.quick else _USUAL).items():
         if getattr(options, name) is None:
@@ -90,6 +97,8 @@ def _check(options: argparse.Namespace, everything: list[str]) -> None:
     options.policies = [name.strip() for name in options.policies.split(",") if name.strip()]
     if options.repeats < 1 or not (options.workloads and options.read_ahead and options.policies):
         raise ValueError("at least one repeat, workload, policy and way of reading ahead")
+    if options.traces and not hasattr(uswap.Pool, "trace"):
+        raise ValueError("--traces: this Pool cannot record traces")
     needed = 2 * _largest_bytes(options) + 2 * _MARGIN_BYTES
     if is_memory_backed(options.dir) or free_bytes(options.dir) < needed:
         raise ValueError(f"--dir: {options.dir} lies in memory or has less than {format_size(needed)} free")
@@ -110,7 +119,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, library: str, report: dict[str, Any]) -> None:
         self._options, self._library, self._report = options, library, report
         self._policies = policies_there(options)
-        reason = "left out by --no-kernel" if options.no_kernel else kernel_swap.unavailable_reason()
+        reason = "--no-kernel" if options.no_kernel else kernel_swap.unavailable_reason()
         self._kernel = reason is None
         if reason is not None:
             report["unavailable"][KERNEL] = reason
@@ -164,7 +173,7 @@ class Bench:
             seed=1,  # every repeat has the same string: the simulation's
             library=self._library,
             write=options.write,
-            policy="" if side in (KERNEL, _NO_POLICY) else side,
+            policy="" if side in (KERNEL, NO_POLICY) else side,
             trace=str(options.traces / f"{workload}-{side}-{repeat}.trace") if options.traces else "",
         )
 
@@ -211,10 +220,11 @@ class Bench:
             raise harness.BenchmarkError(f"{workload}: the sides disagree about the result")
 
     def _simulate(self, workload: str) -> None:
-        string = workloads.string_named(workload)(self._options.limit // PAGE_BYTES, 1)
+        limit_frames = self._options.limit // PAGE_BYTES
+        string = workloads.string_named(workload)(limit_frames, 1)
         frames = next(run["capacity_frames"] for run in reversed(self._report["runs"]) if "capacity_frames" in run)
         references = policy_simulation.simulate_references(string, frames)
-        policies = policy_simulation.simulate_policies(string, self._policies, frames)
+        policies = policy_simulation.simulate_policies(string, self._policies, limit_frames)
         self._report["watched"][workload] = string.watched
         self._report["simulation"][workload] = {
             "frames": frames,
@@ -236,7 +246,7 @@ def policies_there(options: argparse.Namespace) -> list[str]:
         try:
             uswap.Pool(options.limit, swap=str(options.dir), **policy).close()
         except TypeError:
-            return [_NO_POLICY]
+            return [NO_POLICY]
     return list(options.policies)
 
 

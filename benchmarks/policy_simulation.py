@@ -14,6 +14,10 @@ from workloads import Reference
 # name -> libcachesim's class; Belady knows the future, so nobody misses less
 REFERENCES = {"LRU": "LRU", "S3-FIFO": "S3FIFO", "SIEVE": "Sieve", "Belady": "Belady"}
 _NEVER_AGAIN = (1 << 63) - 1
+# What the side of a pool is called that knows no policies, and what uswap.trace calls it.
+NO_POLICY = "uswap"
+CORE = "core"
+_REGION_BITS = 18
 
 # Whether each access of a string missed.
 Misses = npt.NDArray[np.bool_]
@@ -92,10 +96,30 @@ def uswap_simulator() -> Callable[..., Any] | None:
     return found
 
 
-def simulate_policies(string: Reference, policies: list[str], frames: int) -> dict[str, Simulated]:
-    """uswap's own policies, the objects that run live; {} if this uswap cannot simulate."""
+def page_keys(string: Reference) -> npt.NDArray[np.int64]:
+    """string.with_fill() as uswap.trace.simulate takes it: page of its region << 18 | number of the region."""
+    pages = string.with_fill().astype(np.int64)
+    ends = np.cumsum(list(string.parts.values()))
+    part = np.searchsorted(ends, pages, side="right")
+    first = np.concatenate([[0], ends[:-1]])[part]
+    keys: npt.NDArray[np.int64] = (pages - first) << _REGION_BITS | part + 1
+    return keys
+
+
+def simulate_policies(string: Reference, policies: list[str], limit_frames: int) -> dict[str, Simulated]:
+    """uswap's own policies, the objects that run live, in a pool of that limit; {} if this uswap cannot simulate.
+
+    Each runs twice, from the start to where counting begins, and to the end: the difference is what counts.
+    """
     simulate = uswap_simulator()
     if simulate is None:
         return {}
-    pages = string.with_fill()
-    return {name: counted(string, np.asarray(simulate(pages, name, frames).missed)) for name in policies if name}
+    keys = page_keys(string).tolist()
+    before = keys[: string.pages + string.warm]
+    found = {}
+    for side in policies:
+        name = CORE if side == NO_POLICY else side
+        found[side] = Simulated(
+            simulate(keys, name, limit_frames).misses - simulate(before, name, limit_frames).misses
+        )
+    return found

@@ -240,6 +240,27 @@ def test_simulated_misses_are_those_that_count(monkeypatch: pytest.MonkeyPatch) 
     assert set(found) == set(policy_simulation.REFERENCES)
 
 
+def test_what_counts_of_our_policies_is_what_comes_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import policy_simulation
+    import workloads
+
+    order = np.array([0, 2, 3, 2], dtype=np.uint32)
+    string = workloads.Reference({"hot": 2, "cold": 2}, order, warm=1)
+    asked = []
+
+    def simulate(keys: list[int], policy: str, frames: int) -> Any:
+        asked.append((policy, frames, len(keys)))
+        return type("Result", (), {"misses": 10 * len(keys)})
+
+    monkeypatch.setattr(policy_simulation, "uswap_simulator", lambda: simulate)
+    found = policy_simulation.simulate_policies(string, ["fifo", policy_simulation.NO_POLICY], 99)
+    assert found == {"fifo": policy_simulation.Simulated(30), "uswap": policy_simulation.Simulated(30)}
+    assert asked == [("fifo", 99, 8), ("fifo", 99, 5), ("core", 99, 8), ("core", 99, 5)]
+    # Each part is a region of its own, and its pages begin at 0.
+    pages = [(key >> 18, key & 0x3FFFF) for key in policy_simulation.page_keys(string).tolist()]
+    assert pages == [(0, 1), (1, 1), (0, 2), (1, 2), (0, 1), (0, 2), (1, 2), (0, 2)]
+
+
 def test_next_touches_look_ahead() -> None:
     import policy_simulation
 
