@@ -47,8 +47,9 @@ class Graph:
         self.source = allocate(nodes * EDGES_A_NODE, np.int32)
         done = 0
         for first, end in _chunks(nodes):
-            # Pareto, exponent 2.1; the mean is below EDGES_A_NODE, and the rest of the array goes to the last node.
-            wanted = 1 + np.minimum((random.pareto(1.1, end - first) * 1.2).astype(np.int64), 4 * _CHUNK_NODES)
+            # Pareto, exponent 2.1, with a mean a little above EDGES_A_NODE: when the edges run out, the last nodes
+            # have one each, and the very last one has the rest.
+            wanted = 1 + np.minimum((random.pareto(1.1, end - first) * 1.6).astype(np.int64), 4 * _CHUNK_NODES)
             room = len(self.source) - done - (nodes - first)
             counts = wanted if wanted.sum() - len(wanted) <= room else np.ones_like(wanted)
             if end == nodes:
