@@ -162,6 +162,21 @@ def test_every_node_has_an_edge_and_few_have_most() -> None:
 # ---- misses live and simulated -----------------------------------------------------------------------------
 
 
+class Fifo:
+    """A cache as libcachesim has them."""
+
+    def __init__(self, frames: int) -> None:
+        self._frames, self._pages = frames, dict[int, None]()
+
+    def get(self, request: Any) -> bool:
+        if request.obj_id in self._pages:
+            return True
+        if len(self._pages) == self._frames:
+            del self._pages[next(iter(self._pages))]
+        self._pages[request.obj_id] = None
+        return False
+
+
 @pytest.fixture
 def native() -> Iterator[Any]:
     """workload.c."""
@@ -186,6 +201,30 @@ def test_misses_are_counted_by_part_and_add_up(native: Any, swap_directory: Path
         assert 0 < found["misses_of_part"]["hot"] < found["watched_accesses"]
 
 
+@pytest.mark.parametrize("name", ["zipf_0.99", "scan_hot"])
+def test_a_pool_that_is_first_in_first_out_misses_what_a_simulation_of_that_does(
+    name: str, native: Any, swap_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import policy_simulation
+    import policy_worker
+
+    string = make_string(name, frames=1024)
+    exact: dict[str, Any] = {"read_ahead": 0, "background": False, "write_ahead": False, "reclaim_batch": 1}
+    with uswap.Pool("4MiB", swap=swap_directory, **exact) as pool:
+        walker = policy_worker.Walker(native, policy_worker.UswapSide(pool, None), string)
+        walker.walk(0, string.warm, 60, False)
+        before = pool.stats().major_faults
+        walker.walk(string.warm, len(string.order), 60, False)
+        misses, frames = pool.stats().major_faults - before, pool.stats().capacity_frames
+    library: Any = ModuleType("libcachesim")
+    library.LRU, library.Request = Fifo, type("Request", (), {})
+    monkeypatch.setitem(sys.modules, "libcachesim", library)
+    simulated = policy_simulation.counted(
+        string, policy_simulation.reference_misses("LRU", string.with_fill(), frames)
+    )
+    assert misses == simulated.misses
+
+
 def test_a_wrong_word_is_found(native: Any, swap_directory: Path) -> None:
     import policy_worker
 
@@ -207,21 +246,6 @@ def test_a_pool_that_knows_no_policies_is_used_without() -> None:
     pool, policy = policy_worker.make_pool(job)
     with pool:
         assert policy in (None, "fifo")
-
-
-class Fifo:
-    """A cache as libcachesim has them."""
-
-    def __init__(self, frames: int) -> None:
-        self._frames, self._pages = frames, dict[int, None]()
-
-    def get(self, request: Any) -> bool:
-        if request.obj_id in self._pages:
-            return True
-        if len(self._pages) == self._frames:
-            del self._pages[next(iter(self._pages))]
-        self._pages[request.obj_id] = None
-        return False
 
 
 def test_simulated_misses_are_those_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
