@@ -292,7 +292,13 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             with harness.native_library() as library:
                 Bench(options, library, report).run()
-        except (harness.BenchmarkError, kernel_swap.UnavailableError, ValueError, OSError) as error:
+        except (
+            harness.BenchmarkError,
+            kernel_swap.UnavailableError,
+            uswap.UswapError,
+            ValueError,
+            OSError,
+        ) as error:
             print(f"bench_policies: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

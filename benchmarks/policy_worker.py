@@ -85,7 +85,12 @@ class UswapSide:
         self._pool, self._policy = pool, policy
 
     def facts(self) -> dict[str, Any]:
-        """What the figures depend on. The capacity falls by what metadata takes."""
+        """What the figures depend on. The capacity falls by what metadata takes.
+
+        Raises RuntimeError: the policy has failed, and so it is not what was measured.
+        """
+        if (error := getattr(self._pool.reclaimer, "error", None)) is not None:
+            raise RuntimeError(f"the policy {self._policy} failed: {error!r}")
         stats = self._pool.stats()
         return {
             "policy": self._policy,
