@@ -118,7 +118,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, library: str, report: dict[str, Any]) -> None:
         self._options, self._library, self._report = options, library, report
-        self._policies = policies_there(options)
+        self._policies = policies_there(options, report["unavailable"])
         reason = "--no-kernel" if options.no_kernel else kernel_swap.unavailable_reason()
         self._kernel = reason is None
         if reason is not None:
@@ -239,15 +239,20 @@ def _run(job: PolicyJob) -> dict[str, Any]:
     return harness.run_worker(job, script="policy_worker.py")[0]
 
 
-def policies_there(options: argparse.Namespace) -> list[str]:
-    """The policies asked for; one side without a name if this Pool knows none. Raises ValueError: a bad name."""
+def policies_there(options: argparse.Namespace, unavailable: dict[str, str]) -> list[str]:
+    """The policies asked for, less those this Pool does not know; one side without a name if it knows none."""
+    found = []
     for name in options.policies:
         policy: dict[str, Any] = {"policy": name}
         try:
             uswap.Pool(options.limit, swap=str(options.dir), **policy).close()
         except TypeError:
             return [NO_POLICY]
-    return list(options.policies)
+        except ValueError as error:
+            unavailable[name] = str(error)
+        else:
+            found.append(name)
+    return found
 
 
 @contextlib.contextmanager

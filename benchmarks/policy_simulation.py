@@ -91,7 +91,9 @@ def uswap_simulator() -> Callable[..., Any] | None:
     """uswap.trace.simulate, if this uswap has it."""
     try:
         found: Callable[..., Any] | None = getattr(importlib.import_module("uswap.trace"), "simulate", None)
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "uswap.trace":
+            raise
         return None
     return found
 
