@@ -7,7 +7,7 @@ BUILD_INPUTS := $(CSRC) setup.py src/uswap/_ffi_build.py
 TEST_ENV := USWAP_FAILPOINTS=1 USWAP_WERROR=1
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-policies build build-test wheel clean
 
 demo: build
 	$(PY) -m uswap demo $(DEMO_ARGS)
@@ -39,6 +39,9 @@ bench: build
 bench-fit bench-scale bench-churn: build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
+bench-policies: $(VENV)/.bench build
+	$(PY) benchmarks/bench_policies.py $(BENCH_ARGS)
+
 build: $(VENV)/.built-release
 build-test: $(VENV)/.built-test
 
@@ -60,6 +63,12 @@ $(VENV)/.base: pyproject.toml .ci/prepare
 # The package, editable: its Python files are used where they are. This builds the core as well, as asked by the environment.
 $(VENV)/.installed: $(VENV)/.base pyproject.toml
 	$(PIP) install --no-build-isolation --no-deps -e .
+	rm -f $(VENV)/.built-release $(VENV)/.built-test
+	touch $@
+
+# What the benchmark of policies needs besides: pandas, scikit-learn, libcachesim.
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP) install --no-build-isolation -e '.[bench]'
 	rm -f $(VENV)/.built-release $(VENV)/.built-test
 	touch $@
 

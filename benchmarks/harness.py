@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,10 @@ FIO_JOBS = {
 
 class BenchmarkError(Exception):
     """A side failed; the message says how."""
+
+
+class KilledError(BenchmarkError):
+    """Somebody killed it: the kernel, for lack of memory."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +81,20 @@ def native_library() -> Iterator[str]:
         yield target
 
 
-def run_worker(job: Job, report: Any = None) -> list[dict[str, Any]]:
+def run_worker(job: Any, report: Any = None, script: str = "worker.py") -> list[dict[str, Any]]:
     """Runs a job in a process of its own; => the figures of its patterns. report is called with each of them.
+
+    job is a Job, or what the script takes: a dataclass with a side.
 
     Raises:
         BenchmarkError: it ended badly, or found wrong contents.
     """
     document = json.dumps(asdict(job) | {"parent": os.getpid()})
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "worker.py"), document],
+        [sys.executable, str(HERE / script), document],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     )
     results = []
     try:
@@ -99,7 +106,10 @@ def run_worker(job: Job, report: Any = None) -> list[dict[str, Any]]:
             results.append(result)
             if report is not None:
                 report(result)
-        if status := process.wait(_WORKER_SECONDS):
+        status = process.wait(_WORKER_SECONDS)
+        if status == -signal.SIGKILL:
+            raise KilledError(f"{job.side}: the worker was killed")
+        if status:
             raise BenchmarkError(f"{job.side}: the worker ended with status {status}")
     finally:
         process.kill()

@@ -4,9 +4,12 @@
  * Word i of a page is word_of(page, version, i) + added; word 0 may be the page's mark instead (touch_write leaves it).
  * No page is all zeroes and no two are equal, so that no side can save I/O on the contents.
  */
+#define _GNU_SOURCE /* RUSAGE_THREAD */
 #include <math.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define WORDS 512
@@ -234,4 +237,72 @@ uint64_t touch_read_zipf(const uint64_t *memory, uint64_t pages, double s, uint6
         *sum += *(const volatile uint64_t *)(memory + page * WORDS);
     }
     return done;
+}
+
+/* ---- a given order ------------------------------------------------------------------------------------------------ */
+
+/* An access that took less found its page in memory; a first touch takes as long as this, a read from disk far longer. */
+#define SLOW_NS 1000
+
+/* The walk of touch_order; policy_worker.py has the same. Part k is memory of its own, filled by sweep_write as version k,
+ * with the pages ends[k - 1] (or 0) to ends[k]. missed(context) counts the faults so far that waited for a read; 0: do not ask. */
+typedef struct {
+    uint64_t *const *parts;
+    const uint64_t *ends;
+    uint64_t *misses; /* of each part; added to */
+    const uint32_t *order;
+    uint64_t count, write, budget_ns;
+    uint64_t (*missed)(void *context);
+    void *context;
+    uint64_t wrong; /* words that were not what they should be */
+} walk;
+
+/* Reads, or writes, a word of the pages in that order; asks after each slow access which were misses. Return: accesses made. */
+uint64_t touch_order(walk *w) {
+    uint64_t began = now_ns(), end = began + w->budget_ns, done = 0;
+    uint64_t missed = w->missed ? w->missed(w->context) : 0;
+    for (uint64_t before = now_ns(); done < w->count && before < end; done++) {
+        uint64_t page = w->order[done], part = 0;
+        while (page >= w->ends[part])
+            part++;
+        uint64_t place = part == 0 ? page : page - w->ends[part - 1];
+        volatile uint64_t *word = w->parts[part] + place * WORDS;
+        if (w->write) {
+            *word = mark_of(place);
+        } else {
+            uint64_t found = *word;
+            w->wrong += found != word_of(place, part, 0) && found != mark_of(place);
+        }
+        uint64_t after = now_ns();
+        if (w->missed && after - before > SLOW_NS) {
+            uint64_t now = w->missed(w->context);
+            w->misses[part] += now - missed;
+            missed = now;
+            after = now_ns();
+        }
+        before = after;
+    }
+    return done;
+}
+
+/* missed of kernel swap: this thread's major faults. */
+uint64_t thread_major_faults(void *context) {
+    (void)context;
+    struct rusage usage;
+    return getrusage(RUSAGE_THREAD, &usage) == 0 ? (uint64_t)usage.ru_majflt : 0;
+}
+
+/* A pool's statistics as its C core gives them, called without Python. */
+typedef struct {
+    int (*stats)(void *pool, void *values, void *error);
+    void *pool, *values, *error;
+    uint64_t offset; /* of the counter in values */
+} pool_counter;
+
+/* missed of a pool. */
+uint64_t pool_major_faults(void *context) {
+    pool_counter *counter = context;
+    if (counter->stats(counter->pool, counter->values, counter->error) < 0)
+        return 0;
+    return *(const uint64_t *)((const char *)counter->values + counter->offset);
 }

@@ -11,7 +11,7 @@
 
 /* Free frames below which reclaim starts, as a share of the limit, and the bounds of that. At 2 GB/s of page-out 8 MiB are
  * 4 ms of head start for the reclaimer. */
-#define LOW_SHARE 128
+#define LOW_SHARE 64
 #define LOW_FRAMES_MAX 4096
 
 static void make_warm(frame_pool *frames) {

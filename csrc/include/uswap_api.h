@@ -226,11 +226,12 @@ typedef struct {
     uint64_t mapped_frames;
     uint64_t inactive_frames; /* that can be dropped at once, or soon: being written                             */
     uint64_t target_frames;   /* what the core would have inactive by itself                                     */
+    uint64_t prepared_frames; /* EVICT orders left                                                             */
     uint64_t evictions;
 } uswap_need;
 
 typedef enum {
-    USWAP_ACTION_EVICT = 0,
+    USWAP_ACTION_EVICT = 0, /* next, when frames are needed                                                  */
     USWAP_ACTION_CLEAN = 1,
     USWAP_ACTION_AGE = 2,
     USWAP_ACTION_AGE_MARKED = 3, /* the mark comes back with the page                                       */

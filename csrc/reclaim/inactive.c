@@ -30,11 +30,16 @@ void inactive_add(uswap_pool *pool, swap_entry entry) {
 /* What one call drops. */
 typedef struct {
     context *ctx;
-    frame_run run; /* frames from the cache */
+    reclaim_ring *from; /* the inactive list, or what a policy has prepared */
+    frame_run run;      /* frames from the cache */
     victim sealed[DROP_MAPPED_MAX];
     uint32_t sealed_count;
     uint64_t freed;
 } dropping;
+
+static bool is_prepared(const dropping *d) {
+    return d->from != &d->ctx->pool->inactive;
+}
 
 /* Context: page locked. Return: whether it was taken over with its lock and references, to be dropped with others. */
 static bool add_sealed(dropping *d, region *r, size_t page, uint64_t word) {
@@ -44,26 +49,36 @@ static bool add_sealed(dropping *d, region *r, size_t page, uint64_t word) {
     return true;
 }
 
+/* A page that is mapped. Context and return: as add_sealed. */
+static bool take_mapped(dropping *d, region *r, stay entry, uint64_t word) {
+    uswap_pool *pool = d->ctx->pool;
+    bool sealed = add_sealed(d, r, stay_page(entry), word), left = !sealed && !page_is_held(word);
+    if (!is_prepared(d))
+        STAT_SUB(pool, listed_pages, 1);
+    if (left && is_prepared(d)) /* to be written first */
+        ring_push_orders(pool, &pool->orders.rings[ORDER_COLD], &entry, 1);
+    else if (left) /* written since, or its slot is to go: it waits for its turn with the others */
+        pages_came(pool, &entry, 1, USWAP_EVENT_KEPT, REFAULT_NEVER);
+    return sealed;
+}
+
 /* Context: page locked, and still as it was when the entry was made. Return: as add_sealed. */
 static bool take(dropping *d, region *r, stay entry, uint64_t word) {
     uswap_pool *pool = d->ctx->pool;
-    if (page_state_of(word) == PAGE_RESIDENT)
-        STAT_SUB(pool, listed_pages, 1);
     frame_id frame;
     uint64_t flags;
-    if (page_state_of(word) == PAGE_RESIDENT) {
-        bool sealed = add_sealed(d, r, stay_page(entry), word);
-        if (!sealed &&
-            !page_is_held(word)) /* written since, or its slot is to go: it waits for its turn with the others */
-            pages_came(pool, &entry, 1, USWAP_EVENT_KEPT, REFAULT_NEVER);
-        return sealed;
-    }
-    if (page_state_of(word) == PAGE_SWAPPED &&
-        swap_cache_take(pool, page_entry_of(word), CACHE_CLEAN, &frame, &flags)) {
+    if (page_state_of(word) == PAGE_RESIDENT)
+        return take_mapped(d, r, entry, word);
+    if (page_state_of(word) != PAGE_SWAPPED)
+        return false;
+    swap_entry slot = page_entry_of(word);
+    if (swap_cache_take(pool, slot, CACHE_CLEAN, &frame, &flags)) {
         frame_run_drop(pool, &d->run, frame);
-        swap_cache_evicted(pool, page_entry_of(word), flags);
+        swap_cache_evicted(pool, slot, flags);
         events_note(pool, USWAP_EVENT_EVICTED, &entry, 1, REFAULT_NEVER);
         d->freed++;
+    } else if (is_prepared(d) && slot_state_of(swap_cache_load(pool, slot)) == CACHE_WRITING) {
+        ring_push_orders(pool, d->from, &entry, 1); /* soon */
     }
     return false;
 }
@@ -80,14 +95,14 @@ static void drop_entry(dropping *d, stay entry) {
             return;
         page_unlock(at);
     } else { /* somebody is at the page */
-        ring_push_page(pool, &pool->inactive, entry);
+        ring_push_orders(pool, d->from, &entry, 1);
     }
     region_put(r);
 }
 
 static void drop_sealed(dropping *d) {
     if (d->sealed_count > 0)
-        d->freed += sealed_drop(d->ctx, d->sealed, d->sealed_count, true);
+        d->freed += sealed_drop(d->ctx, d->sealed, d->sealed_count, !is_prepared(d));
     d->sealed_count = 0;
 }
 
@@ -97,22 +112,28 @@ static bool ends_inside(uswap_pool *pool, const frame_run *run) {
            block_first(&pool->frames, run->first + run->count) != run->first + run->count;
 }
 
+static void drop_from(dropping *d, reclaim_ring *from, uint64_t want) {
+    d->from = from;
+    for (uint64_t left = ring_length(from); left > 0; left--) {
+        stay entry;
+        if ((d->freed + d->sealed_count >= want && !ends_inside(d->ctx->pool, &d->run)) ||
+            ring_pop(from, &entry, 1) == 0)
+            break;
+        drop_entry(d, entry);
+        if (d->sealed_count == DROP_MAPPED_MAX)
+            drop_sealed(d);
+    }
+    drop_sealed(d);
+}
+
 uint64_t inactive_drop(context *ctx, uint64_t want) {
     uswap_pool *pool = ctx->pool;
     dropping d;
     d.ctx = ctx;
     d.run.count = d.sealed_count = 0;
     d.freed = 0;
-    for (uint64_t left = ring_length(&pool->inactive); left > 0; left--) {
-        stay entry;
-        if ((d.freed + d.sealed_count >= want && !ends_inside(pool, &d.run)) ||
-            ring_pop(&pool->inactive, &entry, 1) == 0)
-            break;
-        drop_entry(&d, entry);
-        if (d.sealed_count == DROP_MAPPED_MAX)
-            drop_sealed(&d);
-    }
-    drop_sealed(&d);
+    drop_from(&d, &pool->orders.rings[ORDER_EVICT], want);
+    drop_from(&d, &pool->inactive, want);
     frame_run_end(pool, &d.run);
     return d.freed;
 }

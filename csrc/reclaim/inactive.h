@@ -18,7 +18,7 @@ uint64_t inactive_frames(uswap_pool *pool);
 /* The page's frame has become CLEAN, to stay until it is wanted. Context: as ring_push_page. */
 void inactive_add(uswap_pool *pool, swap_entry entry);
 
-/* Drops about want of the oldest (and no part of a block). Never waits. Return: frames freed. Context: in the gate; the caller may
+/* Drops about want (and no part of a block): what a policy has prepared, then the oldest. Never waits. Return: frames freed. Context: in the gate; the caller may
  * have pages locked, but for a batch of ctx. */
 uint64_t inactive_drop(context *ctx, uint64_t want);
 

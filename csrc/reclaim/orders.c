@@ -31,7 +31,7 @@ void orders_clear(order_book *book) {
 }
 
 reclaim_ring *orders_next(order_book *book, order_kind *kind) {
-    for (int i = 0; i < ORDER_READ; i++)
+    for (int i = ORDER_COLD; i < ORDER_READ; i++)
         if (ring_length(&book->rings[i]) > 0) {
             *kind = (order_kind)i;
             return &book->rings[i];

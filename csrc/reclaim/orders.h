@@ -10,8 +10,8 @@
 
 #include "reclaim/ring.h"
 
-/* In this order they are carried out. */
-typedef enum { ORDER_COLD, ORDER_EVICT, ORDER_CLEAN, ORDER_AGE, ORDER_AGE_MARKED, ORDER_READ } order_kind;
+/* EVICT: what is to be dropped next (inactive.c); the others are carried out in this order. */
+typedef enum { ORDER_EVICT, ORDER_COLD, ORDER_CLEAN, ORDER_AGE, ORDER_AGE_MARKED, ORDER_READ } order_kind;
 #define ORDER_KINDS 6
 
 typedef struct {

@@ -423,8 +423,7 @@ uint64_t page_out_ahead(context *ctx) {
 }
 
 /* How each kind of order is carried out. What is cold waits until frames are needed. */
-static const unsigned ORDERED_HOW[ORDER_KINDS] = {[ORDER_EVICT] = 0,
-                                                  [ORDER_CLEAN] = OUT_AHEAD,
+static const unsigned ORDERED_HOW[ORDER_KINDS] = {[ORDER_CLEAN] = OUT_AHEAD,
                                                   [ORDER_AGE] = OUT_AHEAD | OUT_UNMAP,
                                                   [ORDER_AGE_MARKED] = OUT_AHEAD | OUT_UNMAP | OUT_MARKED};
 
@@ -432,7 +431,7 @@ uint64_t page_out_ordered(context *ctx, uint64_t most) {
     uswap_pool *pool = ctx->pool;
     uint64_t out = 0;
     atomic_fetch_add(&pool->evictors, 1);
-    for (int kind = ORDER_EVICT; kind < ORDER_READ && has_slots(ctx); kind++) {
+    for (int kind = ORDER_CLEAN; kind < ORDER_READ && has_slots(ctx); kind++) {
         reclaim_ring *from = &pool->orders.rings[kind];
         uint64_t left = MIN_OF(ring_length(from), most);
         most -= left;

@@ -116,6 +116,7 @@ static void look_at_need(uswap_pool *pool, uswap_need *need) {
                          .mapped_frames = STAT_GET(pool, mapped_pages),
                          .inactive_frames = STAT_GET(pool, inactive_pages) + STAT_GET(pool, listed_pages),
                          .target_frames = inactive_target(pool),
+                         .prepared_frames = ring_length(&pool->orders.rings[ORDER_EVICT]),
                          .evictions = atomic_load(&pool->eviction_clock)};
 }
 

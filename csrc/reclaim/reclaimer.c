@@ -83,11 +83,11 @@ static uint64_t follow(uswap_pool *pool) {
     uint64_t done = 0, got, ended;
     ctx->who = ACTOR_STEERED;
     do {
-        got = page_out_ordered(ctx, ORDERS_STEP);
-        ring_tidy(pool, &pool->ring, 2 * got);
         uint64_t want = frames_short(pool);
-        if (got == 0 && want > 0) /* what is inactive goes by its own age */
-            got = inactive_drop(ctx, want);
+        got = want > 0 ? inactive_drop(ctx, want) : 0;
+        uint64_t out = page_out_ordered(ctx, ORDERS_STEP);
+        ring_tidy(pool, &pool->ring, 2 * out);
+        got += out;
         context_submit(ctx);
         for (ended = 0; context_complete(ctx, got + ended == 0);)
             ended++;

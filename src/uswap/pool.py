@@ -28,13 +28,12 @@ from uswap._stats import (
     Stats,
     SwapAreaInfo,
     area_info_from_core,
-    region_info_from_core,
     stats_from_core,
 )
 from uswap.auto_limit import DEFAULT_STALL, AutoLimit, checked_stall
 from uswap.policy import Policy, make_policy
 from uswap.reclaimer import Reclaimer
-from uswap.region import Region, make_region
+from uswap.region import Region, make_region, region_infos
 
 if TYPE_CHECKING:
     from uswap.arrays import Array
@@ -79,7 +78,7 @@ class Pool:
             serve to find out what a disk needs (`uswap bench`).
         reclaimer: a Python thread steers reclaim; False: the native one does.
         policy: which pages leave: a uswap.Policy, a class of them, or the name of one that ships (uswap.policy).
-            None: those that came first.
+            None: the core's own choice, those that came first; so without reclaimer.
         encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
         stall: with limit="auto", the share of its run time, above 0 and below 1, that the program may wait for
@@ -133,7 +132,7 @@ class Pool:
         awake: bool = True,
         io_depth: int | None = None,
         reclaimer: bool = True,
-        policy: Policy | type[Policy] | str | None = None,
+        policy: Policy | type[Policy] | str | None = "second-chance",
         encrypt: bool = False,
         name: str | None = None,
     ) -> None:
@@ -462,15 +461,7 @@ class Pool:
     def regions(self) -> list[RegionInfo]:
         """The regions alive, oldest first; arrays of 256 KiB and up have a region each, smaller ones share
         some."""
-        infos = []
-        raw = ffi.new("uswap_region_info *")
-        for cell, known in list(self._core.regions.items()):
-            # One that has ended meanwhile is no region alive.
-            with contextlib.suppress(ClosedError):
-                if cell[0]:
-                    self._core.call(lib.uswap_region_get_info, cell[0], raw)
-                    infos.append(region_info_from_core(ffi, lib, raw, known.size, known.priority))
-        return infos
+        return region_infos(self._core)
 
     @property
     def reclaimer(self) -> Reclaimer | None:

@@ -116,7 +116,8 @@ class Reclaimer:
         error = new_error()
         pressure = ffi.new("uswap_pressure *")
         trouble = Trouble(pointer, self.trouble)
-        connection = Connection(pointer, policy)
+        core = self._core
+        connection = Connection(core, pointer, policy)
         failed = True
         try:
             connection.attach()

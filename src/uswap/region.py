@@ -323,6 +323,19 @@ def checked_priority(priority: int) -> int:
     return priority
 
 
+def region_infos(core: Core) -> list[RegionInfo]:
+    """What the core knows of each region alive, oldest first. Thread-safe."""
+    infos = []
+    raw = ffi.new("uswap_region_info *")
+    for cell, known in list(core.regions.items()):
+        # One that has ended meanwhile is no region alive.
+        with contextlib.suppress(ClosedError):
+            if cell[0]:
+                core.call(lib.uswap_region_get_info, cell[0], raw)
+                infos.append(region_info_from_core(ffi, lib, raw, known.size, known.priority))
+    return infos
+
+
 def make_region(core: Core, size: int, name: str, faults: str | None = None, priority: int = 0) -> Region:
     """A region of size bytes in core; faults None: as the pool says. Thread-safe.
 

@@ -144,6 +144,28 @@ def test_the_kernels_swap_runs_beside(swap_directory: Path, capsys: pytest.Captu
     assert not left(swap_directory)
 
 
+@pytest.mark.skipif(kernel_swap.unavailable_reason() is not None, reason="no cgroup and swap file for this user")
+def test_a_cgroup_knows_its_peak() -> None:
+    touch = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); b'x' * (32 << 20)"
+    with kernel_swap.MemoryCgroup(256 << 20) as cgroup:
+        subprocess.run([sys.executable, "-c", touch, str(cgroup.procs)], check=True)
+        assert 32 << 20 <= cgroup.peak_bytes() < 64 << 20
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/sys/vm/page-cluster", os.W_OK), reason="no cgroup and swap file for this user"
+)
+def test_the_kernels_read_ahead_is_put_back() -> None:
+    setting = Path("/proc/sys/vm/page-cluster")
+    before = setting.read_text()
+    with kernel_swap.page_cluster(None):
+        assert setting.read_text() == before
+    with pytest.raises(ZeroDivisionError), kernel_swap.page_cluster(0):  # noqa: PT012 - it is put back all the same
+        assert setting.read_text() == "0\n"
+        _ = 1 // 0
+    assert setting.read_text() == before
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/loop-control").exists(), reason="no loop device")
 def test_a_file_system_of_its_own(swap_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--patterns", "sequential", "--windows", "64", "--loop", "ext4"]

@@ -88,6 +88,11 @@ class MemoryCgroup:
     def __exit__(self, *_: object) -> None:
         _remove_cgroup(self._folder)
 
+    def peak_bytes(self) -> int:
+        """The most memory it has had so far. Raises OSError: a v2 kernel before 5.19 does not say."""
+        name = {"v1": "memory.max_usage_in_bytes", "v2": "memory.peak"}[self.version]
+        return int((self._folder / name).read_text())
+
 
 def _remove_cgroup(folder: Path) -> None:
     """Removes it once its last process, ended already, has been taken out by the kernel. Raises OSError."""
@@ -103,6 +108,26 @@ def _remove_cgroup(folder: Path) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def page_cluster(value: int | None) -> Iterator[None]:
+    """The kernel's swap read-ahead is 2 ** value pages while the block runs; None: as it is.
+
+    Raises UnavailableError.
+    """
+    setting = Path("/proc/sys/vm/page-cluster")
+    before = setting.read_text()
+    try:
+        if value is not None:
+            setting.write_text(str(value))
+    except OSError as error:
+        raise UnavailableError(f"cannot set vm.page-cluster: {error}") from error
+    try:
+        yield
+    finally:
+        if value is not None:
+            setting.write_text(before)
 
 
 # ---- files on the disk under test --------------------------------------------------------------------------

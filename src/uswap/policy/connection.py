@@ -6,10 +6,11 @@ from array import array
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from uswap._core import check_error, ffi, lib, new_error
+from uswap._core import Core, check_error, ffi, lib, new_error
 from uswap._stats import RegionInfo
 from uswap.policy.interface import Answer, Batch, Need, Policy, Stays
 from uswap.policy.queue import as_array
+from uswap.region import region_infos
 
 _ALWAYS = ("FAULTED", "RESCUED", "READ_AHEAD", "KEPT")
 _ACTIONS = ("evict", "clean", "age", "age_marked", "read_ahead")  # in the order of uswap_action
@@ -21,9 +22,10 @@ class Connection:
     Raises (all methods): what the policy raises; TypeError, ValueError for answers that are none; UswapError.
     """
 
-    def __init__(self, pointer: Any, policy: Policy) -> None:
+    def __init__(self, core: Core, pointer: Any, policy: Policy) -> None:
         if not isinstance(policy, Policy):
             raise TypeError(f"a policy is an instance of uswap.Policy, not {type(policy).__name__}")
+        self._core = core
         self._pointer = pointer
         self._policy = policy
         self._events = ffi.new("uswap_events *")
@@ -82,6 +84,7 @@ class Connection:
             int(need.mapped_frames),
             int(need.inactive_frames),
             int(need.target_frames),
+            int(need.prepared_frames),
             int(need.evictions),
         )
 
@@ -101,7 +104,7 @@ class Connection:
 
     def regions(self) -> Mapping[int, RegionInfo]:
         """Key -> what is known of the region."""
-        return {}
+        return {info.key: info for info in region_infos(self._core)}
 
     def current(self, stays: Stays) -> array[int]:
         """Those that are not out of date."""

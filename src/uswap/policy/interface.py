@@ -93,6 +93,7 @@ class Need(NamedTuple):
         inactive: how many are out of the regions and in the swap cache: a touch brings one back, a need for frames
             takes the oldest of them.
         target: how many the core would have inactive by itself.
+        prepared: of earlier answers, what was to be evicted and still is there.
         evictions: how many pages have lost their frames so far: the clock of refault distances.
     """
 
@@ -101,6 +102,7 @@ class Need(NamedTuple):
     mapped: int
     inactive: int
     target: int
+    prepared: int
     evictions: int
 
 
@@ -109,7 +111,8 @@ class Answer(NamedTuple):
     come again, as kept, when they are unlocked.
 
     Attributes:
-        evict: give their frames up; written first, if they must be.
+        evict: the next to give their frames up, in this order, behind those named earlier: when frames are needed,
+            by whoever needs them, without asking again. What is inactive goes at once; what is not is written first.
         clean: written, so that their frames can be had at once. What can be dropped where it is mapped stays
             mapped.
         age: out of the region, and written: a touch is seen, and brings the page back for a soft fault.

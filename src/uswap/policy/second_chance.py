@@ -39,6 +39,8 @@ _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
 # Active pages are missed when more than one in so many of those that were evicted comes back.
 _REGRET: Final = 16
+# What is prepared to leave beyond what must, as a share of memory: faults take it while nobody decides.
+_PREPARED: Final = 1 / 64
 # Pages put on trial by one decision: so many for each evicted, and this share of memory: the disk is to follow.
 _AGED_PER_EVICTED: Final = 4
 _AGED_SHARE: Final = 1 / 64
@@ -92,7 +94,7 @@ class SecondChance(Policy):
         self._capacity = max(need.capacity, 1)
         self._see(seen)
         self._agree_with(need)
-        evicted = self._evict(need.frames)
+        evicted = self._evict(need.frames + int(_PREPARED * self._capacity) - need.prepared)
         room = _AGED_PER_EVICTED * len(evicted) + int(_AGED_SHARE * self._capacity)
         if need.frames == 0 and need.mapped + need.inactive < self._capacity * (1 - _AGED_SHARE):
             room = 0  # there is memory for more
