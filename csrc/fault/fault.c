@@ -222,7 +222,7 @@ static fault_result serve_copy(fault *f, swap_entry entry, bool protect) {
         frame_uncharge(f->pool, 1);
     }
     if (swap_cache_unpin(f->pool, entry, &frame))
-        frame_rest(f->pool, frame);
+        frame_rest_or_drop(f->pool, frame);
     return status == 0 || status == -EEXIST ? FAULT_DONE : result_of(status);
 }
 

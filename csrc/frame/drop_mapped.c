@@ -51,11 +51,11 @@ static bool is_there(const uswap_pool *pool, const unsigned char *address) {
     return pread(pool->pagemap_fd, &entry, sizeof entry, at) != (ssize_t)sizeof entry || (entry & PAGEMAP_THERE);
 }
 
-void drop_mapped(uswap_pool *pool, unsigned char *const *address, uint32_t count, out_result *result) {
+void drop_mapped(uswap_pool *pool, unsigned char *const *address, uint32_t count, bool seen, out_result *result) {
     struct iovec pages[DROP_MAPPED_MAX];
     uint32_t number[DROP_MAPPED_MAX], present = 0;
     for (uint32_t i = 0; i < count; i++) {
-        bool there = is_there(pool, address[i]);
+        bool there = seen || is_there(pool, address[i]);
         result[i] = there ? OUT_DROPPED : OUT_ABSENT;
         if (there) {
             pages[present] = (struct iovec){.iov_base = address[i], .iov_len = PAGE_BYTES};
@@ -67,4 +67,15 @@ void drop_mapped(uswap_pool *pool, unsigned char *const *address, uint32_t count
     for (uint32_t i = done > 0 ? (uint32_t)((size_t)done / PAGE_BYTES) : 0; i < present; i++)
         if (madvise(address[number[i]], PAGE_BYTES, MADV_DONTNEED) != 0)
             result[number[i]] = OUT_BUSY;
+}
+
+uint32_t copy_mapped(const uswap_pool *pool, unsigned char *const *address, void *const *to, uint32_t count) {
+    struct iovec from[DROP_MAPPED_MAX], into[DROP_MAPPED_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        from[i] = (struct iovec){.iov_base = address[i], .iov_len = PAGE_BYTES};
+        into[i] = (struct iovec){.iov_base = to[i], .iov_len = PAGE_BYTES};
+    }
+    /* Of one's own memory it needs no permission, and fails where a page is missing instead of waiting for it. */
+    long copied = FAILPOINT(sealed_copy) ? 0 : process_vm_readv(pool->owner_pid, into, count, from, count, 0);
+    return copied > 0 ? (uint32_t)((size_t)copied / PAGE_BYTES) : 0;
 }

@@ -19,7 +19,10 @@ void drop_mapped_in_child(const uswap_pool *pool);
 bool drop_mapped_works(const uswap_pool *pool);
 
 /* Drops count (at most DROP_MAPPED_MAX) pages, wherever they lie. result[i]: OUT_DROPPED, OUT_ABSENT or OUT_BUSY.
- * Context: the pages are locked and write-protected. */
-void drop_mapped(uswap_pool *pool, unsigned char *const *address, uint32_t count, out_result *result);
+ * seen: they were there just now. Context: the pages are locked and write-protected. */
+void drop_mapped(uswap_pool *pool, unsigned char *const *address, uint32_t count, bool seen, out_result *result);
+
+/* Copies such pages, count of them, at most DROP_MAPPED_MAX. Return: how many, from the first on; the next one could not be read. */
+uint32_t copy_mapped(const uswap_pool *pool, unsigned char *const *address, void *const *to, uint32_t count);
 
 #endif

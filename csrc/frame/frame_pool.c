@@ -67,7 +67,8 @@ uint64_t frame_pool_free(const frame_pool *frames) {
     const frame_budget *budget = frames->budget;
     uint64_t limit = atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
     uint64_t used = atomic_load_explicit(&budget->used_frames, memory_order_relaxed);
-    uint64_t idle = atomic_load_explicit(&budget->idle_frames, memory_order_relaxed);
+    /* Resting ones are for copies: to give one to somebody else takes a system call. */
+    uint64_t idle = frames->recycle ? atomic_load_explicit(&budget->idle_frames, memory_order_relaxed) : 0;
     return used + RESERVE_FRAMES < limit + idle ? limit + idle - used - RESERVE_FRAMES : 0;
 }
 
@@ -204,8 +205,9 @@ void frame_uncharge(uswap_pool *pool, uint64_t n) {
     tell_waiters(pool);
 }
 
-bool frame_take_copy(uswap_pool *pool, frame_id *frame) {
-    return pop_idle(&pool->frames, frame) || frame_take_fill(pool, 1, FRAME_RESERVE, frame) == 1;
+bool frame_take_copy(uswap_pool *pool, frame_id *frame, bool *lent) {
+    *lent = !pop_idle(&pool->frames, frame);
+    return !*lent || frame_take_fill(pool, 1, FRAME_RESERVE, frame) == 1;
 }
 
 uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose, frame_id *first) {
@@ -239,15 +241,20 @@ static void make_idle(uswap_pool *pool, frame_id first, uint32_t count) {
     tell_waiters(pool);
 }
 
-void frame_rest(uswap_pool *pool, frame_id frame) {
+bool frame_rest(uswap_pool *pool, frame_id frame) {
     frame_pool *frames = &pool->frames;
     const frame_budget *budget = frames->budget;
     bool over = atomic_load_explicit(&budget->used_frames, memory_order_relaxed) + RESERVE_FRAMES >
                 atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
     bool ours = arena_has(&frames->arenas[ARENA_FILL], frame) && !warm_has(frames, frame);
-    if (ours && !over && atomic_load_explicit(&budget->idle_frames, memory_order_relaxed) < RESTING_MAX)
-        make_idle(pool, frame, 1);
-    else
+    if (!ours || over || atomic_load_explicit(&budget->idle_frames, memory_order_relaxed) >= RESTING_MAX)
+        return false;
+    make_idle(pool, frame, 1);
+    return true;
+}
+
+void frame_rest_or_drop(uswap_pool *pool, frame_id frame) {
+    if (!frame_rest(pool, frame))
         frame_drop(pool, frame, 1);
 }
 

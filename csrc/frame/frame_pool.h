@@ -36,7 +36,7 @@ typedef struct uswap_pool uswap_pool;
 
 #define WARM_FRAMES 512
 /* Idle frames that only copies leave behind, at most. */
-#define RESTING_MAX 1024
+#define RESTING_MAX 256
 
 /* Frames that single pages are read into and copied from (warm.h). */
 typedef struct {
@@ -85,11 +85,13 @@ uint64_t frame_pool_free(const frame_pool *frames);
 uint32_t frame_take_fill(uswap_pool *pool, uint32_t want, frame_purpose purpose, frame_id *first);
 /* The same for one page: a warm frame if there is one. */
 bool frame_take_one(uswap_pool *pool, frame_purpose purpose, frame_id *frame);
-/* A frame for a copy of a page that is about to give up its own: an idle one, or a loan of the reserve. */
-bool frame_take_copy(uswap_pool *pool, frame_id *frame);
+/* A frame for a copy of a page that is about to give up its own: an idle one, or a loan of the reserve (*lent). */
+bool frame_take_copy(uswap_pool *pool, frame_id *frame, bool *lent);
 /* The frame has been copied from, and is not needed any more: it stays for the next copy, idle, if it never was part of a region (frames of
- * fill places never were) and is not one too many; else it is dropped. */
-void frame_rest(uswap_pool *pool, frame_id frame);
+ * fill places never were) and is not one too many. Return: false: it is to be dropped. */
+bool frame_rest(uswap_pool *pool, frame_id frame);
+/* The same, or drops it. */
+void frame_rest_or_drop(uswap_pool *pool, frame_id frame);
 /* Neighbouring empty catch places for frames that are counted already. Return: how many. */
 uint32_t frame_take_catch(uswap_pool *pool, uint32_t want, frame_id *first);
 /* Places whose frame has left for a region (still counted there), or never came. */

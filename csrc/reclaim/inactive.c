@@ -56,28 +56,68 @@ static bool take_mapped(dropping *d, region *r, stay entry, uint64_t word) {
     if (!is_prepared(d))
         STAT_SUB(pool, listed_pages, 1);
     if (left && is_prepared(d)) /* to be written first */
-        ring_push_orders(pool, &pool->orders.rings[ORDER_COLD], &entry, 1);
+        ring_push_orders(pool, &pool->orders.rings[ORDER_OUT], &entry, 1);
     else if (left) /* written since, or its slot is to go: it waits for its turn with the others */
         pages_came(pool, &entry, 1, USWAP_EVENT_KEPT, REFAULT_NEVER);
     return sealed;
 }
 
-/* Context: page locked, and still as it was when the entry was made. Return: as add_sealed. */
-static bool take(dropping *d, region *r, stay entry, uint64_t word) {
+/* Context: page locked, SWAPPED. Return: whether its frame was dropped. */
+static bool drop_cached(dropping *d, stay entry, swap_entry slot) {
     uswap_pool *pool = d->ctx->pool;
     frame_id frame;
     uint64_t flags;
+    if (!swap_cache_take(pool, slot, CACHE_CLEAN, &frame, &flags))
+        return false;
+    if (!frame_rest(pool, frame))
+        frame_run_drop(pool, &d->run, frame);
+    swap_cache_evicted(pool, slot, flags);
+    events_note(pool, USWAP_EVENT_EVICTED, &entry, 1, REFAULT_NEVER);
+    d->freed++;
+    return true;
+}
+
+/* The frame is part of a huge one, of which the kernel gives the memory back only with its last part: all of it goes, in order. page: of it,
+ * locked; first: its first. */
+static void drop_block(dropping *d, region *r, size_t first, size_t page, frame_id block) {
+    for (size_t at = first; at < first + BLOCK_PAGES; at++) {
+        page_word *word = &r->object.words[at];
+        if (at != page && !page_try_lock(word))
+            continue;
+        uint64_t now = page_load(word);
+        swap_entry slot = page_entry_of(now);
+        if (page_state_of(now) == PAGE_SWAPPED &&
+            slot_frame_of(swap_cache_load(d->ctx->pool, slot)) == block + (frame_id)(at - first))
+            drop_cached(d, stay_of(r, at), slot);
+        if (at != page)
+            page_unlock(word);
+    }
+}
+
+/* Whether the page lies in the cache as part of a block of its own. */
+static bool in_block(uswap_pool *pool, region *r, size_t page, swap_entry slot, size_t *first, frame_id *block) {
+    uint64_t word = swap_cache_load(pool, slot);
+    if (slot_state_of(word) != CACHE_CLEAN || !block_has(&pool->frames, slot_frame_of(word)) ||
+        !region_block_of(r, page, first))
+        return false;
+    *block = block_first(&pool->frames, slot_frame_of(word));
+    return slot_frame_of(word) - *block == page - *first;
+}
+
+/* Context: page locked, and still as it was when the entry was made. Return: as add_sealed. */
+static bool take(dropping *d, region *r, stay entry, uint64_t word) {
+    uswap_pool *pool = d->ctx->pool;
+    frame_id block;
+    size_t first;
     if (page_state_of(word) == PAGE_RESIDENT)
         return take_mapped(d, r, entry, word);
     if (page_state_of(word) != PAGE_SWAPPED)
         return false;
     swap_entry slot = page_entry_of(word);
-    if (swap_cache_take(pool, slot, CACHE_CLEAN, &frame, &flags)) {
-        frame_run_drop(pool, &d->run, frame);
-        swap_cache_evicted(pool, slot, flags);
-        events_note(pool, USWAP_EVENT_EVICTED, &entry, 1, REFAULT_NEVER);
-        d->freed++;
-    } else if (is_prepared(d) && slot_state_of(swap_cache_load(pool, slot)) == CACHE_WRITING) {
+    if (in_block(pool, r, stay_page(entry), slot, &first, &block)) {
+        drop_block(d, r, first, stay_page(entry), block);
+    } else if (!drop_cached(d, entry, slot) && is_prepared(d) &&
+               slot_state_of(swap_cache_load(pool, slot)) == CACHE_WRITING) {
         ring_push_orders(pool, d->from, &entry, 1); /* soon */
     }
     return false;
@@ -106,18 +146,11 @@ static void drop_sealed(dropping *d) {
     d->sealed_count = 0;
 }
 
-/* Whether the run ends within a block: the kernel gets the memory of a huge page back only with the last part of it. */
-static bool ends_inside(uswap_pool *pool, const frame_run *run) {
-    return run->count > 0 && block_has(&pool->frames, run->first) &&
-           block_first(&pool->frames, run->first + run->count) != run->first + run->count;
-}
-
 static void drop_from(dropping *d, reclaim_ring *from, uint64_t want) {
     d->from = from;
     for (uint64_t left = ring_length(from); left > 0; left--) {
         stay entry;
-        if ((d->freed + d->sealed_count >= want && !ends_inside(d->ctx->pool, &d->run)) ||
-            ring_pop(from, &entry, 1) == 0)
+        if (d->freed + d->sealed_count >= want || ring_pop(from, &entry, 1) == 0)
             break;
         drop_entry(d, entry);
         if (d->sealed_count == DROP_MAPPED_MAX)

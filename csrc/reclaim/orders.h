@@ -10,9 +10,9 @@
 
 #include "reclaim/ring.h"
 
-/* EVICT: what is to be dropped next (inactive.c); the others are carried out in this order. */
-typedef enum { ORDER_EVICT, ORDER_COLD, ORDER_CLEAN, ORDER_AGE, ORDER_AGE_MARKED, ORDER_READ } order_kind;
-#define ORDER_KINDS 6
+/* EVICT: what is to be dropped next (inactive.c). OUT: of that, what cannot be without more ado. COLD: as soon as frames are short. */
+typedef enum { ORDER_EVICT, ORDER_COLD, ORDER_OUT, ORDER_CLEAN, ORDER_AGE, ORDER_AGE_MARKED, ORDER_READ } order_kind;
+#define ORDER_KINDS 7
 
 typedef struct {
     reclaim_ring rings[ORDER_KINDS];

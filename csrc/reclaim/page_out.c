@@ -117,7 +117,7 @@ static uint32_t sealed_leave(batch *b, const victim *sealed, uint32_t count) {
 /* Lists, ages or drops the sealed pages of the batch; the others remain. */
 static void part_sealed(batch *b) {
     victim sealed[DROP_MAPPED_MAX];
-    uint32_t count = 0, others = 0, most = b->ahead ? SEALED_AGE_MAX : DROP_MAPPED_MAX;
+    uint32_t count = 0, others = 0;
     for (uint32_t i = 0; i < b->count; i++) {
         const victim *v = &b->victims[i];
         if (!sealed_can_drop(b->ctx->pool, v->word))
@@ -126,7 +126,7 @@ static void part_sealed(batch *b) {
             list_sealed(b, v);
         else
             sealed[count++] = *v;
-        if (count == most)
+        if (count == DROP_MAPPED_MAX)
             count = sealed_leave(b, sealed, count);
     }
     sealed_leave(b, sealed, count);
@@ -423,19 +423,22 @@ uint64_t page_out_ahead(context *ctx) {
 }
 
 /* How each kind of order is carried out. What is cold waits until frames are needed. */
-static const unsigned ORDERED_HOW[ORDER_KINDS] = {[ORDER_CLEAN] = OUT_AHEAD,
+static const unsigned ORDERED_HOW[ORDER_KINDS] = {[ORDER_OUT] = 0,
+                                                  [ORDER_CLEAN] = OUT_AHEAD,
                                                   [ORDER_AGE] = OUT_AHEAD | OUT_UNMAP,
                                                   [ORDER_AGE_MARKED] = OUT_AHEAD | OUT_UNMAP | OUT_MARKED};
 
-uint64_t page_out_ordered(context *ctx, uint64_t most) {
+uint64_t page_out_ordered(context *ctx, uint64_t most, uint64_t *taken) {
     uswap_pool *pool = ctx->pool;
     uint64_t out = 0;
+    *taken = 0;
     atomic_fetch_add(&pool->evictors, 1);
-    for (int kind = ORDER_CLEAN; kind < ORDER_READ && has_slots(ctx); kind++) {
+    for (int kind = ORDER_OUT; kind < ORDER_READ && has_slots(ctx); kind++) {
         reclaim_ring *from = &pool->orders.rings[kind];
-        uint64_t left = MIN_OF(ring_length(from), most);
+        uint64_t length = ring_length(from), left = MIN_OF(length, most);
         most -= left;
         out += evict_from(ctx, from, UINT64_MAX, left, ORDERED_HOW[kind]);
+        *taken += length - MIN_OF(length, ring_length(from));
     }
     atomic_fetch_sub(&pool->evictors, 1);
     return out;

@@ -16,8 +16,9 @@ uint64_t page_out_oldest(context *ctx, uint64_t want);
 /* Takes the oldest pages out until the inactive list is as long as it should be: written, and kept. Returns and context as above. */
 uint64_t page_out_ahead(context *ctx);
 
-/* Carries out a policy's orders, about most of them. Return: how many pages have left or are leaving. Context as above. */
-uint64_t page_out_ordered(context *ctx, uint64_t most);
+/* Carries out a policy's orders, about most of them. *taken: how many were, those that are out of date too. Return: how many pages have left
+ * or are leaving. Context as above. */
+uint64_t page_out_ordered(context *ctx, uint64_t most, uint64_t *taken);
 
 /* Evicts pages [first, first + count) of a region, those that are there. Returns and context as above. */
 uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count);

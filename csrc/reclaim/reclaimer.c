@@ -18,7 +18,7 @@
 /* Pages evicted by one call at most; it looks at the watermarks and at who calls it off after each batch of them. */
 #define STEP_PAGES 65536
 /* Orders carried out before the watermarks are looked at again. */
-#define ORDERS_STEP 1024
+#define ORDERS_STEP 128
 /* When nothing could be evicted, look again after this: pins and DMA end without telling. */
 #define EXHAUSTED_NS UINT64_C(10000000)
 #define STACK_BYTES ((size_t)256 << 10)
@@ -80,23 +80,24 @@ static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
  * leave. Return and context as evict. */
 static uint64_t follow(uswap_pool *pool) {
     context *ctx = &pool->reclaim_context;
-    uint64_t done = 0, got, ended;
+    uint64_t done = 0, dropped, taken, ended;
+    uint64_t left = frames_short(pool); /* what is short later is for the next decision */
     ctx->who = ACTOR_STEERED;
     do {
-        uint64_t want = frames_short(pool);
-        got = want > 0 ? inactive_drop(ctx, want) : 0;
-        uint64_t out = page_out_ordered(ctx, ORDERS_STEP);
+        /* In parts: the frames of those that are dropped are for the copies of those that are aged. */
+        dropped = left > 0 ? inactive_drop(ctx, MIN_OF(left, (uint64_t)ORDERS_STEP)) : 0;
+        left -= MIN_OF(left, dropped);
+        uint64_t out = page_out_ordered(ctx, ORDERS_STEP, &taken);
         ring_tidy(pool, &pool->ring, 2 * out);
-        got += out;
         context_submit(ctx);
-        for (ended = 0; context_complete(ctx, got + ended == 0);)
+        for (ended = 0; context_complete(ctx, dropped + taken + ended == 0);)
             ended++;
-        done += got;
-    } while (got + ended > 0 && !is_called_off(pool, ACTOR_STEERED));
+        done += dropped + out;
+    } while (dropped + taken + ended > 0 && !is_called_off(pool, ACTOR_STEERED));
     page_in_ordered(ctx);
     context_submit(ctx);
     context_drain(ctx);
-    return done + (free_frames(pool) < low_frames(pool) ? evict(pool, ACTOR_STEERED, STEP_PAGES) : 0);
+    return done + (free_frames(pool) < low_frames(pool) ? evict(pool, ACTOR_STEERED, left) : 0);
 }
 
 /* ---- the native thread ---- */

@@ -84,7 +84,7 @@ uint64_t sealed_drop(context *ctx, const victim *victims, uint32_t count, bool p
     uint64_t freed = 0;
     for (uint32_t i = 0; i < count; i++)
         address[i] = region_address(victims[i].r, victims[i].page);
-    drop_mapped(ctx->pool, address, count, result);
+    drop_mapped(ctx->pool, address, count, false, result);
     for (uint32_t i = 0; i < count; i++) {
         freed += publish(ctx, &victims[i], result[i], popped);
         page_unlock(&victims[i].r->object.words[victims[i].page]);

@@ -23,9 +23,7 @@ bool sealed_can_drop(const uswap_pool *pool, uint64_t word);
 /* Drops such pages, at most DROP_MAPPED_MAX: locked, referenced and entered for moving, as batch_choose leaves them; unlocks them.
  * popped: their ring entries are gone, so those that the kernel does not let go get new ones. Return: frames freed. */
 uint64_t sealed_drop(context *ctx, const victim *victims, uint32_t count, bool popped);
-/* As many at a time as the reserve can lend frames for. */
-#define SEALED_AGE_MAX 16
-/* Makes such pages inactive, at most SEALED_AGE_MAX: a copy of each stays in the swap cache, and its mapping goes, so that a touch is seen.
+/* Makes such pages inactive, at most DROP_MAPPED_MAX: a copy of each stays in the swap cache, and its mapping goes, so that a touch is seen.
  * flags: of their slots. Context as above. Return: how many are inactive now. */
 uint64_t sealed_age(context *ctx, const victim *victims, uint32_t count, uint64_t flags);
 

@@ -4,7 +4,6 @@
  * To MOVE them out one by one would interrupt the other processors once a page. They cannot change while they are copied (they are sealed,
  * and their locks are held), and many mappings go by one call.
  */
-#include "base/failpoint.h"
 #include "frame/drop_mapped.h"
 #include "reclaim/inactive.h"
 #include "reclaim/page_out.h"
@@ -12,17 +11,30 @@
 #include "scratch.h"
 #include "swap/swap_cache.h"
 
-#include <unistd.h>
+/* As many at a time as the reserve can lend frames for. */
+#define LENT_MAX 16
 
-/* Return: false if the page cannot be read: the program has thrown it away, or there is no frame. */
-static bool copy_out(uswap_pool *pool, const victim *v, frame_id *frame) {
-    if (pool->self_mem_fd < 0 || FAILPOINT(sealed_copy) || !frame_take_copy(pool, frame))
-        return false;
-    off_t address = (off_t)(uintptr_t)region_address(v->r, v->page);
-    if (pread(pool->self_mem_fd, frame_address(pool, *frame), PAGE_BYTES, address) == (ssize_t)PAGE_BYTES)
-        return true;
-    frame_rest(pool, *frame);
-    return false;
+/* Pages that are being copied. */
+typedef struct {
+    uint32_t count;
+    unsigned char *address[DROP_MAPPED_MAX];
+    out_result result[DROP_MAPPED_MAX];
+    frame_id frame[DROP_MAPPED_MAX];
+    void *memory[DROP_MAPPED_MAX];
+} copies;
+
+/* Frames for copies of as many of the pages as there are idle ones, and loans of the reserve. */
+static void take_frames(uswap_pool *pool, copies *c, const victim *victims, uint32_t count) {
+    uint32_t loans = 0;
+    for (c->count = 0; c->count < count && loans < LENT_MAX; c->count++) {
+        uint32_t at = c->count;
+        bool lent;
+        if (!frame_take_copy(pool, &c->frame[at], &lent))
+            break;
+        loans += lent;
+        c->memory[at] = frame_address(pool, c->frame[at]);
+        c->address[at] = region_address(victims[at].r, victims[at].page);
+    }
 }
 
 /* Context: page locked. Return: whether it is inactive now. */
@@ -32,7 +44,7 @@ static bool publish(context *ctx, const victim *v, out_result result, frame_id f
     swap_entry kept = page_entry_of(v->word);
     if (result == OUT_BUSY) {
         STAT_ADD(pool, evict_busy, 1);
-        frame_rest(pool, frame);
+        frame_rest_or_drop(pool, frame);
         victim_stays(pool, v, false);
         return false;
     }
@@ -40,7 +52,7 @@ static bool publish(context *ctx, const victim *v, out_result result, frame_id f
     if (result == OUT_ABSENT) {
         page_set_state(at, PAGE_ZERO, SWAP_ENTRY_NONE);
         swap_map_put(pool, kept);
-        frame_rest(pool, frame);
+        frame_rest_or_drop(pool, frame);
         return false;
     }
     page_set_state(at, PAGE_SWAPPED, kept);
@@ -53,31 +65,38 @@ static bool publish(context *ctx, const victim *v, out_result result, frame_id f
     return true;
 }
 
-uint64_t sealed_age(context *ctx, const victim *victims, uint32_t count, uint64_t flags) {
+static void let_go(const victim *v) {
+    page_unlock(&v->r->object.words[v->page]);
+    region_move_end(v->r);
+    region_put(v->r);
+}
+
+/* The first of the pages, as many as there are frames for. *aged: how many of them are inactive now. Return: how many were dealt with. */
+static uint32_t age_some(context *ctx, const victim *victims, uint32_t count, uint64_t flags, uint64_t *aged) {
     uswap_pool *pool = ctx->pool;
-    unsigned char *address[SEALED_AGE_MAX];
-    out_result result[SEALED_AGE_MAX];
-    frame_id frame[SEALED_AGE_MAX];
-    victim copied[SEALED_AGE_MAX];
-    uint32_t copies = 0;
-    uint64_t aged = 0, gone = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (copy_out(pool, &victims[i], &frame[copies])) {
-            address[copies] = region_address(victims[i].r, victims[i].page);
-            copied[copies++] = victims[i];
-        } else { /* it leaves like others, or not at all */
-            sealed_drop(ctx, &victims[i], 1, false);
-        }
-    }
-    if (copies > 0)
-        drop_mapped(pool, address, copies, result);
-    for (uint32_t i = 0; i < copies; i++) {
-        gone += result[i] != OUT_BUSY;
-        aged += publish(ctx, &copied[i], result[i], frame[i], flags);
-        page_unlock(&copied[i].r->object.words[copied[i].page]);
-        region_move_end(copied[i].r);
-        region_put(copied[i].r);
+    copies c;
+    take_frames(pool, &c, victims, count);
+    uint32_t copied = copy_mapped(pool, c.address, c.memory, c.count), gone = 0;
+    for (uint32_t i = copied; i < c.count; i++)
+        frame_rest_or_drop(pool, c.frame[i]);
+    if (copied > 0)
+        drop_mapped(pool, c.address, copied, true, c.result);
+    for (uint32_t i = 0; i < copied; i++) {
+        gone += c.result[i] != OUT_BUSY;
+        *aged += publish(ctx, &victims[i], c.result[i], c.frame[i], flags);
+        let_go(&victims[i]);
     }
     frame_uncharge(pool, gone);
+    return copied;
+}
+
+uint64_t sealed_age(context *ctx, const victim *victims, uint32_t count, uint64_t flags) {
+    uint64_t aged = 0;
+    for (uint32_t i = 0; i < count;) {
+        uint32_t done = age_some(ctx, victims + i, count - i, flags, &aged);
+        i += done;
+        if (done == 0) /* it cannot be read: the program has thrown it away. It leaves like others, or not at all */
+            sealed_drop(ctx, &victims[i++], 1, false);
+    }
     return aged;
 }

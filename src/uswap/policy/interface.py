@@ -112,7 +112,8 @@ class Answer(NamedTuple):
 
     Attributes:
         evict: the next to give their frames up, in this order, behind those named earlier: when frames are needed,
-            by whoever needs them, without asking again. What is inactive goes at once; what is not is written first.
+            by whoever needs them, without asking again. What is inactive goes at once; what is not is written
+            first.
         clean: written, so that their frames can be had at once. What can be dropped where it is mapped stays
             mapped.
         age: out of the region, and written: a touch is seen, and brings the page back for a soft fault.

@@ -1,17 +1,17 @@
 """SecondChance: pages on trial, out of sight but in memory, and two sides that compete by how their trials end.
 
-No processor tells user space which pages are used. So the oldest mapped pages are put on trial: taken out of the
-region, kept in memory, inactive. A touch rescues such a page for the price of a soft fault; what nobody touches leaves.
-(VAX/VMS and 4BSD did so: Babaoglu and Joy, "Converting a swap-based system to do paging in an architecture lacking
-page-referenced bits", SOSP 1981.)
+No processor tells user space which pages are used. So the oldest mapped pages are put on trial: taken out of
+the region, kept in memory, inactive. A touch rescues such a page for the price of a soft fault; what nobody
+touches leaves. (VAX/VMS and 4BSD did so: Babaoglu and Joy, "Converting a swap-based system to do paging in an
+architecture lacking page-referenced bits", SOSP 1981.)
 
-New pages and pages that were rescued once are on two *sides*, each with a queue of mapped and one of inactive pages
-(S3-FIFO's small and main queue: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023). The side
-gives way whose pages on trial are touched less often, for each page and eviction; when neither is clearly better, the
-new ones, so that a scan passes without harm. Pages that come back soon after their eviction (Linux: mm/workingset.c)
-have a long trial, among the active ones; but as soon as evictions of active pages are regretted, only some of them do
-(Qureshi et al., "Adaptive insertion policies", ISCA 2007): then a loop larger than memory keeps a part of itself, where
-least recently used would keep nothing.
+New pages and pages that were rescued once are on two *sides*, each with a queue of mapped and one of inactive
+pages (S3-FIFO's small and main queue: Yang et al., "FIFO queues are all you need for cache eviction", SOSP
+2023). The side gives way whose pages on trial are touched less often, for each page and eviction; when neither
+is clearly better, the new ones, so that a scan passes without harm. Pages that come back soon after their
+eviction (Linux: mm/workingset.c) have a long trial, among the active ones; but as soon as evictions of active
+pages are regretted, only some of them do (Qureshi et al., "Adaptive insertion policies", ISCA 2007): then a
+loop larger than memory keeps a part of itself, where least recently used would keep nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _NEW_MOST: Final = 9 / 10
 # Evictions, as a share of memory, after which the fast estimate has forgotten half: a new phase of the program is
 # noticed within a twentieth of memory.
 _WINDOW: Final = 1 / 32
-# One in so many of the pages that come back has a long trial: of those that come soon, while active ones are missed;
-# of those that come late.
+# One in so many of the pages that come back has a long trial: of those that come soon, while active ones are
+# missed; of those that come late.
 _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
 # Active pages are missed when more than one in so many of those that were evicted comes back.
