@@ -19,6 +19,7 @@
 #include "swap/cluster_ahead.h"
 #include "swap/fill_value.h"
 #include "swap/swap_area.h"
+#include "trace/trace.h"
 
 #include <pthread.h>
 #include <sys/types.h>
@@ -170,6 +171,7 @@ struct uswap_pool {
     unsigned char *bounce_mapping;
     unsigned char *bounce_memory; /* in it */
     pool_counters counters;
+    trace_log trace;
     fault_thread faults;
     inline_set inlines;
     reclaimer native;

@@ -32,6 +32,10 @@ static fault_result result_of(int status) {
     return status == -EAGAIN ? FAULT_AGAIN : FAULT_GONE;
 }
 
+static void touched(fault *f, trace_kind kind) {
+    trace_touch(f->pool, &f->pool->trace, kind, f->r, f->page, f->how & FAULT_WRITE);
+}
+
 static void count(fault *f, _Atomic uint64_t *kind) {
     atomic_fetch_add_explicit(kind, 1, memory_order_relaxed);
     STAT_ADD(f->pool, faults, 1);
@@ -52,6 +56,7 @@ static fault_result serve_resident(fault *f) {
     int status = transport_zero(f->r->uffd, f->address, 1, &done);
     if (status == 0) {
         count(f, &f->pool->counters.zero_fills);
+        touched(f, TRACE_FIRST);
         return FAULT_DONE;
     }
     if (status != -EEXIST)
@@ -124,13 +129,15 @@ static fault_result end_zero(fault *f, read_ahead_plan plan, size_t pages) {
     if (plan.count > 0)
         read_ahead_asked(&f->r->fresh, plan, (uint32_t)pages - 1);
     count(f, &f->pool->counters.zero_fills);
+    touched(f, TRACE_FIRST);
     STAT_ADD(f->pool, fault_around_pages, pages - 1);
     return FAULT_DONE;
 }
 
 static fault_result serve_zero(fault *f) {
     size_t pages, done = 0, alone = 0;
-    uint32_t most = f->pool->options.fault_around_pages;
+    uint32_t most =
+        atomic_load_explicit(&f->pool->trace.whole, memory_order_relaxed) ? 1 : f->pool->options.fault_around_pages;
     read_ahead_bounds bounds = {.window = most > 1 ? most : 0, .pages = f->r->object.pages};
     read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, bounds, 0);
     block_start block = take_block(f, plan);
@@ -177,6 +184,7 @@ static fault_result serve_filled(fault *f) {
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
     count(f, &f->pool->counters.soft_faults);
+    touched(f, TRACE_SOFT);
     return FAULT_DONE;
 }
 
@@ -184,6 +192,7 @@ static fault_result serve_filled(fault *f) {
 
 static void count_soft(fault *f, uint64_t flags) {
     count(f, &f->pool->counters.soft_faults);
+    touched(f, flags & SLOT_AHEAD ? TRACE_HIT_AHEAD : TRACE_SOFT);
     if (flags & SLOT_AHEAD) {
         STAT_ADD(f->pool, read_ahead_hits, 1);
         f->read_ahead = true;
@@ -230,6 +239,8 @@ static fault_result serve_copy(fault *f, swap_entry entry, bool protect) {
  * bring all of it back for one page would keep 511 that nobody wants, at the expense of others that were wanted lately. */
 static bool goes_through(const fault *f) {
     uint32_t advice = atomic_load_explicit(&f->r->advice, memory_order_relaxed);
+    if (atomic_load_explicit(&f->pool->trace.whole, memory_order_relaxed))
+        return false; /* a trace is to have each touch */
     if (advice != USWAP_ADVICE_NORMAL)
         return advice == USWAP_ADVICE_SEQUENTIAL;
     size_t within = (uintptr_t)f->address / PAGE_BYTES % BLOCK_PAGES;
@@ -301,6 +312,7 @@ static fault_result serve_from_read(fault *f, swap_entry entry) {
     }
     page_in_wanted(f->ctx, entry);
     count(f, &f->pool->counters.major_faults);
+    touched(f, TRACE_READ);
     STAT_ADD(f->pool, read_ahead_hits, 1); /* only reads ahead are not wanted from the start */
     f->read_ahead = true;
     return FAULT_READING;
@@ -311,6 +323,7 @@ static fault_result serve_from_slot(fault *f, swap_entry entry) {
     if (status != 0)
         return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
     count(f, &f->pool->counters.major_faults);
+    touched(f, TRACE_READ);
     STAT_ADD(f->pool, read_ahead_misses, 1);
     f->read_ahead = f->absent = true;
     return FAULT_READING;

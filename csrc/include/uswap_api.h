@@ -241,6 +241,8 @@ typedef enum {
 /* Of the thread that has attached itself as reclaimer. wanted: a bit a uswap_event. every: it is woken when so many have happened.
  * => the first events are all pages there are. */
 int uswap_policy_attach(uswap_pool *pool, uint32_t wanted, uint32_t every, uswap_error *err);
+/* => the steering thread looks at once whether there is something to decide. */
+int uswap_policy_wake(uswap_pool *pool, uswap_error *err);
 /* failed: 1 if the policy has failed, which is counted. */
 int uswap_policy_detach(uswap_pool *pool, uint32_t failed, uswap_error *err);
 int uswap_policy_events(uswap_pool *pool, uswap_events *events, uswap_need *need, uswap_error *err);
@@ -251,6 +253,21 @@ int uswap_policy_order(uswap_pool *pool, uint32_t action, const uint64_t *stays,
 int64_t uswap_policy_step(uswap_pool *pool, uswap_error *err);
 /* => how many of the stays are of pages that have not left or come again since; these are first in stays now, in their order. */
 int64_t uswap_policy_current(uswap_pool *pool, uint64_t *stays, uint64_t count, uswap_error *err);
+
+/* ---- trace: which pages are touched (src/uswap/trace/format.py) ------------------------------------------------------ */
+
+/* sample: the share of pages that is recorded, by their hash. whole: 1: nothing comes in but what is touched (no read-ahead, no blocks), so
+ * that a page out of the regions is seen when it is touched. USWAP_E_BUSY: there is a trace already. */
+int uswap_trace_start(uswap_pool *pool, double sample, uint32_t whole, uswap_error *err);
+/* => nothing is recorded any more; uswap_trace_write still has what was. */
+int uswap_trace_stop(uswap_pool *pool, uswap_error *err);
+/* Waits until half a buffer is full, the trace has been stopped, or the time is over; writes what there is. One thread at a time.
+ * => how many records. USWAP_E_OS: they are lost. */
+int64_t uswap_trace_write(uswap_pool *pool, int fd, uint64_t timeout_ns, uswap_error *err);
+/* 1 while touches are recorded. */
+int uswap_trace_running(uswap_pool *pool);
+/* => how many of the stays are of pages that such a sample has; these are first in stays now. */
+int64_t uswap_trace_sampled(uint64_t *stays, uint64_t count, double sample);
 
 /* => evicts up to pages of the oldest pages; returns how many left, 0 when none can. Waits for the writes. */
 int64_t uswap_pool_evict(uswap_pool *pool, uint64_t pages, uswap_error *err);

@@ -49,13 +49,21 @@ void events_fini(uswap_pool *pool) {
     pool->events.memory = NULL;
 }
 
-static void tell_listener(uswap_pool *pool) {
+void events_tell(uswap_pool *pool) {
     if (!atomic_exchange(&pool->events_waiting, 1))
         event_signal(&pool->native.pressure);
 }
 
+static void note_in_trace(uswap_pool *pool, unsigned kind, const stay *stays, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        if (kind == USWAP_EVENT_EVICTED || kind == USWAP_EVENT_AGED)
+            trace_note(pool, kind == USWAP_EVENT_EVICTED ? TRACE_EVICTED : TRACE_AGED, stays[i], false);
+}
+
 void events_note(uswap_pool *pool, unsigned kind, const stay *stays, uint32_t count, uint32_t distance) {
     event_log *log = &pool->events;
+    if (unlikely(trace_is_on(&pool->trace)))
+        note_in_trace(pool, kind, stays, count);
     if (!(atomic_load_explicit(&log->wanted, memory_order_relaxed) >> (kind & ~EVENT_MARKED) & 1))
         return;
     small_lock_acquire(&log->lock);
@@ -70,11 +78,11 @@ void events_note(uswap_pool *pool, unsigned kind, const stay *stays, uint32_t co
     log->count += fits;
     small_lock_release(&log->lock);
     if (due)
-        tell_listener(pool);
+        events_tell(pool);
 }
 
 void events_note_slot(uswap_pool *pool, unsigned kind, swap_entry entry) {
-    if (!(atomic_load_explicit(&pool->events.wanted, memory_order_relaxed) >> kind & 1))
+    if (!(atomic_load_explicit(&pool->events.wanted, memory_order_relaxed) >> kind & 1) && !trace_is_on(&pool->trace))
         return;
     page_ref owner = swap_map_owner(pool, entry);
     region *r = region_get_by_ref(&pool->regions, owner);

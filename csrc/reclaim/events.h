@@ -44,6 +44,8 @@ void events_end(uswap_pool *pool);
 /* Nobody uses the pool any more. */
 void events_fini(uswap_pool *pool);
 
+/* => the steering thread looks. */
+void events_tell(uswap_pool *pool);
 /* Pages of one kind; distance: of all of them. Context: any; takes events.lock only. */
 void events_note(uswap_pool *pool, unsigned kind, const stay *stays, uint32_t count, uint32_t distance);
 /* The page whose contents the slot has. Context: inside the gate. */

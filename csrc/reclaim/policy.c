@@ -44,6 +44,16 @@ EXPORT int uswap_policy_detach(uswap_pool *pool, uint32_t failed, uswap_error *e
     return 0;
 }
 
+EXPORT int uswap_policy_wake(uswap_pool *pool, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    events_tell(pool);
+    api_leave(&guard);
+    return 0;
+}
+
 /* ---- what it is told ---- */
 
 /* The next pages of the reclaim ring, as if they had just come: some were not told of. Return: how many. */

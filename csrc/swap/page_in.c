@@ -252,7 +252,7 @@ void page_in_ahead(context *ctx, region *r, size_t page, bool absent) {
                                     (uint32_t)MIN_OF((uint64_t)pool->options.read_ahead_pages, limit / WINDOW_SHARE),
                                 .pages = r->object.pages,
                                 .frames = limit / LANES_SHARE};
-    if (advice == USWAP_ADVICE_RANDOM)
+    if (advice == USWAP_ADVICE_RANDOM || atomic_load_explicit(&pool->trace.whole, memory_order_relaxed))
         return;
     unsigned known =
         (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);

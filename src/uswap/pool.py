@@ -37,6 +37,7 @@ from uswap.region import Region, make_region, region_infos
 
 if TYPE_CHECKING:
     from uswap.arrays import Array
+    from uswap.trace.recorder import Recording
 
 _AREAS_MAX = 64
 _NAME_BYTES = 63
@@ -467,6 +468,37 @@ class Pool:
     def reclaimer(self) -> Reclaimer | None:
         """The Python thread that steers reclaim, if there is one."""
         return self._reclaimer
+
+    def trace(
+        self, path: str | os.PathLike[str], *, sample: float = 1.0, window: int | str | None = None
+    ) -> Recording:
+        """Records which pages the program touches, as far as it can be seen, into a file for ``uswap simulate`` and
+        ``uswap curve``.
+
+        Without a window these are the faults that happen anyway. With one, no more than that (bytes, or "4MiB")
+        stays mapped: every touch of another page costs a soft fault, and is recorded; read-ahead is off meanwhile.
+        sample: the share of pages that is watched and recorded, by their hash, for long runs: the rest stay mapped.
+
+        The records pass through a buffer of half a MiB in memory; what does not fit while the disk is busy is lost
+        and counted. Thread-safe.
+
+        Raises:
+            ArgumentError: sample or window is none; window without a policy.
+            BusyError: a trace is being recorded. OSError: the file cannot be made.
+
+        Example:
+            >>> import tempfile, uswap
+            >>> path = tempfile.mktemp(suffix=".trace")
+            >>> with uswap.Pool(limit="64MiB") as pool:
+            ...     a = pool.zeros((1 << 24,), dtype="f8")      # 128 MiB
+            ...     with pool.trace(path, window="1MiB"):
+            ...         a += 1
+            >>> uswap.trace.Trace.open(path).end.complete
+            True
+        """
+        from uswap.trace.recorder import Recording
+
+        return Recording(self._core, self._reclaimer, path, sample, window)
 
     def evict(self, size: int | str) -> int:
         """Evicts the oldest pages, size bytes of them, and waits for the writes; => bytes evicted, 0 when

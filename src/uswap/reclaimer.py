@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from uswap._core import Core, check_error, ffi, lib, live_cores, logger, new_error
 from uswap._errors import ClosedError, UswapError, UswapWarning
-from uswap.policy.connection import Connection
+from uswap.policy.connection import Connection, Watcher
 from uswap.policy.interface import Policy
 
 # Pages a call, at most. A call ends when the high watermark is reached and its writes have ended.
@@ -44,6 +44,8 @@ class Reclaimer:
         self._work: deque[None] = deque([None])
         self.error: BaseException | None = None
         self.trouble: set[str] = set()
+        self._connection: Connection | None = None
+        self._window: Watcher | None = None
         core.call(lib.uswap_reclaimer_attach)
         self._thread = threading.Thread(target=self._run, name="uswap-reclaimer", daemon=True)
         core.reclaimer = self
@@ -61,6 +63,14 @@ class Reclaimer:
     def running(self) -> bool:
         """True as long as this thread steers reclaim."""
         return bool(self._work) and self._thread.is_alive()
+
+    def watch(self, window: Watcher | None) -> None:
+        """From now on pages beyond the window are made inactive; None: no more. For a trace."""
+        self._window = window
+        if self._connection is not None:
+            self._connection.window = window
+        with contextlib.suppress(ClosedError):
+            self._core.call(lib.uswap_policy_wake)
 
     def request_stop(self) -> None:
         """Hands reclaim to the native reclaimer and lets the thread end. Does not wait."""
@@ -117,7 +127,8 @@ class Reclaimer:
         pressure = ffi.new("uswap_pressure *")
         trouble = Trouble(pointer, self.trouble)
         core = self._core
-        connection = Connection(core, pointer, policy)
+        connection = self._connection = Connection(core, pointer, policy)
+        connection.window = self._window
         failed = True
         try:
             connection.attach()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from uswap._core import Core, check_error, ffi, lib, new_error
 from uswap._stats import RegionInfo
@@ -14,6 +15,15 @@ from uswap.region import region_infos
 
 _ALWAYS = ("FAULTED", "RESCUED", "READ_AHEAD", "KEPT")
 _ACTIONS = ("evict", "clean", "age", "age_marked", "read_ahead")  # in the order of uswap_action
+
+
+class Watcher(Protocol):
+    """Makes pages inactive beside the policy, so that touches are seen (uswap.trace)."""
+
+    every: int
+    at_work: threading.Event  # set when its first pages have become inactive
+
+    def beyond(self, seen: Batch) -> array[int]: ...
 
 
 class Connection:
@@ -31,19 +41,25 @@ class Connection:
         self._events = ffi.new("uswap_events *")
         self._need = ffi.new("uswap_need *")
         self.capacity = 0
+        self.window: Watcher | None = None  # set by anybody; in use after the next look
+        self._watched: Watcher | None = None
 
     def attach(self) -> None:
         """From now on the core notes what happens, and pages leave by the policy's orders."""
+        self._listen(self._policy.every)
+        self._policy.start(self)
+
+    def _listen(self, every: int) -> None:
+        """The first events are all pages there are."""
         names = [*_ALWAYS, *(name.upper() for name in self._policy.wants)]
         wanted = 0
         for name in names:
             wanted |= 1 << int(getattr(lib, f"USWAP_EVENT_{name}"))
         error = new_error()
-        check_error(lib.uswap_policy_attach(self._pointer, wanted, self._policy.every, error), error)
+        check_error(lib.uswap_policy_attach(self._pointer, wanted, every, error), error)
         stats = ffi.new("uswap_stats *")
         check_error(lib.uswap_pool_stats(self._pointer, stats, error), error)
         self.capacity = int(stats.capacity_frames)
-        self._policy.start(self)
 
     def detach(self, failed: bool) -> None:
         """The core goes on by itself."""
@@ -52,11 +68,20 @@ class Connection:
     def step(self) -> int:
         """One decision, carried out; => how many pages have left or are leaving."""
         error, more = new_error(), True
+        if self._watched is not self.window:
+            self._watched = self.window
+            self._listen(self._watched.every if self._watched else self._policy.every)
         while more:
             check_error(lib.uswap_policy_events(self._pointer, self._events, self._need, error), error)
             more = bool(self._events.more)
-            self._order(self._policy.decide(self._batch(), self._needed()))
-        return check_error(lib.uswap_policy_step(self._pointer, error), error)
+            seen = self._batch()
+            self._order(self._policy.decide(seen, self._needed()))
+            if self._watched is not None:
+                self._order(Answer(age=self._watched.beyond(seen)))
+        left = check_error(lib.uswap_policy_step(self._pointer, error), error)
+        if self._watched is not None:
+            self._watched.at_work.set()
+        return left
 
     def _batch(self) -> Batch:
         events = self._events
