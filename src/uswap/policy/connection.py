@@ -109,8 +109,8 @@ class Connection:
             int(need.mapped_frames),
             int(need.inactive_frames),
             int(need.target_frames),
-            int(need.prepared_frames),
             int(need.evictions),
+            int(need.prepared_frames),
         )
 
     def _order(self, answer: Answer | None) -> None:

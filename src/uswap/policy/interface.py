@@ -93,8 +93,8 @@ class Need(NamedTuple):
         inactive: how many are out of the regions and in the swap cache: a touch brings one back, a need for frames
             takes the oldest of them.
         target: how many the core would have inactive by itself.
-        prepared: of earlier answers, what was to be evicted and still is there.
         evictions: how many pages have lost their frames so far: the clock of refault distances.
+        prepared: of earlier answers, what was to be evicted and still is there.
     """
 
     frames: int
@@ -102,8 +102,8 @@ class Need(NamedTuple):
     mapped: int
     inactive: int
     target: int
-    prepared: int
     evictions: int
+    prepared: int = 0
 
 
 class Answer(NamedTuple):
