@@ -285,7 +285,7 @@ def test_stays_may_be_of_numpy() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("lifo", "there is no policy 'lifo': one of fifo.*module:Class"),
+        ("lifo", "there is no policy 'lifo': one of .*fifo.*module:Class"),
         ("no.such.module:Lifo", "no.such.module"),
         ("uswap.policy:Lifo", "Lifo"),
         ("uswap.policy:Queue", "is no policy"),
