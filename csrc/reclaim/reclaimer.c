@@ -247,6 +247,7 @@ EXPORT int64_t uswap_policy_step(uswap_pool *pool, uswap_error *err) {
         return status;
     small_lock_acquire(&pool->reclaim_lock);
     atomic_store(&pool->native.steered_ns, clock_now_ns());
+    FAILPOINT(reclaimer_late);
     gate_enter(&pool->gate);
     uint64_t done = follow(pool);
     gate_leave(&pool->gate);

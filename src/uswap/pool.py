@@ -31,7 +31,7 @@ from uswap._stats import (
     stats_from_core,
 )
 from uswap.auto_limit import DEFAULT_STALL, AutoLimit, checked_stall
-from uswap.policy import Policy, make_policy
+from uswap.policy import DEFAULT_POLICY, Policy, make_policy
 from uswap.reclaimer import Reclaimer
 from uswap.region import Region, make_region, region_infos
 
@@ -78,8 +78,10 @@ class Pool:
         io_depth: requests (1 to 256) that each thread which moves pages may have in flight; None: 256. Fewer only
             serve to find out what a disk needs (`uswap bench`).
         reclaimer: a Python thread steers reclaim; False: the native one does.
-        policy: which pages leave: a uswap.Policy, a class of them, or the name of one that ships (uswap.policy).
-            None: the core's own choice, those that came first; so without reclaimer.
+        policy: which pages leave: a uswap.Policy, a class of them, or the name of one that ships (uswap.policy);
+            "default" is "second-chance".
+            None: the core's own choice, those that came first; so it is without reclaimer, and where nothing is to
+            be taken out ahead of need (write_ahead=False) and no policy is named.
         encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
         stall: with limit="auto", the share of its run time, above 0 and below 1, that the program may wait for
@@ -133,7 +135,7 @@ class Pool:
         awake: bool = True,
         io_depth: int | None = None,
         reclaimer: bool = True,
-        policy: Policy | type[Policy] | str | None = "second-chance",
+        policy: Policy | type[Policy] | str | None = "default",
         encrypt: bool = False,
         name: str | None = None,
     ) -> None:
@@ -160,6 +162,8 @@ class Pool:
         )
         raw_options = options.to_core()
         areas = swap_areas(swap)
+        if policy == "default":
+            policy = DEFAULT_POLICY if write_ahead else None
         deciding = make_policy(policy)
         self._core = _create_core(raw_options)
         self._small = SmallMemory(self._core)

@@ -57,7 +57,7 @@ def inactive_blocks(region: uswap.Region, waiting: list[int]) -> list[int]:
 
 def pool_with_block(make_pool: PoolFactory) -> tuple[uswap.Pool, uswap.Region, int, list[int], int]:
     """A pool, its region, the version of its pages, those that wait, and the first page of a block that waits."""
-    pool = make_pool("32MiB", transport="move")
+    pool = make_pool("32MiB", transport="move", policy=None)
     region = pool.region("64MiB")
     version, waiting = waiting_pages(pool, region)
     return pool, region, version, waiting, inactive_blocks(region, waiting)[-1]

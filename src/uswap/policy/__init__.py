@@ -3,11 +3,12 @@
 from uswap.policy.by_region import ByRegion, weight_of
 from uswap.policy.fifo import Fifo
 from uswap.policy.interface import NEVER, Answer, Batch, Need, Policy, Stays, View, page_of, region_of
-from uswap.policy.names import by_name, make_policy
+from uswap.policy.names import DEFAULT_POLICY, by_name, make_policy
 from uswap.policy.queue import Queue
 from uswap.policy.second_chance import SecondChance
 
 __all__ = [
+    "DEFAULT_POLICY",
     "NEVER",
     "Answer",
     "Batch",

@@ -17,6 +17,8 @@ NAMES: dict[str, type[Policy]] = {
 }
 """The policies that ship."""
 
+DEFAULT_POLICY = "second-chance"
+
 
 def by_name(name: str) -> type[Policy]:
     """The class of a policy: "fifo" and the like, or "package.module:Class".

@@ -16,8 +16,10 @@ loop larger than memory keeps a part of itself, where least recently used would 
 
 from __future__ import annotations
 
+import sys
 from array import array
 from itertools import compress
+from operator import not_
 from typing import Final
 
 from uswap.policy.interface import Answer, Batch, Need, Policy, View
@@ -48,6 +50,10 @@ _AGED_SHARE: Final = 1 / 64
 _LOOK: Final = 1 / 256
 
 _ORDINARY, _LUCKY = 0, 1
+_NONE: Final = array("Q")
+# 512 pages of a region; and a multiplier that scatters their numbers (Knuth, TAOCP 3, 6.4: the golden ratio).
+_BLOCK_SHIFT: Final = 28 + 9
+_SCATTER: Final = 0x9E3779B97F4A7C15
 
 
 class _Side:
@@ -84,7 +90,7 @@ class SecondChance(Policy):
     def __init__(self) -> None:
         self.new, self.active = _Side(), _Side()
         self._capacity = 1
-        self._turn = 0
+        self._round = 0  # pages are lucky in one round, or in another
         self._since_window = 0
 
     def start(self, view: View) -> None:
@@ -131,14 +137,11 @@ class SecondChance(Policy):
         active = self.active
         regretted = _REGRET * active.missed > active.evicted + self._capacity / 64
         self._admit(array("Q", compress(seen.faulted, soon)), _LUCKY_SOON if regretted else 1)
-        self._admit(array("Q", compress(seen.faulted, map(bool.__xor__, soon, [True] * len(soon)))), _LUCKY_LATE)
+        self._admit(array("Q", compress(seen.faulted, map(not_, soon))), _LUCKY_LATE)
 
     def _admit(self, stays: array[int], one_in: int) -> None:
-        first = -self._turn % one_in
-        lucky = stays[first::one_in]
-        self._turn += len(stays)
-        del stays[first::one_in]
-        self.new.mapped.push(stays, _ORDINARY)
+        lucky, ordinary = (stays, _NONE) if one_in == 1 else _draw(stays, one_in, self._round)
+        self.new.mapped.push(ordinary, _ORDINARY)
         self.new.mapped.push(lucky, _LUCKY)
 
     def _agree_with(self, need: Need) -> None:
@@ -196,6 +199,7 @@ class SecondChance(Policy):
             self._halve("touched", "watched")
         if self.new.evicted + self.active.evicted > 2 * self._capacity:
             self._halve("missed", "evicted")
+            self._round += 1
 
     def _halve(self, *names: str) -> None:
         self.new.halve(*names)
@@ -239,6 +243,21 @@ class SecondChance(Policy):
     def _try(self, side: _Side, stays: array[int]) -> None:
         side.inactive.push(stays)
         side.on_trial += len(stays)
+
+
+def _draw(stays: array[int], one_in: int, turn: int) -> tuple[array[int], array[int]]:
+    """(lucky ones, others). Pages of one 2 MiB of addresses share their luck: they are read and written together,
+    as one huge page, and that is not to be torn apart."""
+    numpy = sys.modules.get("numpy")  # not imported for this
+    if numpy is not None:
+        blocks = numpy.frombuffer(stays, dtype=numpy.uint64) >> numpy.uint64(_BLOCK_SHIFT)
+        chosen = ((blocks + numpy.uint64(turn)) * numpy.uint64(_SCATTER) >> numpy.uint64(40)) % one_in == 0
+        selectors = chosen.tolist()
+    else:
+        selectors = [
+            ((((stay >> _BLOCK_SHIFT) + turn) * _SCATTER % (1 << 64)) >> 40) % one_in == 0 for stay in stays
+        ]
+    return array("Q", compress(stays, selectors)), array("Q", compress(stays, map(not_, selectors)))
 
 
 def _hotter(
