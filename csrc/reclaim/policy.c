@@ -26,6 +26,7 @@ EXPORT int uswap_policy_attach(uswap_pool *pool, uint32_t wanted, uint32_t every
     status = events_listen(pool, wanted, every);
     if (status != 0)
         status = error_set(err, USWAP_E_NO_MEMORY, 0, "policy", NULL, "no memory for a policy's buffers");
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
     atomic_store(&pool->native.policy, status == 0);
     api_leave(&guard);
     return status;

@@ -145,6 +145,19 @@ def test_a_policy_that_sleeps_for_ever_is_done_without(
     assert_within_limit(pool)
 
 
+def test_what_a_policy_that_sleeps_for_ever_would_have_written_ahead_the_core_does(
+    make_pool: PoolFactory, sleeper: Callable[[str], Sleeps]
+) -> None:
+    policy = sleeper("decide")
+    pool = make_pool("4MiB", policy=policy)
+    job(pool)
+    assert policy.asleep.wait(timeout=20)
+    time.sleep(3.2)
+    before = pool.stats().write_ahead_pages
+    job(pool)
+    assert pool.stats().write_ahead_pages > before
+
+
 @pytest.mark.parametrize("where", ["start", "decide"])
 def test_a_pool_closes_while_its_policy_sleeps(
     make_pool: PoolFactory, where: str, sleeper: Callable[[str], Sleeps], caplog: pytest.LogCaptureFixture
