@@ -374,7 +374,7 @@ static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err
     uint64_t capacity = ring_capacity(after);
     if (capacity > pool->ring.capacity) {
         uint64_t more = ring_pages(capacity) - ring_pages(pool->ring.capacity);
-        if (after > pool->frames.arenas[ARENA_FILL].places || ring_grow(&pool->ring, capacity) != 0)
+        if (after > pool->frames.arenas[ARENA_FILL].places || ring_grow(&pool->ring, capacity) == -ENOMEM)
             return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "limit", NULL,
                              "no address space for a limit of %llu bytes: make a new pool",
                              (unsigned long long)limit_bytes);

@@ -55,10 +55,12 @@ static bool take_mapped(dropping *d, region *r, stay entry, uint64_t word) {
     bool sealed = add_sealed(d, r, stay_page(entry), word), left = !sealed && !page_is_held(word);
     if (!is_prepared(d))
         STAT_SUB(pool, listed_pages, 1);
-    if (left && is_prepared(d)) /* to be written first */
+    if (left && is_prepared(d)) { /* to be written first */
         ring_push_orders(pool, &pool->orders.rings[ORDER_OUT], &entry, 1);
-    else if (left) /* written since, or its slot is to go: it waits for its turn with the others */
-        pages_came(pool, &entry, 1, USWAP_EVENT_KEPT, REFAULT_NEVER);
+    } else if (left) { /* written since, or its slot is to go: it waits for its turn with the others */
+        page_renew(&r->object.words[stay_page(entry)]); /* it may have other entries, where it was listed by order */
+        page_came(pool, r, stay_page(entry), USWAP_EVENT_KEPT, REFAULT_NEVER);
+    }
     return sealed;
 }
 
@@ -134,8 +136,10 @@ static void drop_entry(dropping *d, stay entry) {
         if (page_generation_of(word) == stay_generation(entry) && take(d, r, entry, word))
             return;
         page_unlock(at);
-    } else { /* somebody is at the page */
+    } else if (is_prepared(d)) { /* somebody is at the page */
         ring_push_orders(pool, d->from, &entry, 1);
+    } else { /* no hint, but its only entry */
+        ring_push_page(pool, d->from, entry);
     }
     region_put(r);
 }

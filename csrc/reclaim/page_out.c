@@ -96,11 +96,15 @@ static swap_entry take_slot(context *ctx) {
 
 /* ---- sealed pages ---- */
 
-/* Ahead of need nothing is to be done for a sealed page: it can be dropped at once whenever its frame is needed. */
+/* Ahead of need nothing is to be done for a sealed page: it can be dropped at once whenever its frame is needed. Whether it is on the list
+ * already nobody knows, so a policy that orders the same again and again is followed until the list is as long as it can be of use; the page
+ * has its entry elsewhere then. */
 static void list_sealed(batch *b, const victim *v) {
     uswap_pool *pool = b->ctx->pool;
-    ring_push_page(pool, &pool->inactive, stay_of(v->r, v->page));
-    STAT_ADD(pool, listed_pages, 1);
+    if (b->popped || inactive_frames(pool) < atomic_load(&pool->frames.budget->limit_frames)) {
+        ring_push_page(pool, &pool->inactive, stay_of(v->r, v->page));
+        STAT_ADD(pool, listed_pages, 1);
+    }
     page_unlock(&v->r->object.words[v->page]);
     region_move_end(v->r);
     region_put(v->r);

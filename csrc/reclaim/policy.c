@@ -26,6 +26,7 @@ EXPORT int uswap_policy_attach(uswap_pool *pool, uint32_t wanted, uint32_t every
     status = events_listen(pool, wanted, every);
     if (status != 0)
         status = error_set(err, USWAP_E_NO_MEMORY, 0, "policy", NULL, "no memory for a policy's buffers");
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
     atomic_store(&pool->native.policy, status == 0);
     api_leave(&guard);
     return status;
@@ -116,6 +117,14 @@ static void read_events(uswap_pool *pool, uswap_events *events) {
     sort(log, count, events);
 }
 
+/* Cached pages and sealed ones. A sealed page that leaves the list otherwise than by its turn (discarded, locked, evicted by order) is not
+ * taken off the count: the list is never shorter than what is on it. */
+static uint64_t inactive_now(uswap_pool *pool) {
+    uint64_t counted = STAT_GET(pool, inactive_pages) + STAT_GET(pool, listed_pages);
+    uint64_t most = inactive_frames(pool) + atomic_load(&pool->writes_in_flight);
+    return MIN_OF(counted, MAX_OF(most, STAT_GET(pool, inactive_pages)));
+}
+
 static void look_at_need(uswap_pool *pool, uswap_need *need) {
     const frame_budget *budget = pool->frames.budget;
     uint64_t limit = atomic_load(&budget->limit_frames), free = frame_pool_free(&pool->frames);
@@ -124,7 +133,7 @@ static void look_at_need(uswap_pool *pool, uswap_need *need) {
     *need = (uswap_need){.short_frames = high > free ? high - free : 0,
                          .capacity_frames = limit > taken ? limit - taken : 0,
                          .mapped_frames = STAT_GET(pool, mapped_pages),
-                         .inactive_frames = STAT_GET(pool, inactive_pages) + STAT_GET(pool, listed_pages),
+                         .inactive_frames = inactive_now(pool),
                          .target_frames = inactive_target(pool),
                          .prepared_frames = ring_length(&pool->orders.rings[ORDER_EVICT]),
                          .evictions = atomic_load(&pool->eviction_clock)};

@@ -15,6 +15,8 @@
  * One that was late gets no grace again until it has been seen at work, or some time has passed. */
 #define LATE_NS UINT64_C(8000000)
 #define FORGIVEN_NS UINT64_C(100000000)
+/* A steering thread that has not been seen for so long (it looks in each second) has a policy that does not come back. */
+#define GONE_NS UINT64_C(3000000000)
 /* Pages evicted by one call at most; it looks at the watermarks and at who calls it off after each batch of them. */
 #define STEP_PAGES 65536
 /* Orders carried out before the watermarks are looked at again. */
@@ -47,6 +49,12 @@ static bool is_called_off(uswap_pool *pool, actor who) {
            atomic_load(&pool->gate.closed);
 }
 
+/* Whether pages become inactive by age: where a policy says what is aged, nothing is by age, as long as it says anything at all. */
+static bool is_by_age(uswap_pool *pool, actor who) {
+    return !atomic_load(&pool->native.policy) ||
+           (who == ACTOR_NATIVE && clock_now_ns() > atomic_load(&pool->native.steered_ns) + GONE_NS);
+}
+
 /* Evicts until the high watermark is reached, up to pages, makes sure of what will be wanted next, and waits for the writes. While these
  * are under way the next pages leave, if frames are short again: neither disk nor processor waits for the other. Return: frames that came
  * free. Context: reclaim_lock held, in the gate. */
@@ -61,8 +69,8 @@ static uint64_t evict(uswap_pool *pool, actor who, uint64_t pages) {
         freed += got;
         if (got > 0)
             atomic_store(&pool->native.exhausted, 0);
-        /* Bounded: pages that leave nothing to be kept would have it go on for ever. Where a policy says what is aged, nothing is by age. */
-        if (ahead < inactive_target(pool) + freed && !atomic_load(&pool->native.policy)) {
+        /* Bounded: pages that leave nothing to be kept would have it go on for ever. */
+        if (ahead < inactive_target(pool) + freed && is_by_age(pool, who)) {
             uint64_t out = page_out_ahead(ctx);
             ahead += out;
             got += out;

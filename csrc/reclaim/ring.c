@@ -27,7 +27,7 @@ int ring_grow(reclaim_ring *ring, uint64_t capacity) {
     if (ring->capacity >= capacity) { /* somebody else has made it grow */
         small_lock_release(&ring->lock);
         memory_unmap(larger, capacity * sizeof *larger);
-        return 0;
+        return -EEXIST;
     }
     uint64_t length = ring->tail - ring->head;
     for (uint64_t i = 0; i < length; i++)
@@ -159,9 +159,10 @@ void ring_tidy(uswap_pool *pool, reclaim_ring *ring, uint64_t count) {
 void ring_push_orders(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count) {
     while (!ring_try_push(ring, entries, count)) {
         uint64_t capacity = ring->capacity;
-        if (ring_grow(ring, 2 * capacity) == 0) {
+        int status = ring_grow(ring, 2 * capacity);
+        if (status == 0) {
             frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(stay)));
-        } else {
+        } else if (status == -ENOMEM) {
             stay oldest[COMPACT_BATCH];
             ring_pop(ring, oldest, MIN_OF(count, (uint32_t)COMPACT_BATCH));
         }

@@ -22,7 +22,7 @@ typedef struct {
 
 int ring_init(reclaim_ring *ring, uint64_t capacity);
 void ring_fini(reclaim_ring *ring);
-/* A larger ring with the same entries. Return: 0 or -ENOMEM. */
+/* A larger ring with the same entries. Return: 0, -EEXIST (it has so much already: nothing to be charged) or -ENOMEM. */
 int ring_grow(reclaim_ring *ring, uint64_t capacity);
 /* Return: how many were popped, oldest first. */
 uint32_t ring_pop(reclaim_ring *ring, stay *entries, uint32_t count);

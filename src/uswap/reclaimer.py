@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import threading
+import time
 import warnings
 from collections import deque
 from typing import Any, ClassVar
@@ -21,6 +23,9 @@ BATCH_PAGES = 65536
 _WAIT_NS = 1_000_000_000
 # After a batch in which nothing could be evicted: pages are pinned or locked, or swap is full.
 _PAUSE_NS = 10_000_000
+# How long a policy that is being asked holds up who closes the pool; and between two looks whether it still is.
+_POLICY_JOIN_SECONDS = 1.0
+_JOIN_STEP_SECONDS = 0.05
 
 
 class Reclaimer:
@@ -82,9 +87,20 @@ class Reclaimer:
             self._core.call(lib.uswap_reclaimer_detach)
 
     def join(self, timeout: float | None = None) -> None:
-        """Waits, up to timeout seconds, until the thread has ended; not from the thread itself."""
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+        """Waits, up to timeout seconds, until the thread has ended; not from the thread itself. A policy that is
+        asked and does not answer is waited for no longer than a second: the thread ends when it does, and frees
+        the core then."""
+        if threading.current_thread() is self._thread:
+            return
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        asked_longest = time.monotonic() + _POLICY_JOIN_SECONDS
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(min(_JOIN_STEP_SECONDS, max(deadline - time.monotonic(), 0)))
+            if self._connection is None or not self._connection.asking:
+                asked_longest = time.monotonic() + _POLICY_JOIN_SECONDS
+            elif time.monotonic() > asked_longest:
+                logger.warning("the policy %r does not come back: its thread is left to itself", self.policy)
+                return
 
     def _run(self) -> None:
         core = self._core

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from conftest import PoolFactory
 
 import uswap
 from uswap._core import lib
+from uswap.policy import Answer, Batch, Need
 
 pytestmark = pytest.mark.skipif(not lib.uswap_failpoints_built(), reason="the core was built without failpoints")
 
@@ -44,6 +46,7 @@ OTHERS = {
     "page_out.one",
     "swapoff.step",
     "drop.mapped",
+    "sealed.copy",
     "area.fallocate",
     "area.direct",
     "codec.encode",
@@ -284,4 +287,35 @@ def test_a_discard_wakes_who_waits_for_the_read_of_what_it_throws_away(pool_fact
         release("page_in.read")
         reader.join(timeout=60)
     assert found == [0], "the reader sleeps for ever, or saw what was thrown away"
+    pool.check()
+
+
+class AgesAll(uswap.Policy):
+    """Everything is put on trial at once."""
+
+    every = 1
+
+    def decide(self, seen: Batch, need: Need) -> Answer:
+        return Answer(age=seen.faulted)
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+def test_a_sealed_page_that_cannot_be_copied_is_dropped(pool_factory: PoolFactory, nth: int) -> None:
+    pool = pool_factory("8MiB", read_ahead=0, policy=AgesAll)
+    region = pool.region("16MiB")
+    pages = Pages(region)
+    pages.fill(1)
+    region.advise(uswap.Advice.PAGEOUT)
+    written = pool.stats().pages_out
+    alone = list(range(5, 4000, 61))  # in no stream: sealed
+    with armed("sealed.copy", Action.ERROR, errno.EIO, nth=nth, every=True):
+        pages.touch(alone)
+        deadline = time.monotonic() + 20
+        while hits("sealed.copy") <= nth and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert hits("sealed.copy") > nth
+    assert pages.wrong(1) == 0
+    assert pool.stats().pages_out == written
+    assert pool.reclaimer is not None
+    assert pool.reclaimer.error is None
     pool.check()

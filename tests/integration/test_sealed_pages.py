@@ -40,7 +40,7 @@ def sealed(pool: uswap.Pool, faults: str = "thread", mib: int = 16) -> tuple[usw
 
 
 def test_a_page_that_was_only_read_leaves_without_a_look(pool_factory: PoolFactory, faults: str) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region, pages = sealed(pool, faults)
     before = pool.stats()
     region.advise(uswap.Advice.PAGEOUT)
@@ -52,7 +52,7 @@ def test_a_page_that_was_only_read_leaves_without_a_look(pool_factory: PoolFacto
 
 
 def test_a_store_breaks_the_seal_and_is_kept(pool_factory: PoolFactory, faults: str) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region, pages = sealed(pool, faults)
     before = pool.stats()
     pages.store(ALONE, [7] * len(ALONE))
@@ -68,7 +68,7 @@ def test_a_store_breaks_the_seal_and_is_kept(pool_factory: PoolFactory, faults: 
 
 
 def test_a_page_that_is_written_at_once_is_never_sealed(pool_factory: PoolFactory, faults: str) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region = pool.region("16MiB", faults=faults)
     pages = Pages(region)
     pages.fill(1)
@@ -94,7 +94,7 @@ def test_pages_that_are_read_and_then_written_cost_one_fault_in_the_long_run(mak
 
 
 def test_a_held_page_is_written_by_system_calls(pool_factory: PoolFactory, faults: str, tmp_path: Path) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region, pages = sealed(pool, faults)
     data = tmp_path / "data"
     data.write_bytes(b"\x05" * PAGE)
@@ -109,7 +109,7 @@ def test_a_held_page_is_written_by_system_calls(pool_factory: PoolFactory, fault
 
 @pytest.mark.parametrize("direct", [0, os.O_DIRECT])
 def test_a_system_call_breaks_the_seal(make_pool: PoolFactory, swap_directory: Path, direct: int) -> None:
-    pool = make_pool("8MiB", transport="move", write_ahead=False)
+    pool = make_pool("8MiB", transport="move", write_ahead=False, policy=None)
     region, pages = sealed(pool)
     path = swap_directory / "data"
     path.write_bytes(b"\x06" * PAGE)
@@ -126,7 +126,7 @@ def test_a_system_call_breaks_the_seal(make_pool: PoolFactory, swap_directory: P
 
 
 def test_discarded_pages_are_zeroes(pool_factory: PoolFactory, faults: str) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region, pages = sealed(pool, faults)
     for number in ALONE:
         region.advise(uswap.Advice.DONTNEED, number * PAGE, PAGE)
@@ -136,7 +136,7 @@ def test_discarded_pages_are_zeroes(pool_factory: PoolFactory, faults: str) -> N
 
 
 def test_pages_thrown_away_behind_our_back_are_zeroes(pool_factory: PoolFactory) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region, pages = sealed(pool)
     libc = ctypes.CDLL(None, use_errno=True)
     for number in ALONE:
@@ -149,7 +149,7 @@ def test_pages_thrown_away_behind_our_back_are_zeroes(pool_factory: PoolFactory)
 
 def test_an_area_that_goes_takes_no_contents_with_it(pool_factory: PoolFactory, swap_directory: Path) -> None:
     first, second = swap_directory / "first", swap_directory / "second"
-    pool = pool_factory("8MiB", swap=uswap.SwapArea(first, "256MiB"), write_ahead=False)
+    pool = pool_factory("8MiB", swap=uswap.SwapArea(first, "256MiB"), write_ahead=False, policy=None)
     region, pages = sealed(pool)
     pool.swapon(second, size="256MiB")
     pool.swapoff(first)
@@ -163,7 +163,7 @@ def test_an_area_that_goes_takes_no_contents_with_it(pool_factory: PoolFactory, 
 
 @needs_failpoints
 def test_pages_that_cannot_be_dropped_together_are_dropped_alone(pool_factory: PoolFactory) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region, pages = sealed(pool)
     before = pool.stats().clean_drops
     with armed("drop.mapped", Action.ERROR, errno.EPERM, every=True):
@@ -175,7 +175,7 @@ def test_pages_that_cannot_be_dropped_together_are_dropped_alone(pool_factory: P
 
 
 def test_pages_the_program_has_locked_stay(pool_factory: PoolFactory) -> None:
-    pool = pool_factory("8MiB", write_ahead=False)
+    pool = pool_factory("8MiB", write_ahead=False, policy=None)
     region, pages = sealed(pool)
     libc = ctypes.CDLL(None, use_errno=True)
     address = ctypes.c_void_p(pages.address + ALONE[0] * PAGE)

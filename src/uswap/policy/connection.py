@@ -40,6 +40,7 @@ class Connection:
         self._policy = policy
         self._events = ffi.new("uswap_events *")
         self._need = ffi.new("uswap_need *")
+        self.asking = False  # the policy is at work, or its answer is being read
         self.capacity = 0
         self.window: Watcher | None = None  # set by anybody; in use after the next look
         self._watched: Watcher | None = None
@@ -47,7 +48,9 @@ class Connection:
     def attach(self) -> None:
         """From now on the core notes what happens, and pages leave by the policy's orders."""
         self._listen(self._policy.every)
+        self.asking = True
         self._policy.start(self)
+        self.asking = False
 
     def _listen(self, every: int) -> None:
         """The first events are all pages there are."""
@@ -75,7 +78,9 @@ class Connection:
             check_error(lib.uswap_policy_events(self._pointer, self._events, self._need, error), error)
             more = bool(self._events.more)
             seen = self._batch()
+            self.asking = True
             self._order(self._policy.decide(seen, self._needed()))
+            self.asking = False
             if self._watched is not None:
                 self._order(Answer(age=self._watched.beyond(seen)))
         left = check_error(lib.uswap_policy_step(self._pointer, error), error)
