@@ -1,4 +1,4 @@
-"""Policies of users on live pools: whatever they do, contents and limit hold; and what they are told is what happened."""
+"""Policies of users on live pools: whatever they do, contents and limit hold; what they are told has happened."""
 
 from __future__ import annotations
 
@@ -218,9 +218,7 @@ def _random_ids(_: list[int]) -> Answer:
 def _random_pages(stays: list[int]) -> Answer:
     """Of the region there is, but anywhere in it and beyond, of any stay."""
     key = region_of(stays[-1]) if stays else 0
-    return _all_ways(
-        [_RANDOM.randrange(6000) << 28 | key << 10 | _RANDOM.getrandbits(10) for _ in range(300)]
-    )
+    return _all_ways([_RANDOM.randrange(6000) << 28 | key << 10 | _RANDOM.getrandbits(10) for _ in range(300)])
 
 
 def _duplicates(stays: list[int]) -> Answer:
@@ -424,7 +422,7 @@ class Told(Policy):
         return None if self._orders.empty() else self._orders.get()
 
     def region(self, pool: uswap.Pool, mib: int = 8) -> tuple[uswap.Region, Pages]:
-        """A region for the test; beside it there is one whose only use is that a touch of it brings a batch about."""
+        """A region for the test; and one beside it, whose only use is that a touch of it brings a batch about."""
         poke = pool.region("32MiB", name="poke")
         poke.advise(uswap.Advice.RANDOM)
         self._poke = Pages(poke), iter(range(0, 8192, 2))
@@ -504,7 +502,9 @@ def test_first_touches_and_refaults_are_told_in_order_and_with_their_distances(
         assert abs(distance - exact) <= exact / 4 + 1
 
 
-def test_aged_pages_are_told_and_their_rescue_with_its_mark(make_pool: PoolFactory, told: Told, transport: str) -> None:
+def test_aged_pages_are_told_and_their_rescue_with_its_mark(
+    make_pool: PoolFactory, told: Told, transport: str
+) -> None:
     pool, told = told_pool(make_pool, told, transport)
     region, pages = told.region(pool)
     pages.fill(1, 0, 100)
@@ -525,7 +525,9 @@ def test_aged_pages_are_told_and_their_rescue_with_its_mark(make_pool: PoolFacto
     assert pages.wrong(1, 0, 100) == 0
 
 
-def test_sealed_pages_that_are_aged_are_told_and_rescued(make_pool: PoolFactory, told: Told, transport: str) -> None:
+def test_sealed_pages_that_are_aged_are_told_and_rescued(
+    make_pool: PoolFactory, told: Told, transport: str
+) -> None:
     pool, told = told_pool(make_pool, told, transport)
     region, pages = told.region(pool)
     pages.fill(1, 0, 2000)
@@ -548,7 +550,9 @@ def test_sealed_pages_that_are_aged_are_told_and_rescued(make_pool: PoolFactory,
     assert pages.wrong(1, 0, 2000) == 0
 
 
-def test_sealed_pages_thrown_away_behind_our_back_are_zeroes_when_aged(make_pool: PoolFactory, told: Told, transport: str) -> None:
+def test_sealed_pages_thrown_away_behind_our_back_are_zeroes_when_aged(
+    make_pool: PoolFactory, told: Told, transport: str
+) -> None:
     """To read them where they are must not wait for the fault thread, which waits for their locks."""
     pool, told = told_pool(make_pool, told, transport)
     region, pages = told.region(pool)
@@ -603,7 +607,9 @@ def test_pages_that_were_locked_are_kept_when_they_are_unlocked(make_pool: PoolF
 
 
 @pytest.mark.parametrize("aged", [True, False])
-def test_what_is_prepared_is_dropped_in_its_order(make_pool: PoolFactory, told: Told, transport: str, aged: bool) -> None:
+def test_what_is_prepared_is_dropped_in_its_order(
+    make_pool: PoolFactory, told: Told, transport: str, aged: bool
+) -> None:
     pool, told = told_pool(make_pool, told, transport)
     region, pages = told.region(pool)
     pages.fill(1, 0, 300)

@@ -77,7 +77,14 @@ def test_what_is_pushed_is_copied() -> None:
 def test_stays_are_any_buffer_of_u64_or_integers() -> None:
     numpy = pytest.importorskip("numpy")
     some = numpy.arange(6, dtype="u8")
-    for stays in (some, memoryview(some), some.tolist(), iter(range(6)), array("Q", range(6)), array("L", range(6))):
+    for stays in (
+        some,
+        memoryview(some),
+        some.tolist(),
+        iter(range(6)),
+        array("Q", range(6)),
+        array("L", range(6)),
+    ):
         assert as_array(stays).tolist() == list(range(6))
     assert as_array(some[::-2]).tolist() == [5, 3, 1]
     assert not as_array(())

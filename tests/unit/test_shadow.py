@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ MODULUS = (1 << 30) - 1
 
 
 @pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def native(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("shadow")
     (folder / "shadow.c").write_text(SOURCE)
     made = folder / "shadow.so"
@@ -38,7 +37,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for name in ("make", "distance", "code"):
         getattr(library, name).argtypes = [ctypes.c_uint64] * (1 if name == "make" else 2)
     library.distance.restype = ctypes.c_uint32
-    yield library
+    return library
 
 
 @given(clock=st.integers(0, 1 << 62), distance=st.integers(0, MODULUS - 1))
