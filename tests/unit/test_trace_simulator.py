@@ -54,7 +54,7 @@ class Plain:
         self.listed: set[int] = set()
         self.generation: dict[int, int] = {}
         self.left: dict[int, int] = {}
-        self.misses = self.first = self.rescues = self.evictions = 0
+        self.misses = self.first = self.rescues = self.evictions = self.resting = 0
         self.clear()
 
     def clear(self) -> None:
@@ -65,7 +65,7 @@ class Plain:
 
     @property
     def free(self) -> int:
-        return self.frames.capacity - len(self.mapped) - len(self.inactive)
+        return self.frames.capacity - len(self.mapped) - len(self.inactive) - self.resting
 
     def is_there(self, stay: int, pages: list[int]) -> bool:
         return stay >> 10 in pages and self.stay(stay >> 10) == stay
@@ -78,6 +78,7 @@ class Plain:
             self.mapped.remove(page)
         else:
             self.inactive.remove(page)
+            self.resting += self.is_sealed(self.stay(page)) and self.resting < self.frames.resting
         self.listed.discard(self.stay(page))
         self.evictions += 1
         self.left[page] = self.evictions
@@ -88,6 +89,7 @@ class Plain:
         if not self.is_there(stay, self.mapped):
             return
         self.mapped.remove(stay >> 10)
+        self.resting -= self.is_sealed(stay) and self.resting > 0
         self.inactive.append(stay >> 10)
         self.waiting.append(stay)
         self.listed.discard(stay)
@@ -187,8 +189,10 @@ class Plain:
             self.first += new
             self.misses += not new
             distance = NEVER if new else coarse(self.evictions - self.left[page])
-            if self.free == 0 and not self.drop(64):
-                self.by_age(1)
+            if self.free == 0:
+                if not self.resting and not self.drop(64):
+                    self.by_age(1)
+                self.resting -= self.free == 0 and self.resting > 0
             self.told["faulted"].append(self.stay(page))
             self.told["distances"].append(distance)
             self.told["marks"].append(marked)
@@ -205,10 +209,11 @@ class Plain:
     seed=st.none() | st.integers(0, 1000),
     stores=st.booleans(),
     frames=st.builds(
-        lambda capacity, low, high, inactive, events: Frames(
-            capacity, min(low, capacity), min(low + high, capacity), min(inactive, capacity), events
+        lambda capacity, low, high, inactive, events, resting: Frames(
+            capacity, min(low, capacity), min(low + high, capacity), min(inactive, capacity), events, resting
         ),
         *(st.integers(1, 12), st.integers(0, 4), st.integers(0, 4), st.integers(0, 5), st.integers(1, 20)),
+        st.integers(0, 3),
     ),
 )
 @settings(deadline=None, max_examples=300)
@@ -286,8 +291,8 @@ def test_a_sample_of_the_pages_gives_the_miss_ratio_of_all() -> None:
 
 
 def test_the_sizes_are_those_of_the_core() -> None:
-    assert frames_of(1 << 20) == Frames((1 << 20) - 64, 4096, 8192, 16384, 16384)
-    assert frames_of(1024) == Frames(960, 16, 32, 128, 16384)
+    assert frames_of(1 << 20) == Frames((1 << 20) - 64, 4096, 8192, 16384, 16384, 256)
+    assert frames_of(1024) == Frames(960, 16, 32, 128, 16384, 256)
     with pytest.raises(uswap.ArgumentError, match="64 are reserved"):
         frames_of(64)
 

@@ -83,6 +83,7 @@ class PoolModel:
         self.mapped = StayList()
         self.inactive: dict[int, int] = {}
         self.free = frames.capacity
+        self._resting = 0  # frames of copies that wait for the next ones
         self.first_touches = self.misses = self.sequential_misses = self.rescues = 0
         self.evictions = self.core_evictions = self.decisions = 0
         self._policy, self._name, self._reach, self._stores = policy, name, reach, stores
@@ -207,8 +208,15 @@ class PoolModel:
 
     def _take_a_frame(self) -> None:
         """For a fault that finds none."""
-        if not self._drop(_FAULT_STEP):
+        if not self._resting and not self._drop(_FAULT_STEP):
             self._reclaim_as_core(1)
+        if self.free <= 0:
+            self._use_resting()
+
+    def _use_resting(self) -> None:
+        if self._resting:
+            self._resting -= 1
+            self.free += 1
 
     def _drop(self, count: int) -> int:
         """What is prepared, then what waits; => frames that came free."""
@@ -239,6 +247,9 @@ class PoolModel:
             return False
         del self.inactive[stay >> GENERATION_BITS]
         self._have_left(stay, trial & 1)
+        if self._resting < self.frames.resting and self._is_sealed(stay):
+            self._resting += 1
+            self.free -= 1
         return True
 
     def _drop_mapped(self, stay: int) -> None:
@@ -335,6 +346,8 @@ class PoolModel:
 
     def _make_inactive(self, stay: int, mark: int, *what: str) -> None:
         if self.mapped.take(stay):
+            if self._is_sealed(stay):
+                self._use_resting()  # a copy
             self.inactive[stay >> GENERATION_BITS] = (stay & GENERATION_MASK) << 1 | mark
             self._waiting.append(stay)
             self._listed.discard(stay)
