@@ -89,7 +89,8 @@ def differences(make_pool: PoolFactory, policy: str | None, touches: list[int], 
 
 
 # A machine that is too busy to let the reclaimer work for many milliseconds has the core decide instead, and a page
-# more or less can keep a loop from its rhythm: so each has some attempts.
+# more or less can keep a loop from its rhythm: so each has some attempts. One that agrees shows that the model is
+# right; it is no bound for every run.
 ATTEMPTS = 4
 
 
