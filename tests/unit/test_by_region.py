@@ -26,7 +26,7 @@ def batch(*stays: int) -> Batch:
 
 
 def need(frames: int, capacity: int = 1 << 20, inactive: int = 0, target: int = 0) -> Need:
-    return Need(frames, capacity, capacity, inactive, target, 0)
+    return Need(frames, capacity, capacity, inactive, target, 0, 0)
 
 
 def info(key: int, priority: int = 0, name: str = "") -> uswap.RegionInfo:

@@ -116,7 +116,7 @@ def test_what_a_trace_lacks_is_said_on_standard_error(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--policy", "lifo"], 2, "there is no policy 'lifo': one of second-chance, fifo"),
+        (["--policy", "lifo"], 2, "there is no policy 'lifo': one of second-chance, s3-fifo, fifo"),
         (["--policy", "no.such:Policy"], 2, "No module named 'no'"),
         (
             ["--policy", "broken:Raising"],

@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 import uswap
 from uswap.policy import NEVER, Answer, Batch, Fifo, Need, Policy, View, by_name
 from uswap.trace import Frames, Header, Kind, Trace, TraceWriter, frames_of, simulate
+from uswap.trace.shadow import coarse
 
 SMALL = Frames(capacity=9, low=2, high=4, inactive=3, events=6)
+
+# What a batch says of a page beside its stay.
+BESIDE = {"distances": "I", "marks": "B", "rescued_marks": "B"}
 
 
 class Recorder(Policy):
@@ -31,131 +35,199 @@ class Recorder(Policy):
     def decide(self, seen: Batch, need: Need) -> Answer | None:
         self.log.append((*(list(field) for field in seen[:-1]), seen.lost, need))
         self.seen += [*seen.faulted, *seen.rescued]
-        picks = [array("Q", self.random.choices(self.seen or [0], k=self.random.randrange(3))) for _ in range(3)]
+        picks = [
+            array("Q", self.random.choices(self.seen[-16:] or [0], k=self.random.randrange(3))) for _ in range(4)
+        ]
         return self.random.choice([None, Answer(*picks), Answer(evict=picks[0])])
 
 
 class Plain:
-    """The pool in lists: pages in their order of arrival, each with its generation."""
+    """The pool in lists: pages in their order of arrival, each with its generation. Orders are fewer than a core
+    carries out at a time."""
 
-    def __init__(self, frames: Frames, policy: Recorder | None) -> None:
-        self.frames, self.policy = frames, policy
+    def __init__(self, frames: Frames, policy: Recorder | None, stores: bool) -> None:
+        self.frames, self.policy, self.stores = frames, policy, stores
         self.mapped: list[int] = []
         self.inactive: list[int] = []
+        self.marked: set[int] = set()
+        self.prepared: list[int] = []  # stays, as in the next two
+        self.waiting: list[int] = []
+        self.leaving: list[int] = []
+        self.listed: set[int] = set()
         self.generation: dict[int, int] = {}
         self.left: dict[int, int] = {}
-        self.misses = self.first = self.rescues = self.evictions = 0
+        self.misses = self.first = self.rescues = self.evictions = self.resting = 0
         self.clear()
 
     def clear(self) -> None:
-        self.told: dict[str, list[int]] = {
-            name: [] for name in (*Batch._fields[:2], "rescued", "aged", "written", "evicted")
-        }
+        self.told: dict[str, list[int]] = {name: [] for name in Batch._fields if name != "lost"}
 
     def stay(self, page: int) -> int:
         return page << 10 | self.generation[page] % 1024
 
     @property
     def free(self) -> int:
-        return self.frames.capacity - len(self.mapped) - len(self.inactive)
+        return self.frames.capacity - len(self.mapped) - len(self.inactive) - self.resting
 
-    def evict(self, page: int) -> None:
-        (self.mapped if page in self.mapped else self.inactive).remove(page)
+    def is_there(self, stay: int, pages: list[int]) -> bool:
+        return stay >> 10 in pages and self.stay(stay >> 10) == stay
+
+    def is_sealed(self, stay: int) -> bool:
+        return self.generation[stay >> 10] > 0 and not self.stores
+
+    def evict(self, page: int) -> int:
+        if page in self.mapped:
+            self.mapped.remove(page)
+        else:
+            self.inactive.remove(page)
+            self.resting += self.is_sealed(self.stay(page)) and self.resting < self.frames.resting
+        self.listed.discard(self.stay(page))
         self.evictions += 1
         self.left[page] = self.evictions
         self.told["evicted"].append(self.stay(page))
+        return 1
 
-    def rest(self, page: int, written: bool) -> None:
-        self.mapped.remove(page)
-        self.inactive.append(page)
-        self.told["aged"].append(self.stay(page))
+    def age(self, stay: int, written: bool, mark: bool = False) -> None:
+        if not self.is_there(stay, self.mapped):
+            return
+        self.mapped.remove(stay >> 10)
+        self.resting -= self.is_sealed(stay) and self.resting > 0
+        self.inactive.append(stay >> 10)
+        self.waiting.append(stay)
+        self.listed.discard(stay)
+        self.marked |= {stay >> 10} if mark else set()
+        self.told["aged"].append(stay)
         if written:
-            self.told["written"].append(self.stay(page))
+            self.told["written"].append(stay)
 
-    def drop_inactive(self) -> None:
-        while self.free < self.frames.high and self.inactive:
-            self.evict(self.inactive[0])
+    def clean(self, stay: int) -> None:
+        if not self.is_there(stay, self.mapped) or not self.is_sealed(stay):
+            self.age(stay, written=True)
+        elif stay not in self.listed:
+            self.listed.add(stay)
+            self.waiting.append(stay)
+
+    def drop(self, count: int) -> int:
+        freed = 0
+        while self.prepared and freed < count:
+            stay = self.prepared.pop(0)
+            if self.is_there(stay, self.inactive) or (self.is_there(stay, self.mapped) and self.is_sealed(stay)):
+                freed += self.evict(stay >> 10)
+            elif self.is_there(stay, self.mapped):
+                self.leaving.append(stay)
+        while self.waiting and freed < count:
+            stay = self.waiting.pop(0)
+            if self.is_there(stay, self.inactive) or stay in self.listed:
+                freed += self.evict(stay >> 10)
+        return freed
+
+    def write_out(self) -> int:
+        freed = sum(
+            self.evict(stay >> 10) for stay in self.leaving if self.is_there(stay, self.mapped + self.inactive)
+        )
+        self.leaving.clear()
+        return freed
+
+    def by_age(self, count: int) -> None:
+        count -= self.drop(count)
+        if count > 0:
+            count -= self.write_out()
+        while count > 0 and self.mapped:
+            count -= self.evict(self.mapped[0])
 
     def decide(self) -> None:
-        told, need = (
-            self.told,
-            Need(
-                max(0, self.frames.high - self.free),
-                self.frames.capacity,
-                len(self.mapped),
-                len(self.inactive),
-                self.frames.inactive,
-                self.evictions,
-            ),
+        short = max(0, self.frames.high - self.free)
+        need = Need(
+            short,
+            self.frames.capacity,
+            len(self.mapped),
+            len(self.inactive) + len(self.listed),
+            self.frames.inactive,
+            len(self.prepared),
+            self.evictions,
         )
+        batch = Batch(**{name: memoryview(array(BESIDE.get(name, "Q"), told)) for name, told in self.told.items()})
         self.clear()
-        batch = Batch(**{name: memoryview(array("I" if name == "distances" else "Q", told[name])) for name in told})
         assert self.policy
         answer = self.policy.decide(batch, need) or Answer()
-        for stay in answer.evict:
-            if stay >> 10 in self.mapped + self.inactive and self.stay(stay >> 10) == stay:
-                self.evict(stay >> 10)
-        for stays, written in ((answer.clean, True), (answer.age, False)):
+        self.prepared += answer.evict
+        for carry_out, stays in (
+            (self.clean, answer.clean),
+            (lambda stay: self.age(stay, written=False), answer.age),
+            (lambda stay: self.age(stay, written=False, mark=True), answer.age_marked),
+        ):
+            if stays:
+                short -= self.drop(short)
+                self.write_out()
             for stay in stays:
-                if stay >> 10 in self.mapped and self.stay(stay >> 10) == stay:
-                    self.rest(stay >> 10, written)
+                carry_out(stay)
+        short -= self.drop(short)
+        self.write_out()
+        if self.free < self.frames.low:
+            self.by_age(min(short, self.frames.high - self.free))
 
     def reclaim(self) -> None:
-        while self.policy:
-            before = self.free
+        if self.policy:
             self.decide()
-            self.drop_inactive()
-            if self.free >= self.frames.high or self.free <= before:
-                break
-        if self.policy and self.free >= self.frames.low:
             return
-        self.drop_inactive()
-        while self.free < self.frames.high and self.mapped:
-            self.evict(self.mapped[0])
-        while len(self.inactive) < self.frames.inactive and self.mapped:
-            self.rest(self.mapped[0], True)
+        self.by_age(self.frames.high - self.free)
+        for page in [page for page in self.mapped if self.stay(page) not in self.listed]:
+            if len(self.waiting) + max(0, self.free - self.frames.high) >= self.frames.inactive:
+                break
+            self.clean(self.stay(page))
 
     def touch(self, page: int) -> None:
         if page in self.mapped:
             return
-        new, rescued = page not in self.generation, page in self.inactive
+        new, rescued, marked = page not in self.generation, page in self.inactive, page in self.marked
         self.generation[page] = self.generation.get(page, -1) + 1
+        self.marked.discard(page)
         if rescued:
             self.rescues += 1
             self.inactive.remove(page)
             self.told["rescued"].append(self.stay(page))
+            self.told["rescued_marks"].append(marked)
         else:
             self.first += new
             self.misses += not new
-            distance = NEVER if new else self.evictions - self.left[page]
+            distance = NEVER if new else coarse(self.evictions - self.left[page])
             if self.free == 0:
-                self.evict((self.inactive or self.mapped)[0])
+                if not self.resting and not self.drop(64):
+                    self.by_age(1)
+                self.resting -= self.free == 0 and self.resting > 0
             self.told["faulted"].append(self.stay(page))
             self.told["distances"].append(distance)
+            self.told["marks"].append(marked)
         self.mapped.append(page)
+        untold = sum(len(told) for name, told in self.told.items() if name not in BESIDE)
         if not rescued and self.free < self.frames.low:
             self.reclaim()
-        elif self.policy and sum(map(len, self.told.values())) - len(self.told["distances"]) >= self.frames.events:
+        elif self.policy and untold >= self.frames.events:
             self.decide()
 
 
 @given(
-    touches=st.lists(st.integers(0, 24), max_size=400),
+    touches=st.lists(st.integers(0, 24), max_size=400)
+    | st.builds(lambda seed: random.Random(seed).choices(range(20), k=300), st.integers(0, 1000)),
     seed=st.none() | st.integers(0, 1000),
+    stores=st.booleans(),
     frames=st.builds(
-        lambda capacity, low, high, inactive, events: Frames(
-            capacity, min(low, capacity), min(low + high, capacity), min(inactive, capacity), events
+        lambda capacity, low, high, inactive, events, resting: Frames(
+            capacity, min(low, capacity), min(low + high, capacity), min(inactive, capacity), events, resting
         ),
         *(st.integers(1, 12), st.integers(0, 4), st.integers(0, 4), st.integers(0, 5), st.integers(1, 20)),
+        st.integers(0, 3),
     ),
 )
 @settings(deadline=None, max_examples=300)
-def test_the_simulator_does_what_the_plain_model_does(touches: list[int], seed: int | None, frames: Frames) -> None:
+def test_the_simulator_does_what_the_plain_model_does(
+    touches: list[int], seed: int | None, stores: bool, frames: Frames
+) -> None:
     policy, twin = (None, None) if seed is None else (Recorder(seed), Recorder(seed))
-    plain = Plain(frames, twin)
+    plain = Plain(frames, twin, stores)
     for page in touches:
         plain.touch(page)
-    simulated = simulate(touches, policy, frames)
+    simulated = simulate(touches, policy, frames, stores=stores)
     counts = simulated.first_touches, simulated.misses, simulated.rescues, simulated.evictions
     assert counts == (plain.first, plain.misses, plain.rescues, plain.evictions)
     assert simulated.accesses == len(touches)
@@ -184,7 +256,7 @@ def test_a_policy_may_ask_which_stays_are_current() -> None:
             assert self.view.capacity == need.capacity
             return answered
 
-    assert simulate([page << 18 | 3 for page in range(50)] * 3, Asking(), SMALL).evictions > 0
+    assert simulate([page << 18 | 3 for page in range(50)] * 3, Asking(), SMALL, stores=True).evictions > 0
 
 
 def test_regions_have_what_the_trace_knows(tmp_path: Path) -> None:
@@ -222,8 +294,8 @@ def test_a_sample_of_the_pages_gives_the_miss_ratio_of_all() -> None:
 
 
 def test_the_sizes_are_those_of_the_core() -> None:
-    assert frames_of(1 << 20) == Frames((1 << 20) - 64, 4096, 8192, 16384, 32768)
-    assert frames_of(1024) == Frames(960, 64, 128, 128, 32768)
+    assert frames_of(1 << 20) == Frames((1 << 20) - 64, 4096, 8192, 16384, 16384, 256)
+    assert frames_of(1024) == Frames(960, 16, 32, 128, 16384, 256)
     with pytest.raises(uswap.ArgumentError, match="64 are reserved"):
         frames_of(64)
 

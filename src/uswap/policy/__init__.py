@@ -5,6 +5,7 @@ from uswap.policy.fifo import Fifo
 from uswap.policy.interface import NEVER, Answer, Batch, Need, Policy, Stays, View, page_of, region_of
 from uswap.policy.names import DEFAULT_POLICY, by_name, make_policy
 from uswap.policy.queue import Queue
+from uswap.policy.s3_fifo import S3Fifo
 from uswap.policy.second_chance import SecondChance
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Need",
     "Policy",
     "Queue",
+    "S3Fifo",
     "SecondChance",
     "Stays",
     "View",

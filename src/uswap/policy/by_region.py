@@ -42,7 +42,7 @@ class ByRegion(Policy):
         >>> from array import array
         >>> policy = ByRegion()
         >>> came = memoryview(array("Q", [page << 28 | key << 10 for key in (1, 2) for page in range(8)]))
-        >>> gone = policy.decide(Batch(faulted=came), Need(4, 16, 16, 0, 0, 0)).clean
+        >>> gone = policy.decide(Batch(faulted=came), Need(4, 16, 16, 0, 0, 0, 0)).clean
         >>> [(stay >> 28, region_of(stay)) for stay in gone]
         [(0, 1), (1, 1), (0, 2), (1, 2)]
     """

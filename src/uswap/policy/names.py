@@ -8,10 +8,12 @@ from uswap._errors import ArgumentError
 from uswap.policy.by_region import ByRegion
 from uswap.policy.fifo import Fifo
 from uswap.policy.interface import Policy
+from uswap.policy.s3_fifo import S3Fifo
 from uswap.policy.second_chance import SecondChance
 
 NAMES: dict[str, type[Policy]] = {
     "second-chance": SecondChance,
+    "s3-fifo": S3Fifo,
     "fifo": Fifo,
     "by-region": ByRegion,
 }

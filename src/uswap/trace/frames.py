@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from uswap._errors import ArgumentError
 
-# The core's own, in frames: RESERVE_FRAMES, LOW_SHARE, LOW_FRAMES_MAX (csrc/frame/frame_pool.[ch]), INACTIVE_SHARE,
-# INACTIVE_FRAMES_MAX (csrc/reclaim/inactive.c), and half of its buffer of events.
+# The core's own, in frames: RESERVE_FRAMES, LOW_SHARE, LOW_FRAMES_MAX, RESTING_MAX (csrc/frame/frame_pool.[ch]),
+# INACTIVE_SHARE, INACTIVE_FRAMES_MAX (csrc/reclaim/inactive.c), and half of its buffer of events.
 RESERVE_FRAMES = 64
-LOW_SHARE, LOW_FRAMES_MAX = 16, 4096
+LOW_SHARE, LOW_FRAMES_MAX = 64, 4096
 INACTIVE_SHARE, INACTIVE_FRAMES_MAX = 8, 16384
-EVENTS_MAX = 65536 // 2
+EVENTS_MAX = 32768 // 2
+RESTING_MAX = 256
 
 
 class Frames(NamedTuple):
@@ -23,6 +24,7 @@ class Frames(NamedTuple):
         high: ...and goes on until so many are free.
         inactive: how many the core keeps inactive by itself.
         events: a policy is told what has happened after so many events at the latest.
+        resting: so many frames of copies, at most, rest for the next ones when they are dropped, and are not free.
     """
 
     capacity: int
@@ -30,6 +32,7 @@ class Frames(NamedTuple):
     high: int
     inactive: int
     events: int
+    resting: int = 0
 
 
 def frames_of(limit_frames: int, sample: float = 1.0) -> Frames:
@@ -39,9 +42,9 @@ def frames_of(limit_frames: int, sample: float = 1.0) -> Frames:
 
     Example:
         >>> frames_of(65536)
-        Frames(capacity=65472, low=4096, high=8192, inactive=8192, events=32768)
+        Frames(capacity=65472, low=1024, high=2048, inactive=8192, events=16384, resting=256)
         >>> frames_of(65536, 0.01)
-        Frames(capacity=655, low=41, high=82, inactive=82, events=328)
+        Frames(capacity=655, low=10, high=20, inactive=82, events=164, resting=3)
     """
     if limit_frames <= RESERVE_FRAMES:
         raise ArgumentError(
@@ -55,6 +58,7 @@ def frames_of(limit_frames: int, sample: float = 1.0) -> Frames:
         high=min(2 * low, capacity),
         inactive=min(_scaled(min(limit_frames // INACTIVE_SHARE, INACTIVE_FRAMES_MAX), sample), capacity),
         events=_scaled(EVENTS_MAX, sample),
+        resting=_scaled(RESTING_MAX, sample),
     )
 
 
@@ -65,7 +69,7 @@ def limit_that_holds(pages: int) -> int:
         >>> limit = limit_that_holds(10000)
         >>> frames = frames_of(limit)
         >>> limit, frames.capacity - frames.low
-        (10735, 10001)
+        (10224, 10001)
     """
     least = pages + RESERVE_FRAMES
     return min(-(-least * LOW_SHARE // (LOW_SHARE - 1)), least + LOW_FRAMES_MAX)

@@ -111,6 +111,15 @@ class Trace:
             seen.update(key if key >= 0 else ~key for key in chunk)
         return touched, len(seen)
 
+    @cached_property
+    def store_share(self) -> float:
+        """Of the touches of pages that had contents, how many were stores; reads the file once."""
+        stores = touched = 0
+        for records in self.records():
+            some, of_them = records.count_stores()
+            touched, stores = touched + some, stores + of_them
+        return stores / touched if touched else 0.0
+
     @property
     def pages_touched(self) -> int:
         """Different pages that were touched, those outside the sample estimated."""

@@ -101,6 +101,15 @@ class Records:
             if first <= word < beyond
         ]
 
+    def count_stores(self) -> tuple[int, int]:
+        """(touches of pages that had contents, those of them that were stores)."""
+        if numpy := numpy_or_none():
+            inside = (self.kinds > Kind.FIRST) & (self.kinds < TOUCHES.stop)
+            return int(numpy.count_nonzero(inside)), int(numpy.count_nonzero(self.stores[inside]))
+        least, beyond = Kind.READ << KIND_SHIFT, TOUCHES.stop << KIND_SHIFT
+        inside = [word & STORE for word in self.raw if least <= word < beyond]
+        return len(inside), len(inside) - inside.count(0)
+
     def special(self) -> list[int]:
         """Where (by index) something other than a TIME or a page stands: END, LOST, or a kind that there is not."""
         if len(self.raw) == 0:

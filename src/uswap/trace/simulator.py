@@ -67,6 +67,7 @@ def simulate(
     frames: int | Frames,
     *,
     sample: float | None = None,
+    stores: bool | None = None,
 ) -> Simulated:
     """Runs a policy, as a pool would, over the touches of a trace.
 
@@ -76,6 +77,7 @@ def simulate(
             does without one.
         frames: the limit in pages of 4 KiB, for all pages; or the sizes themselves, for the sample.
         sample: simulate only so large a share of the pages, with so large a share of the frames.
+        stores: pages that were read back are written again. None: by what the trace says; not, where there is none.
 
     Raises:
         PolicyError: the policy raised, or answered nonsense; the message has its name.
@@ -94,7 +96,7 @@ def simulate(
     name = policy if isinstance(policy, str) else type(policy).__name__ if policy else CORE
     chosen = _policy_named(policy) if isinstance(policy, str) else policy
     sizes = frames if isinstance(frames, Frames) else frames_of(frames, source.sample)
-    pool = PoolModel(sizes, chosen, name, source.regions, source.reach)
+    pool = PoolModel(sizes, chosen, name, source.regions, source.reach, source.stores if stores is None else stores)
     accesses = 0
     is_hit, fault = pool.mapped.generations.__contains__, pool.fault
     for chunk in source.chunks():

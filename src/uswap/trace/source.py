@@ -11,6 +11,8 @@ from uswap.trace.reader import Trace
 from uswap.trace.sampling import thin_out
 
 _CHUNK = 1 << 16
+# The share of stores from which the core does not seal a region's pages (WRITTEN_COSTS in csrc/reclaim/sealed.c).
+_STORES_MIND = 0.2
 
 
 class Source:
@@ -45,6 +47,11 @@ class Source:
         """Of two misses in sequence, in pages: in a sample the neighbour is the next page of it, with gaps that are
         longer than four times their mean once in 50."""
         return 1 if self.sample == 1 else round(4 / self.sample)
+
+    @property
+    def stores(self) -> bool:
+        """Whether pages of a trace are written after they were read back, as often as the core minds."""
+        return isinstance(self._touches, Trace) and self._touches.store_share > _STORES_MIND
 
     def chunks(self) -> Iterator[list[int]]:
         """Lists of touches, ~key where a page had no contents. An iterator can be passed over once only."""

@@ -54,15 +54,19 @@ class StayList:
 
     def take_oldest(self, count: int) -> list[int]:
         """So many, or all there are."""
-        generations, order, taken = self.generations, self._order, list[int]()
-        count = min(count, len(generations))
-        while len(taken) < count:
-            stay = order.popleft()
-            key = stay >> GENERATION_BITS
-            if generations.get(key) == stay & GENERATION_MASK:
-                del generations[key]
-                taken.append(stay)
+        taken = self.leave_order(count)
+        for stay in taken:
+            del self.generations[stay >> GENERATION_BITS]
         return taken
+
+    def leave_order(self, count: int) -> list[int]:
+        """The same, but they stay in the list: only their turn is over."""
+        generations, order, left = self.generations, self._order, list[int]()
+        while len(left) < count and order:
+            stay = order.popleft()
+            if generations.get(stay >> GENERATION_BITS) == stay & GENERATION_MASK:
+                left.append(stay)
+        return left
 
     def _compact(self) -> None:
         generations = self.generations
