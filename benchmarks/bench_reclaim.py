@@ -3,8 +3,8 @@
     python benchmarks/bench_reclaim.py --sizes 64MiB,1GiB,8GiB --repeats 3 --json reclaim.json
 
 Two things are measured, in processes of their own: the page-out, by calls of pool.evict from one thread while
-nobody else evicts; and the Python side of the default policy, at work on a pool. README.md beside this file says how
-to read the figures.
+nobody else evicts; and the Python side of the default policy, at work on a pool. README.md beside this file says
+how to read the figures.
 """
 
 from __future__ import annotations
