@@ -32,6 +32,7 @@ _IDLE_SECONDS = 3
 
 # Further sides of ours: the same region with other options of the pool.
 VARIANTS: dict[str, dict[str, Any]] = {
+    "no_policy": {"policy": None},
     "recycle": {"recycle": True},
     "inline": {"faults": "inline"},
     "no_write_ahead": {"write_ahead": False},

@@ -23,7 +23,7 @@ from operator import not_
 from typing import Final
 
 from uswap.policy.interface import Answer, Batch, Need, Policy, View
-from uswap.policy.queue import Queue
+from uswap.policy.queue import Queue, as_array
 
 # Share of a side that is on trial. All that is seen of the new ones is seen there; of the active ones a sample is
 # enough, and each touch on trial costs a soft fault.
@@ -126,9 +126,15 @@ class SecondChance(Policy):
         """New ones, those that have come back soon, and those that have come back late."""
         if not len(seen.faulted):
             return
-        if min(seen.distances) > 1 << 31:  # first touches
+        nearest = min(seen.distances)
+        if nearest > 1 << 31:  # first touches
             self.new.mapped.push(seen.faulted)
-            return
+        elif nearest >= self._capacity:  # a stream, say: none has to be told from another
+            self._admit(as_array(seen.faulted), _LUCKY_LATE)
+        else:
+            self._see_refaulted(seen)
+
+    def _see_refaulted(self, seen: Batch) -> None:
         soon = list(map(self._capacity.__gt__, seen.distances))
         of_active = sum(compress(seen.marks, soon))
         for side, count in ((self.active, of_active), (self.new, sum(soon) - of_active)):
