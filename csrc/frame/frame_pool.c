@@ -247,7 +247,9 @@ bool frame_rest(uswap_pool *pool, frame_id frame) {
     bool over = atomic_load_explicit(&budget->used_frames, memory_order_relaxed) + RESERVE_FRAMES >
                 atomic_load_explicit(&budget->limit_frames, memory_order_relaxed);
     bool ours = arena_has(&frames->arenas[ARENA_FILL], frame) && !warm_has(frames, frame);
-    if (!ours || over || atomic_load_explicit(&budget->idle_frames, memory_order_relaxed) >= RESTING_MAX)
+    uint64_t most = MIN_OF(atomic_load_explicit(&budget->limit_frames, memory_order_relaxed) / RESTING_SHARE,
+                           (uint64_t)RESTING_MAX);
+    if (!ours || over || atomic_load_explicit(&budget->idle_frames, memory_order_relaxed) >= most)
         return false;
     make_idle(pool, frame, 1);
     return true;

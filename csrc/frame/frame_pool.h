@@ -35,8 +35,9 @@ typedef enum { ARENA_FILL, ARENA_CATCH, ARENA_BLOCK_FILL, ARENA_BLOCK_CATCH } ar
 typedef struct uswap_pool uswap_pool;
 
 #define WARM_FRAMES 512
-/* Idle frames that only copies leave behind, at most. */
+/* Idle frames that only copies leave behind, at most, and as a share of the limit: nobody else has them meanwhile. */
 #define RESTING_MAX 256
+#define RESTING_SHARE 128
 
 /* Frames that single pages are read into and copied from (warm.h). */
 typedef struct {

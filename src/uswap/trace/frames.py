@@ -12,7 +12,7 @@ RESERVE_FRAMES = 64
 LOW_SHARE, LOW_FRAMES_MAX = 64, 4096
 INACTIVE_SHARE, INACTIVE_FRAMES_MAX = 8, 16384
 EVENTS_MAX = 32768 // 2
-RESTING_MAX = 256
+RESTING_MAX, RESTING_SHARE = 256, 128
 
 
 class Frames(NamedTuple):
@@ -58,7 +58,7 @@ def frames_of(limit_frames: int, sample: float = 1.0) -> Frames:
         high=min(2 * low, capacity),
         inactive=min(_scaled(min(limit_frames // INACTIVE_SHARE, INACTIVE_FRAMES_MAX), sample), capacity),
         events=_scaled(EVENTS_MAX, sample),
-        resting=_scaled(RESTING_MAX, sample),
+        resting=_scaled(min(limit_frames // RESTING_SHARE, RESTING_MAX), sample),
     )
 
 
