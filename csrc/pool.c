@@ -19,7 +19,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is compacted. */
+/* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is swept. */
 #define RING_ENTRIES_PER_FRAME 2
 #define RING_ENTRIES_LEAST 4096
 /* A lowered limit evicts so many pages at a time, and then looks what is left to do: others evict as well. */

@@ -91,7 +91,7 @@ static void check_page(check *c, const region *r, size_t page) {
 
 /* Which pages of the region have an entry of their present stay in this ring. */
 static void mark_ring(check *c, const region *r, const reclaim_ring *ring) {
-    for (uint64_t i = ring->head; i != ring->tail; i++) {
+    for (uint64_t i = ring_past_gap(ring, ring->head); i < ring->tail; i = ring_past_gap(ring, i + 1)) {
         stay entry = ring->entries[i % ring->capacity];
         size_t page = stay_page(entry);
         if (page < r->object.pages && entry.value == stay_of(r, page).value)

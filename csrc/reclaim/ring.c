@@ -6,7 +6,10 @@
 
 #include <errno.h>
 
-#define COMPACT_BATCH 64
+/* Entries looked at under one hold of the lock (4 us). */
+#define SWEEP_BATCH 64
+/* And for each that is pushed: from three quarters full on all of them, before it is full. */
+#define SWEEP_PER_PUSH 4
 
 int ring_init(reclaim_ring *ring, uint64_t capacity) {
     *ring = (reclaim_ring){.capacity = capacity};
@@ -29,15 +32,16 @@ int ring_grow(reclaim_ring *ring, uint64_t capacity) {
         memory_unmap(larger, capacity * sizeof *larger);
         return -EEXIST;
     }
-    uint64_t length = ring->tail - ring->head;
-    for (uint64_t i = 0; i < length; i++)
-        larger[i] = ring->entries[(ring->head + i) % ring->capacity];
+    uint64_t length = 0;
+    for (uint64_t at = ring_past_gap(ring, ring->head); at < ring->tail; at = ring_past_gap(ring, at + 1))
+        larger[length++] = ring->entries[at % ring->capacity];
     stay *old = ring->entries;
     uint64_t old_capacity = ring->capacity;
     ring->entries = larger;
     ring->capacity = capacity;
     ring->head = 0;
     ring->tail = length;
+    ring->sweeping = false;
     small_lock_release(&ring->lock);
     memory_unmap(old, old_capacity * sizeof *old);
     return 0;
@@ -45,7 +49,7 @@ int ring_grow(reclaim_ring *ring, uint64_t capacity) {
 
 uint64_t ring_length(reclaim_ring *ring) {
     small_lock_acquire(&ring->lock);
-    uint64_t length = ring->tail - ring->head;
+    uint64_t length = ring->tail - ring->head - (ring->sweeping ? ring->kept - ring->sweep : 0);
     small_lock_release(&ring->lock);
     return length;
 }
@@ -53,8 +57,8 @@ uint64_t ring_length(reclaim_ring *ring) {
 uint32_t ring_copy(reclaim_ring *ring, uint64_t *position, stay *entries, uint32_t count, bool *more) {
     uint32_t copied = 0;
     small_lock_acquire(&ring->lock);
-    uint64_t at = MAX_OF(*position, ring->head); /* what has been popped since is gone */
-    for (; copied < count && at < ring->tail; at++)
+    uint64_t at = ring_past_gap(ring, MAX_OF(*position, ring->head)); /* what has been popped since is gone */
+    for (; copied < count && at < ring->tail; at = ring_past_gap(ring, at + 1))
         entries[copied++] = ring->entries[at % ring->capacity];
     *more = at < ring->tail;
     *position = *more ? at : 0;
@@ -62,11 +66,26 @@ uint32_t ring_copy(reclaim_ring *ring, uint64_t *position, stay *entries, uint32
     return copied;
 }
 
+/* All older entries have been looked at, or have gone. Context: ring.lock. */
+static void end_sweep_at_head(reclaim_ring *ring) {
+    if (ring->sweeping && ring->head == ring->sweep) {
+        ring->head = ring->kept;
+        ring->sweeping = false;
+    }
+}
+
+/* The oldest entry is taken away. Context: ring.lock; there is one. */
+static stay take_oldest(reclaim_ring *ring) {
+    stay oldest = ring->entries[ring->head++ % ring->capacity];
+    end_sweep_at_head(ring);
+    return oldest;
+}
+
 uint32_t ring_pop(reclaim_ring *ring, stay *entries, uint32_t count) {
     uint32_t popped = 0;
     small_lock_acquire(&ring->lock);
     while (popped < count && ring->head != ring->tail)
-        entries[popped++] = ring->entries[ring->head++ % ring->capacity];
+        entries[popped++] = take_oldest(ring);
     small_lock_release(&ring->lock);
     return popped;
 }
@@ -78,20 +97,26 @@ uint32_t ring_pop_range(reclaim_ring *ring, stay first, stay *entries, uint32_t 
         stay oldest = ring->entries[ring->head % ring->capacity];
         if (!stay_within(oldest, first, count))
             break;
-        entries[popped++] = oldest;
-        ring->head++;
+        entries[popped++] = take_oldest(ring);
     }
     small_lock_release(&ring->lock);
     return popped;
 }
 
-bool ring_try_push(reclaim_ring *ring, const stay *entries, uint32_t count) {
+/* *sweep_due: there is a sweep, or is to be one. Return: false if the ring is full. */
+static bool try_push(reclaim_ring *ring, const stay *entries, uint32_t count, bool *sweep_due) {
     small_lock_acquire(&ring->lock);
     bool fits = ring->tail - ring->head + count <= ring->capacity;
     for (uint32_t i = 0; fits && i < count; i++)
         ring->entries[ring->tail++ % ring->capacity] = entries[i];
+    *sweep_due = ring->sweeping || ring->tail - ring->head > ring->capacity / 4 * 3;
     small_lock_release(&ring->lock);
     return fits;
+}
+
+bool ring_try_push(reclaim_ring *ring, const stay *entries, uint32_t count) {
+    bool sweep_due;
+    return try_push(ring, entries, count, &sweep_due);
 }
 
 bool ring_try_push_front(reclaim_ring *ring, const stay *entries, uint32_t count) {
@@ -101,6 +126,8 @@ bool ring_try_push_front(reclaim_ring *ring, const stay *entries, uint32_t count
         uint64_t turns = (count / ring->capacity + 1) * ring->capacity;
         ring->head += turns;
         ring->tail += turns;
+        ring->sweep += turns;
+        ring->kept += turns;
     }
     for (uint32_t i = count; fits && i-- > 0;)
         ring->entries[--ring->head % ring->capacity] = entries[i];
@@ -122,30 +149,31 @@ static bool is_stale(uswap_pool *pool, stay entry) {
            page_is_held(word);
 }
 
-/* One round over the ring, in batches, keeping the order; without ring.lock while pages are looked at. */
-static void compact(uswap_pool *pool, reclaim_ring *ring) {
-    stay batch[COMPACT_BATCH];
-    for (uint64_t left = ring_length(ring); left > 0;) {
-        uint32_t popped = ring_pop(ring, batch, (uint32_t)MIN_OF(left, (uint64_t)COMPACT_BATCH)), kept = 0;
-        if (popped == 0)
-            return;
-        for (uint32_t i = 0; i < popped; i++)
-            if (!is_stale(pool, batch[i]))
-                batch[kept++] = batch[i];
-        while (kept > 0 && !ring_try_push(ring, batch, kept)) {
-            /* others filled the ring in between: they compact too, and each round frees room */
-            stay oldest;
-            if (ring_pop(ring, &oldest, 1) == 1 && !is_stale(pool, oldest))
-                ring_try_push_front(ring, &oldest, 1);
+/* Looks at count entries more, in batches; begins a sweep if there is none. Return: whether the sweep has ended. */
+static bool sweep(uswap_pool *pool, reclaim_ring *ring, uint64_t count) {
+    bool sweeping = true;
+    for (uint64_t left = count; left > 0 && sweeping; left -= MIN_OF(left, (uint64_t)SWEEP_BATCH)) {
+        small_lock_acquire(&ring->lock);
+        if (!ring->sweeping) {
+            ring->sweep = ring->kept = ring->tail;
+            ring->sweeping = true;
         }
-        left -= popped;
+        for (uint64_t i = MIN_OF(left, (uint64_t)SWEEP_BATCH); i > 0 && ring->sweep > ring->head; i--) {
+            stay entry = ring->entries[--ring->sweep % ring->capacity];
+            if (!is_stale(pool, entry))
+                ring->entries[--ring->kept % ring->capacity] = entry;
+        }
+        end_sweep_at_head(ring);
+        sweeping = ring->sweeping;
+        small_lock_release(&ring->lock);
     }
+    return !sweeping;
 }
 
 void ring_tidy(uswap_pool *pool, reclaim_ring *ring, uint64_t count) {
-    stay batch[COMPACT_BATCH];
+    stay batch[SWEEP_BATCH];
     for (uint64_t left = MIN_OF(count, ring_length(ring)); left > 0;) {
-        uint32_t popped = ring_pop(ring, batch, (uint32_t)MIN_OF(left, (uint64_t)COMPACT_BATCH)), kept = 0;
+        uint32_t popped = ring_pop(ring, batch, (uint32_t)MIN_OF(left, (uint64_t)SWEEP_BATCH)), kept = 0;
         if (popped == 0)
             return;
         for (uint32_t i = 0; i < popped; i++)
@@ -163,17 +191,18 @@ void ring_push_orders(uswap_pool *pool, reclaim_ring *ring, const stay *entries,
         if (status == 0) {
             frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(stay)));
         } else if (status == -ENOMEM) {
-            stay oldest[COMPACT_BATCH];
-            ring_pop(ring, oldest, MIN_OF(count, (uint32_t)COMPACT_BATCH));
+            stay oldest[SWEEP_BATCH];
+            ring_pop(ring, oldest, MIN_OF(count, (uint32_t)SWEEP_BATCH));
         }
     }
 }
 
-/* The ring is full. It has room for twice the frames of the limit, so most entries are stale; unless locked pages or a full swap
- * have taken the pool far over its limit (I9): then it grows. */
+/* The ring is full, although it is swept. It has room for twice the frames of the limit, so most entries are stale; unless locked pages or a
+ * full swap have taken the pool far over its limit (I9): then it grows. */
 static void make_room(uswap_pool *pool, reclaim_ring *ring) {
     uint64_t capacity = ring->capacity;
-    compact(pool, ring);
+    if (!sweep(pool, ring, capacity)) /* others push meanwhile */
+        return;
     if (ring_length(ring) <= capacity / 4 * 3)
         return;
     if (ring_grow(ring, 2 * capacity) == 0)
@@ -181,8 +210,11 @@ static void make_room(uswap_pool *pool, reclaim_ring *ring) {
 }
 
 void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count) {
-    while (!ring_try_push(ring, entries, count))
+    bool sweep_due;
+    while (!try_push(ring, entries, count, &sweep_due))
         make_room(pool, ring);
+    if (sweep_due)
+        sweep(pool, ring, (uint64_t)SWEEP_PER_PUSH * count);
 }
 
 void ring_push_page(uswap_pool *pool, reclaim_ring *ring, stay entry) {

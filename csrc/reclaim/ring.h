@@ -3,7 +3,13 @@
  *
  * One push when a page gets a frame, one pop to evict: the cost does not depend on how much memory there is. An entry is a
  * hint: whether the page is still there, unlocked and of that generation is decided under its page lock. Entries of pages
- * that left by another way (discard, destroy) are simply stale; when they fill the ring it is compacted.
+ * that left by another way (discard, destroy) are simply stale. A ring that is three quarters full is swept, a few entries a push, so that
+ * nobody has to look at all of it at once: from the youngest entry to the oldest, those that still say something close up towards the
+ * young end, in their order.
+ *
+ *     head ... sweep    not looked at yet (if there is a sweep)
+ *     sweep ... kept    the gap: nothing
+ *     kept ... tail     looked at, or younger than the sweep
  */
 #ifndef USWAP_RECLAIM_RING_H
 #define USWAP_RECLAIM_RING_H
@@ -16,9 +22,12 @@ typedef struct {
     small_lock lock;
     stay *entries; /* r */
     uint64_t capacity;
-    uint64_t head; /* r: oldest */
-    uint64_t tail; /* r: next free; tail - head <= capacity */
-} reclaim_ring;    /* r: under lock */
+    uint64_t head;  /* r: oldest */
+    uint64_t tail;  /* r: next free; tail - head <= capacity */
+    uint64_t sweep; /* r */
+    uint64_t kept;  /* r: head <= sweep <= kept <= tail while there is a sweep */
+    bool sweeping;  /* r */
+} reclaim_ring;     /* r: under lock */
 
 int ring_init(reclaim_ring *ring, uint64_t capacity);
 void ring_fini(reclaim_ring *ring);
@@ -33,11 +42,15 @@ bool ring_try_push(reclaim_ring *ring, const stay *entries, uint32_t count);
 /* To the head: first to be evicted. */
 bool ring_try_push_front(reclaim_ring *ring, const stay *entries, uint32_t count);
 uint64_t ring_length(reclaim_ring *ring);
+/* Where the entry behind position lies: behind the gap, if that begins there. Context: ring.lock. */
+static inline uint64_t ring_past_gap(const reclaim_ring *ring, uint64_t position) {
+    return ring->sweeping && position >= ring->sweep && position < ring->kept ? ring->kept : position;
+}
 /* Copies entries, oldest first, from *position on (0: from the head), which moves; *more: whether there are others. Return: how many. */
 uint32_t ring_copy(reclaim_ring *ring, uint64_t *position, stay *entries, uint32_t count, bool *more);
 
 typedef struct uswap_pool uswap_pool;
-/* A page has arrived (or may be evicted again). Context: page locked or unlocked; takes ring.lock only, compacts if full. */
+/* A page has arrived (or may be evicted again). Context: page locked or unlocked; takes ring.lock only. */
 void ring_push_page(uswap_pool *pool, reclaim_ring *ring, stay entry);
 /* The same for several, one behind the other. */
 void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count);
