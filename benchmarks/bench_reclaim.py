@@ -64,7 +64,9 @@ class Managed:
     def _write(self, order: Any) -> None:
         for start in range(0, len(order), _CHUNK):
             some = order[start : start + _CHUNK]
-            contents = np.bitwise_xor(self._contents[: len(some)], some[:, None].astype("u8"), self._buffer[: len(some)])
+            contents = np.bitwise_xor(
+                self._contents[: len(some)], some[:, None].astype("u8"), self._buffer[: len(some)]
+            )
             if some[-1] - some[0] == len(some) - 1:
                 self._pages[some[0] : some[0] + len(some)] = contents
             else:
@@ -314,12 +316,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every repeat there")
     options = parser.parse_args(arguments)
     quick = {"sizes": "64MiB,256MiB", "policy_sizes": "64MiB,256MiB", "calls": 200, "seconds": 1.0, "repeats": 1}
-    slow = {"sizes": "64MiB,256MiB,1GiB,4GiB,8GiB", "policy_sizes": "64MiB,1GiB,8GiB", "calls": 1000, "seconds": 4.0}
+    slow = {
+        "sizes": "64MiB,256MiB,1GiB,4GiB,8GiB",
+        "policy_sizes": "64MiB,1GiB,8GiB",
+        "calls": 1000,
+        "seconds": 4.0,
+    }
     for name, value in (quick if options.quick else slow | {"repeats": 3}).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     try:
-        options.sizes = [parse_size(text, "--sizes") // (BLOCK * PAGE) * (BLOCK * PAGE) for text in _list(options.sizes)]
+        options.sizes = [
+            parse_size(text, "--sizes") // (BLOCK * PAGE) * (BLOCK * PAGE) for text in _list(options.sizes)
+        ]
         options.policy_sizes = [parse_size(text, "--policy-sizes") for text in _list(options.policy_sizes)]
         options.batches = [int(text) for text in _list(options.batches)]
         options.kinds = _list(options.kinds)
@@ -367,7 +376,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"bench_reclaim: {error}", file=sys.stderr)
             status = 1
     if runs:
-        report["summary"] = summarize(sorted(runs, key=lambda run: KINDS.index(run["kind"]) if run["kind"] in KINDS else 9))
+        report["summary"] = summarize(
+            sorted(runs, key=lambda run: KINDS.index(run["kind"]) if run["kind"] in KINDS else 9)
+        )
         print_tables(report["summary"])
     report["runs"] = runs
     if options.json is not None:

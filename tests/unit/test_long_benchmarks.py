@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -151,3 +152,48 @@ def test_a_lost_write_is_found() -> None:
     assert churned.check() == 1
     churned._pages[7, 0] += 1
     assert churned.check() == 2
+
+
+def test_a_percentile_is_one_of_the_calls() -> None:
+    import bench_reclaim
+
+    calls = list(range(1, 1001))
+    assert bench_reclaim.percentile(calls, 0.5) == 500
+    assert bench_reclaim.percentile(calls, 0.999) == 999
+    assert bench_reclaim.percentile([7], 0.999) == 7
+
+
+def test_growth_is_between_the_dearest_and_the_cheapest_size() -> None:
+    import bench_reclaim
+
+    assert bench_reclaim.growth([200.0, 100.0, 120.0]) == 1.0
+    assert bench_reclaim.growth([0.0, 1.0]) == 0.0
+
+
+def test_the_cost_of_a_page_is_that_of_all_calls_by_all_pages() -> None:
+    import bench_reclaim
+
+    common = {"kind": "single", "batch": 64, "other_ns": 0, "wall_ns": 9, "written": 64}
+    runs = [
+        common | {"size": size, "repeat": repeat, "calls": [64 * cost, 64 * cost], "pages": 128}
+        for size, cost in ((64 * MIB, 1000), (1024 * MIB, 1100))
+        for repeat in range(3)
+    ]
+    (row,) = bench_reclaim.summarize(runs)
+    assert [figures["cpu_ns"] for figures in row["sizes"].values()] == [1000, 1100]
+    assert row["sizes"][64 * MIB]["calls"] == 6
+    assert row["sizes"][64 * MIB]["call_p999_ms"] == 0.064
+    assert abs(row["growth"] - 0.1) < 1e-9
+
+
+def test_a_decision_handles_what_it_is_told_and_what_it_names() -> None:
+    import bench_reclaim
+
+    from uswap.policy import Answer, Batch, Fifo, Need
+
+    came = memoryview(array("Q", [page << 28 for page in range(4)]))
+    assert bench_reclaim.handled(Batch(faulted=came), Answer(clean=[1, 2], age=[3])) == 7
+    assert bench_reclaim.handled(Batch(), None) == 0
+    policy = bench_reclaim.timed_policy(Fifo)
+    policy.decide(Batch(faulted=came), Need(2, 16, 16, 0, 0, 0, 0))
+    assert (policy.decisions, policy.pages) == (1, 6)
