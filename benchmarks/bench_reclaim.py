@@ -2,8 +2,9 @@
 
     python benchmarks/bench_reclaim.py --sizes 64MiB,1GiB,8GiB --repeats 3 --json reclaim.json
 
-Two things are measured, in processes of their own: the page-out, by calls of pool.evict from one thread while nobody else
-evicts; and the Python side of the default policy, at work on a pool. README.md beside this file says how to read the figures.
+Two things are measured, in processes of their own: the page-out, by calls of pool.evict from one thread while
+nobody else evicts; and the Python side of the default policy, at work on a pool. README.md beside this file says
+how to read the figures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,8 +108,8 @@ class Managed:
             self._left = count // 2
 
     def evict(self, batch: int, calls: int) -> dict[str, Any]:
-        """So many calls of pool.evict; => thread CPU of each in ns, pages, wall clock, CPU of the process's other threads
-        meanwhile, and what was written."""
+        """So many calls of pool.evict; => thread CPU of each in ns, pages, wall clock, CPU of the process's other
+        threads meanwhile, and what was written."""
         spent: list[int] = []
         total = {"pages": 0, "wall_ns": 0, "other_ns": 0, "written": 0}
         while len(spent) < calls:
@@ -141,24 +143,19 @@ def work_reclaim(setup: dict[str, Any], answer_all: Callable[[conversation.Steps
 
 
 def timed_policy(base: type[Any]) -> Any:
-    """A policy of that class, and what its decisions cost: attributes cpu_ns, pages, decisions, longest_ns."""
+    """A policy of that class, and what its decisions have cost: a Counter, named cost."""
 
     class Timed(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.clear()
-
-        def clear(self) -> None:
-            self.cpu_ns = self.pages = self.decisions = self.longest_ns = 0
+            self.cost: Counter[str] = Counter()
 
         def decide(self, seen: Any, need: Any) -> Any:
             before = time.thread_time_ns()
             answer = super().decide(seen, need)
             spent = time.thread_time_ns() - before
-            self.cpu_ns += spent
-            self.longest_ns = max(self.longest_ns, spent)
-            self.decisions += 1
-            self.pages += handled(seen, answer)
+            self.cost.update(cpu_ns=spent, decisions=1, pages=handled(seen, answer))
+            self.cost["longest_ns"] = max(self.cost["longest_ns"], spent)
             return answer
 
     return Timed()
@@ -177,25 +174,33 @@ def work_policy(setup: dict[str, Any], answer_all: Callable[[conversation.Steps]
     policy = timed_policy(uswap.policy.SecondChance)
     with uswap.Pool(setup["size"], swap=setup["folder"], policy=policy, read_ahead=0, faults="inline") as pool:
         region = pool.region(int(setup["size"] * _POLICY_REGION) // PAGE * PAGE)
-        pages = np.frombuffer(region, dtype="u8").reshape(-1, WORDS)
         random = np.random.default_rng(setup["seed"])
-        contents = random.integers(1, 1 << 63, (BLOCK, WORDS), dtype="u8")
-        for start in range(0, len(pages), BLOCK):
-            pages[start : start + BLOCK] = contents[: len(pages) - start]
-            pages[start : start + BLOCK, 0] = start
+        fill(region, random)
 
-        def steer(seconds: float) -> dict[str, Any]:
-            until = time.perf_counter() + seconds  # the policy's queues get their steady lengths first
-            while time.perf_counter() < until:
-                pages[random.integers(0, len(pages), _CHUNK), 0].sum()
-            policy.clear()
-            until = time.perf_counter() + seconds
-            while time.perf_counter() < until:
-                pages[random.integers(0, len(pages), _CHUNK), 0].sum()
-            return {name: getattr(policy, name) for name in ("cpu_ns", "pages", "decisions", "longest_ns")}
+        def steer(seconds: float) -> dict[str, int]:
+            read(region, random, seconds)  # the policy's queues get their steady lengths first
+            policy.cost.clear()
+            read(region, random, seconds)
+            return dict(policy.cost)
 
         answer_all({"steer": steer})
-        del region, pages, steer
+
+
+def fill(region: Any, random: Any) -> None:
+    """No page is like another."""
+    pages = np.frombuffer(region, dtype="u8").reshape(-1, WORDS)
+    contents = random.integers(1, 1 << 63, (BLOCK, WORDS), dtype="u8")
+    for start in range(0, len(pages), BLOCK):
+        pages[start : start + BLOCK] = contents[: len(pages) - start]
+        pages[start : start + BLOCK, 0] = start
+
+
+def read(region: Any, random: Any, seconds: float) -> None:
+    """Random pages, for so long."""
+    pages = np.frombuffer(region, dtype="u8").reshape(-1, WORDS)
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pages[random.integers(0, len(pages), _CHUNK), 0].sum()
 
 
 def work(setup: dict[str, Any], answer_all: Callable[[conversation.Steps], None]) -> None:
@@ -227,8 +232,8 @@ def percentile(values: list[int], share: float) -> int:
 
 
 def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each kind and batch (ns a page: medians over the repeats; calls: of all repeats together), and one of the
-    policy; each with its sizes, and its growth beyond the least size."""
+    """A row for each kind and batch (ns a page: medians over the repeats; calls: of all repeats together), and one
+    of the policy; each with its sizes, and its growth."""
     rows: list[dict[str, Any]] = []
     for kind, batch in dict.fromkeys((run["kind"], run.get("batch")) for run in runs):
         these = [run for run in runs if (run["kind"], run.get("batch")) == (kind, batch)]
@@ -376,9 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"bench_reclaim: {error}", file=sys.stderr)
             status = 1
     if runs:
-        report["summary"] = summarize(
-            sorted(runs, key=lambda run: KINDS.index(run["kind"]) if run["kind"] in KINDS else 9)
-        )
+        report["summary"] = summarize(sorted(runs, key=lambda run: [*KINDS, "policy"].index(run["kind"])))
         print_tables(report["summary"])
     report["runs"] = runs
     if options.json is not None:

@@ -1,4 +1,5 @@
-"""The reclaim ring: what pages leave behind that went by another way is swept out of it, and the others keep their order."""
+"""The reclaim ring: what is left there of pages that went by another way is swept out, and the others keep their
+order."""
 
 from _support.workload import Pages
 from conftest import PoolFactory

@@ -196,4 +196,4 @@ def test_a_decision_handles_what_it_is_told_and_what_it_names() -> None:
     assert bench_reclaim.handled(Batch(), None) == 0
     policy = bench_reclaim.timed_policy(Fifo)
     policy.decide(Batch(faulted=came), Need(2, 16, 16, 0, 0, 0, 0))
-    assert (policy.decisions, policy.pages) == (1, 6)
+    assert (policy.cost["decisions"], policy.cost["pages"]) == (1, 6)
