@@ -9,10 +9,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Free frames below which reclaim starts, as a share of the limit, and the bounds of that. At 2 GB/s of page-out 8 MiB are
- * 4 ms of head start for the reclaimer. */
+/* Free frames below which reclaim starts, as a share of the limit, and the bounds of that. What is free is of no use to anybody, and inactive
+ * frames are had in an instant, so it is little; but a stream needs 512 at once, again and again: while one has found none, it is more. At 2
+ * GB/s of page-out 8 MiB are 4 ms of head start for the reclaimer. */
 #define LOW_SHARE 64
+#define WIDE_SHARE 16
 #define LOW_FRAMES_MAX 4096
+#define WIDE_NS UINT64_C(100000000)
 
 static void make_warm(frame_pool *frames) {
     warm_frames *warm = &frames->warm;
@@ -53,10 +56,27 @@ static void note_met(frame_pool *frames, uint64_t used) {
         atomic_store(&frames->unmet, 0);
 }
 
+static void set_watermarks(frame_pool *frames, uint64_t low) {
+    atomic_store(&frames->low_frames, low);
+    atomic_store(&frames->high_frames, 2 * low);
+}
+
+void frame_pool_widen(frame_pool *frames) {
+    atomic_store(&frames->widened_ns, clock_now_ns());
+    if (atomic_load(&frames->low_frames) < atomic_load(&frames->wide_low))
+        set_watermarks(frames, atomic_load(&frames->wide_low));
+}
+
+void frame_pool_narrow(frame_pool *frames) {
+    uint64_t narrow = atomic_load(&frames->narrow_low);
+    if (atomic_load(&frames->low_frames) > narrow && clock_now_ns() > atomic_load(&frames->widened_ns) + WIDE_NS)
+        set_watermarks(frames, narrow);
+}
+
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks) {
-    uint64_t low = MIN_OF(limit_frames / LOW_SHARE, (uint64_t)LOW_FRAMES_MAX);
-    atomic_store(&frames->low_frames, watermarks ? low : 0);
-    atomic_store(&frames->high_frames, watermarks ? 2 * low : 0);
+    atomic_store(&frames->narrow_low, watermarks ? MIN_OF(limit_frames / LOW_SHARE, (uint64_t)LOW_FRAMES_MAX) : 0);
+    atomic_store(&frames->wide_low, watermarks ? MIN_OF(limit_frames / WIDE_SHARE, (uint64_t)LOW_FRAMES_MAX) : 0);
+    set_watermarks(frames, atomic_load(&frames->narrow_low));
     atomic_store(&frames->budget->limit_frames, limit_frames);
     /* Sequentially consistent with note_met: frames that come free from here on see that the limit is not met, or we see them gone. */
     atomic_store(&frames->unmet, 1);

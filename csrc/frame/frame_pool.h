@@ -57,6 +57,8 @@ typedef struct {
     bool recycle;
     _Atomic uint64_t low_frames; /* watermarks of free frames */
     _Atomic uint64_t high_frames;
+    _Atomic uint64_t narrow_low, wide_low; /* what low_frames can be */
+    _Atomic uint64_t widened_ns;           /* when a stream last found no frames for a block */
     _Atomic uint32_t unmet;      /* 1: since the limit was set, used frames have not been within it, the reserve free */
     _Atomic uint32_t over_grant; /* charges of FRAME_FAULT that may go over the limit (I9) */
     small_lock idle_lock;
@@ -69,6 +71,10 @@ typedef struct {
 int frame_pool_init(frame_pool *frames, frame_budget *budget, uint32_t places, bool recycle);
 void frame_pool_fini(frame_pool *frames);
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks);
+/* A stream has found no frames for its next block: the watermarks are higher for a while. */
+void frame_pool_widen(frame_pool *frames);
+/* Back to what they are, if the while is over. */
+void frame_pool_narrow(frame_pool *frames);
 /* Gives up to n idle frames back to the kernel (recycle, and warm ones). Return: how many. */
 uint64_t frame_pool_retire(uswap_pool *pool, uint64_t n);
 

@@ -163,14 +163,23 @@ static void drop_from(dropping *d, reclaim_ring *from, uint64_t want) {
     drop_sealed(d);
 }
 
-uint64_t inactive_drop(context *ctx, uint64_t want) {
+static uint64_t drop(context *ctx, uint64_t want, bool prepared_only) {
     uswap_pool *pool = ctx->pool;
     dropping d;
     d.ctx = ctx;
     d.run.count = d.sealed_count = 0;
     d.freed = 0;
     drop_from(&d, &pool->orders.rings[ORDER_EVICT], want);
-    drop_from(&d, &pool->inactive, want);
+    if (!prepared_only)
+        drop_from(&d, &pool->inactive, want);
     frame_run_end(pool, &d.run);
     return d.freed;
+}
+
+uint64_t inactive_drop(context *ctx, uint64_t want) {
+    return drop(ctx, want, false);
+}
+
+uint64_t inactive_drop_prepared(context *ctx, uint64_t want) {
+    return drop(ctx, want, true);
 }

@@ -21,5 +21,7 @@ void inactive_add(uswap_pool *pool, swap_entry entry);
 /* Drops about want (and no part of a block): what a policy has prepared, then the oldest. Never waits. Return: frames freed. Context: in the gate; the caller may
  * have pages locked, but for a batch of ctx. */
 uint64_t inactive_drop(context *ctx, uint64_t want);
+/* The same, of what a policy has prepared alone. */
+uint64_t inactive_drop_prepared(context *ctx, uint64_t want);
 
 #endif

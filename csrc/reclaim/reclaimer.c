@@ -217,6 +217,23 @@ EXPORT int uswap_reclaimer_detach(uswap_pool *pool, uswap_error *err) {
     return 0;
 }
 
+/* Frames from what the policy has prepared, without asking it again: nothing is to be decided, and nothing to be written. Return: false: it
+ * has prepared too little, or somebody else is at it. */
+static bool drop_prepared(uswap_pool *pool) {
+    uint64_t want = frames_short(pool);
+    if (!atomic_load(&pool->native.policy) || atomic_load(&pool->events_waiting) ||
+        ring_length(&pool->orders.rings[ORDER_EVICT]) < want || !small_lock_try(&pool->reclaim_lock))
+        return false;
+    pool->reclaim_context.who = ACTOR_STEERED;
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    gate_enter(&pool->gate);
+    uint64_t dropped = inactive_drop_prepared(&pool->reclaim_context, want);
+    gate_leave(&pool->gate);
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    small_lock_release(&pool->reclaim_lock);
+    return dropped >= want;
+}
+
 EXPORT int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pressure *pressure, uswap_error *err) {
     api_guard guard;
     int status = api_enter(pool, &guard, err);
@@ -230,6 +247,9 @@ EXPORT int uswap_reclaimer_wait(uswap_pool *pool, uint64_t timeout_ns, uswap_pre
             break;
         /* Where the last eviction found nothing, the next one waits for a sign, or for the time to be over. */
         bool exhausted = reclaimer_is_exhausted(pool);
+        frame_pool_narrow(&pool->frames);
+        if (free_frames(pool) < low_frames(pool) && drop_prepared(pool))
+            continue;
         if ((free_frames(pool) < low_frames(pool) && !exhausted) || atomic_load(&pool->events_waiting))
             break;
         if (exhausted) {

@@ -114,8 +114,10 @@ static bool move_in_touched(context *ctx, region *r, size_t first, frame_id fram
 /* Frames for a block, if need be those of inactive pages. */
 static bool take_frames(context *ctx, bool zeroed, frame_id *first) {
     uswap_pool *pool = ctx->pool;
-    return block_take(pool, FRAME_AHEAD, zeroed, first) ||
-           (inactive_drop(ctx, BLOCK_PAGES) > 0 && block_take(pool, FRAME_AHEAD, zeroed, first));
+    if (block_take(pool, FRAME_AHEAD, zeroed, first))
+        return true;
+    frame_pool_widen(&pool->frames);
+    return inactive_drop(ctx, BLOCK_PAGES) > 0 && block_take(pool, FRAME_AHEAD, zeroed, first);
 }
 
 bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entry) {

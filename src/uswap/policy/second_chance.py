@@ -41,8 +41,11 @@ _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
 # Active pages are missed when more than one in so many of those that were evicted comes back.
 _REGRET: Final = 16
-# What is prepared to leave beyond what must, as a share of memory: faults take it while nobody decides.
+# What is prepared to leave beyond what must, as a share of memory: it is taken while nobody decides. Early
+# decisions are worse ones (simulated, Zipf 0.8: 4 % more misses with 1/16), but not for streams, where all pages are
+# alike, and many.
 _PREPARED: Final = 1 / 64
+_PREPARED_FOR_STREAMS: Final = 1 / 4
 # Pages put on trial by one decision: so many for each evicted, and this share of memory: the disk is to follow.
 _AGED_PER_EVICTED: Final = 4
 _AGED_SHARE: Final = 1 / 64
@@ -90,6 +93,7 @@ class SecondChance(Policy):
     def __init__(self) -> None:
         self.new, self.active = _Side(), _Side()
         self._capacity = 1
+        self._streams = False  # all that comes is new, or comes back late
         self._round = 0  # pages are lucky in one round, or in another
         self._since_window = 0
 
@@ -100,7 +104,8 @@ class SecondChance(Policy):
         self._capacity = max(need.capacity, 1)
         self._see(seen)
         self._agree_with(need)
-        evicted = self._evict(need.frames + int(_PREPARED * self._capacity) - need.prepared)
+        prepared = _PREPARED_FOR_STREAMS if self._streams else _PREPARED
+        evicted = self._evict(need.frames + int(prepared * self._capacity) - need.prepared)
         room = _AGED_PER_EVICTED * len(evicted) + int(_AGED_SHARE * self._capacity)
         if need.frames == 0 and need.mapped + need.inactive < self._capacity * (1 - _AGED_SHARE):
             room = 0  # there is memory for more
@@ -127,6 +132,7 @@ class SecondChance(Policy):
         if not len(seen.faulted):
             return
         nearest = min(seen.distances)
+        self._streams = nearest >= self._capacity and not len(seen.rescued)
         if nearest > 1 << 31:  # first touches
             self.new.mapped.push(seen.faulted)
         elif nearest >= self._capacity:  # a stream, say: none has to be told from another
