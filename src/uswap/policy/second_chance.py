@@ -42,8 +42,8 @@ _LUCKY_LATE: Final = 32
 # Active pages are missed when more than one in so many of those that were evicted comes back.
 _REGRET: Final = 16
 # What is prepared to leave beyond what must, as a share of memory: it is taken while nobody decides. Early
-# decisions are worse ones (simulated, Zipf 0.8: 4 % more misses with 1/16), but not for streams, where all pages are
-# alike, and many.
+# decisions are worse ones (simulated, Zipf 0.8: 4 % more misses with 1/16), but not for streams, where all pages
+# are alike, and many.
 _PREPARED: Final = 1 / 64
 _PREPARED_FOR_STREAMS: Final = 1 / 4
 # Pages put on trial by one decision: so many for each evicted, and this share of memory: the disk is to follow.
