@@ -27,7 +27,7 @@ class All:
 
 
 def need(frames: int, prepared: int = 0) -> Need:
-    return Need(frames, CAPACITY, CAPACITY, 0, 0, prepared, 0)
+    return Need(frames, CAPACITY, CAPACITY, 0, 0, 0, prepared)
 
 
 def came(first: int, count: int, distance: int = NEVER) -> Batch:

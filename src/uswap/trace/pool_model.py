@@ -53,6 +53,12 @@ class Events:
         )
 
 
+# Read-ahead follows so many streams in a region (csrc/swap/read_ahead.c), and passes over pages in memory: a miss
+# so many pages from the last one of a stream goes on with it.
+_STREAMS = 8
+_STREAM_GAP = 64
+
+
 class PoolModel:
     """A pool of so many frames; fault() is all that happens to it. It is the policy's View. Not thread-safe.
 
@@ -96,7 +102,7 @@ class PoolModel:
         self._leaving = list[int]()  # of these, what has to be written first
         self._events, self._untold = Events(), 0
         self._named_regions = dict(regions or {})
-        self._last_miss: dict[int, int] = {}  # region -> page
+        self._heads: dict[int, deque[int]] = {}  # region -> where its streams were last missed, the latest last
         if policy:
             self._call("start", policy.start, self)
 
@@ -179,9 +185,13 @@ class PoolModel:
     def _count_miss(self, key: int) -> None:
         self.misses += 1
         region, page = key & REGION_MASK, key >> REGION_BITS
-        if 0 < abs(page - self._last_miss.get(region, page)) <= self._reach:
-            self.sequential_misses += 1
-        self._last_miss[region] = page
+        heads = self._heads.setdefault(region, deque(maxlen=_STREAMS))
+        for head in heads:
+            if 0 < abs(page - head) <= self._reach * _STREAM_GAP:
+                self.sequential_misses += 1
+                heads.remove(head)
+                break
+        heads.append(page)
 
     # ---- reclaim ----
 
