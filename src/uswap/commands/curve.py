@@ -18,13 +18,19 @@ from uswap.trace.curve import Curve, miss_curve
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """TRACE and the options; `uswap curve --help` lists them."""
-    common.add_common_arguments(parser, "core")
+    common.add_common_arguments(parser, "second-chance")
     parser.add_argument("--points", type=int, default=16, help="limits, evenly by logarithm (default: %(default)s)")
     parser.add_argument(
         "--slower", type=float, default=10, metavar="PERCENT", help="time that may be lost (default: %(default)s)"
     )
     parser.add_argument("--miss-us", type=float, metavar="US", help="cost of a miss (default: the trace's, or 75)")
     parser.add_argument("--sequential-us", type=float, metavar="US", help="of one in sequence (default: 4)")
+    parser.add_argument(
+        "--work",
+        type=float,
+        metavar="SECONDS",
+        help="what the run takes with all in memory (default: from the trace)",
+    )
     parser.add_argument("--calibrate", metavar="DIR", help="measure both on that disk: a second or two, 256 MiB")
     parser.add_argument("--plot", metavar="FILE", help=f"a picture: {', '.join(plot.SUFFIXES)}")
 
@@ -36,10 +42,10 @@ def _check(options: argparse.Namespace) -> None:
         raise ArgumentError(f"--points: 2 to 1000, not {options.points}")
     if options.slower < 0:
         raise ArgumentError(f"--slower: a percentage from 0 up, not {options.slower:g}")
-    for name in ("miss_us", "sequential_us"):
+    for name, unit in (("miss_us", "microseconds"), ("sequential_us", "microseconds"), ("work", "seconds")):
         value = getattr(options, name)
         if value is not None and not value >= 0:
-            raise ArgumentError(f"--{name.replace('_', '-')}: microseconds from 0 up, not {value:g}")
+            raise ArgumentError(f"--{name.replace('_', '-')}: {unit} from 0 up, not {value:g}")
     if options.plot:
         common.check_output(options.plot, plot.SUFFIXES)
         plot.require_matplotlib()
@@ -110,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
             _costs(options, trace),
             points=options.points,
             slower=options.slower / 100,
+            work=options.work,
             sample=options.sample,
             progress=_progress,
         )

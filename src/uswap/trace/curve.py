@@ -108,6 +108,7 @@ def miss_curve(
     *,
     points: int = 16,
     slower: float = 0.1,
+    work: float | None = None,
     sample: float | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Curve:
@@ -118,6 +119,8 @@ def miss_curve(
         costs: of misses.
         points: limits, 2 and up.
         slower: the share more time that is allowed for.
+        work: seconds that the run takes without misses and without being traced; None: an estimate from the trace,
+            rough where tracing made most of its time.
         sample: of the pages; None: what is enough.
         progress: told of each step.
 
@@ -127,7 +130,7 @@ def miss_curve(
     limits = limits_for(trace.pages_touched, points)
     progress("LRU")
     lru = lru_curve(trace, chosen)
-    work, doubts = work_seconds(trace, costs)
+    work, doubts = (work, list[str]()) if work is not None else work_seconds(trace, costs)
     curves = []
     for policy in policies:
         measure = _Measure(trace, policy, costs, work, chosen, progress)
