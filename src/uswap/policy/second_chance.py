@@ -104,9 +104,11 @@ class SecondChance(Policy):
         self._capacity = max(need.capacity, 1)
         self._see(seen)
         self._agree_with(need)
-        prepared = _PREPARED_FOR_STREAMS if self._streams else _PREPARED
-        evicted = self._evict(need.frames + int(prepared * self._capacity) - need.prepared)
-        room = _AGED_PER_EVICTED * len(evicted) + int(_AGED_SHARE * self._capacity)
+        prepared = int((_PREPARED_FOR_STREAMS if self._streams else _PREPARED) * self._capacity)
+        evicted = self._evict(need.frames - need.prepared, inactive_only=False)
+        evicted += self._evict(need.frames + prepared - need.prepared - len(evicted), inactive_only=True)
+        # Bounded: pages of one value leave no frame behind that could be on trial.
+        room = min(_AGED_PER_EVICTED * len(evicted), self._capacity // 4) + int(_AGED_SHARE * self._capacity)
         if need.frames == 0 and need.mapped + need.inactive < self._capacity * (1 - _AGED_SHARE):
             room = 0  # there is memory for more
         aged, marked = self._age_new(room)
@@ -170,26 +172,28 @@ class SecondChance(Policy):
 
     # ---- what is to go -----------------------------------------------------------------------------------------
 
-    def _evict(self, frames: int) -> array[int]:
+    def _evict(self, frames: int, *, inactive_only: bool) -> array[int]:
         evicted = array("Q")
         step = max(int(_LOOK * self._capacity), 16)
         while frames > 0:
-            part = self._evict_from(self._side(), min(frames, step))
+            part = self._evict_from(self._side(), min(frames, step), inactive_only)
             if not part:
                 break
             evicted += part
             frames -= len(part)
         return evicted
 
-    def _evict_from(self, side: _Side, count: int) -> array[int]:
+    def _evict_from(self, side: _Side, count: int, inactive_only: bool) -> array[int]:
         other = self.active if side is self.new else self.new
-        part = self._oldest(side, count) or self._oldest(other, count)
+        part = self._oldest(side, count, inactive_only)
+        if not part and not inactive_only:
+            part = self._oldest(other, count, inactive_only)
         self._account(side, len(part))
         return part
 
-    def _oldest(self, side: _Side, count: int) -> array[int]:
+    def _oldest(self, side: _Side, count: int, inactive_only: bool) -> array[int]:
         """Pages of the side that are there: on trial, or mapped if there are none."""
-        for queue in (side.inactive, side.mapped):
+        for queue in (side.inactive,) if inactive_only else (side.inactive, side.mapped):
             while queued := queue.pop(count):
                 if there := self._view.current(queued):
                     if queue is side.inactive:
