@@ -78,7 +78,7 @@ def pages(key: int, count: int) -> list[int]:
 def split(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Split:
     """by_region as lists, with NumPy and without it."""
     if request.param == "plain":
-        monkeypatch.setattr(by_region, "numpy", None)
+        monkeypatch.setattr(by_region, "imported_numpy", lambda: None)
     return lambda stays: [(key, [int(one) for one in some]) for key, some in by_region.by_region(stays)]
 
 

@@ -6,17 +6,12 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from uswap.policy._numpy import imported_numpy
 from uswap.policy.interface import Answer, Batch, Need, Policy, Stays, View, region_of
 from uswap.policy.queue import Queue, as_array
 
 if TYPE_CHECKING:
     from uswap._stats import RegionInfo
-
-numpy: Any
-try:
-    import numpy
-except ImportError:
-    numpy = None
 
 # The regions are asked for when a new one shows up, and after so many decisions: priorities change, regions end.
 _LOOK_EVERY = 16
@@ -129,10 +124,11 @@ def by_region(stays: Stays) -> Iterator[tuple[int, Stays]]:
     """
     if len(stays) == 0:
         return iter(())
-    return _by_loop(stays) if numpy is None else _by_sorting(numpy.asarray(stays, dtype=numpy.uint64))
+    numpy = imported_numpy()
+    return _by_loop(stays) if numpy is None else _by_sorting(numpy, numpy.asarray(stays, dtype=numpy.uint64))
 
 
-def _by_sorting(stays: Any) -> Iterator[tuple[int, Stays]]:
+def _by_sorting(numpy: Any, stays: Any) -> Iterator[tuple[int, Stays]]:
     keys: Any = region_of(stays)
     if keys[0] == keys[-1] and bool((keys == keys[0]).all()):
         yield int(keys[0]), stays

@@ -16,12 +16,12 @@ loop larger than memory keeps a part of itself, where least recently used would 
 
 from __future__ import annotations
 
-import sys
 from array import array
 from itertools import compress
 from operator import not_
 from typing import Final
 
+from uswap.policy._numpy import imported_numpy
 from uswap.policy.interface import Answer, Batch, Need, Policy, View
 from uswap.policy.queue import Queue, as_array
 
@@ -264,7 +264,7 @@ class SecondChance(Policy):
 def _draw(stays: array[int], one_in: int, turn: int) -> tuple[array[int], array[int]]:
     """(lucky ones, others). Pages of one 2 MiB of addresses share their luck: they are read and written together,
     as one huge page, and that is not to be torn apart."""
-    numpy = sys.modules.get("numpy")  # not imported for this
+    numpy = imported_numpy()
     if numpy is not None:
         blocks = numpy.frombuffer(stays, dtype=numpy.uint64) >> numpy.uint64(_BLOCK_SHIFT)
         chosen = ((blocks + numpy.uint64(turn)) * numpy.uint64(_SCATTER) >> numpy.uint64(40)) % one_in == 0
