@@ -7,7 +7,7 @@ from conftest import PoolFactory
 
 
 def test_a_walk_that_repeats_itself_is_read_in_groups(pool_factory: PoolFactory) -> None:
-    pool = pool_factory("8MiB")
+    pool = pool_factory("8MiB", policy=None)
     region = pool.region("64MiB")
     pages = Pages(region)
     pages.fill(1)
@@ -26,7 +26,7 @@ def test_a_walk_that_repeats_itself_is_read_in_groups(pool_factory: PoolFactory)
 
 
 def test_random_touches_are_read_alone(pool_factory: PoolFactory) -> None:
-    pool = pool_factory("8MiB")
+    pool = pool_factory("8MiB", policy=None)
     region = pool.region("256MiB")
     pages = Pages(region)
     pages.fill(1)
