@@ -107,7 +107,7 @@ class Plain:
             self.listed.add(stay)
             self.waiting.append(stay)
 
-    def drop(self, count: int) -> int:
+    def drop(self, count: int, *, prepared_only: bool = False) -> int:
         freed = 0
         while self.prepared and freed < count:
             stay = self.prepared.pop(0)
@@ -115,7 +115,7 @@ class Plain:
                 freed += self.evict(stay >> 10)
             elif self.is_there(stay, self.mapped):
                 self.leaving.append(stay)
-        while self.waiting and freed < count:
+        while self.waiting and freed < count and not prepared_only:
             stay = self.waiting.pop(0)
             if self.is_there(stay, self.inactive) or stay in self.listed:
                 freed += self.evict(stay >> 10)
@@ -167,8 +167,10 @@ class Plain:
             self.by_age(min(short, self.frames.high - self.free))
 
     def reclaim(self) -> None:
+        short = self.frames.high - self.free
         if self.policy:
-            self.decide()
+            if len(self.prepared) < short or self.drop(short, prepared_only=True) < short:
+                self.decide()
             return
         self.by_age(self.frames.high - self.free)
         for page in [page for page in self.mapped if self.stay(page) not in self.listed]:

@@ -197,10 +197,15 @@ class PoolModel:
 
     def _reclaim(self) -> None:
         if self._policy:
-            self._decide()
+            if not self._dropped_prepared(self.frames.high - self.free):
+                self._decide()
         else:
             self._reclaim_as_core(self.frames.high - self.free)
             self._rest_oldest(self.frames.inactive - len(self._waiting) - max(0, self.free - self.frames.high))
+
+    def _dropped_prepared(self, short: int) -> bool:
+        """Whether what is prepared is enough: then the policy is not asked again."""
+        return len(self._prepared) >= short and self._drop(short, prepared_only=True) >= short
 
     def _reclaim_as_core(self, count: int) -> None:
         """What was to leave anyway, then what came first."""
@@ -228,7 +233,7 @@ class PoolModel:
             self._resting -= 1
             self.free += 1
 
-    def _drop(self, count: int) -> int:
+    def _drop(self, count: int, *, prepared_only: bool = False) -> int:
         """What is prepared, then what waits; => frames that came free."""
         freed, mapped = 0, self.mapped
         prepared, waiting = self._prepared, self._waiting
@@ -242,7 +247,7 @@ class PoolModel:
                     freed += 1
                 else:
                     self._leaving.append(stay)
-        while waiting and freed < count:
+        while waiting and freed < count and not prepared_only:
             stay = waiting.popleft()
             if stay in self._listed:
                 self._drop_mapped(stay)
