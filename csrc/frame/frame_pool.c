@@ -15,6 +15,8 @@
 #define LOW_SHARE 64
 #define WIDE_SHARE 16
 #define LOW_FRAMES_MAX 4096
+/* Pages that leave together lie together: not too few of them. */
+#define LOW_FRAMES_LEAST 128
 #define WIDE_NS UINT64_C(100000000)
 
 static void make_warm(frame_pool *frames) {
@@ -74,8 +76,10 @@ void frame_pool_narrow(frame_pool *frames) {
 }
 
 void frame_pool_set_limit(frame_pool *frames, uint64_t limit_frames, bool watermarks) {
-    atomic_store(&frames->narrow_low, watermarks ? MIN_OF(limit_frames / LOW_SHARE, (uint64_t)LOW_FRAMES_MAX) : 0);
-    atomic_store(&frames->wide_low, watermarks ? MIN_OF(limit_frames / WIDE_SHARE, (uint64_t)LOW_FRAMES_MAX) : 0);
+    uint64_t wide = MIN_OF(limit_frames / WIDE_SHARE, (uint64_t)LOW_FRAMES_MAX);
+    uint64_t narrow = MIN_OF(MAX_OF(limit_frames / LOW_SHARE, (uint64_t)LOW_FRAMES_LEAST), wide);
+    atomic_store(&frames->narrow_low, watermarks ? narrow : 0);
+    atomic_store(&frames->wide_low, watermarks ? wide : 0);
     set_watermarks(frames, atomic_load(&frames->narrow_low));
     atomic_store(&frames->budget->limit_frames, limit_frames);
     /* Sequentially consistent with note_met: frames that come free from here on see that the limit is not met, or we see them gone. */

@@ -106,7 +106,6 @@ ATTEMPTS = 4
         ("fifo", loop, False),
         ("second-chance", zipf, False),
         ("second-chance", zipf, True),
-        ("second-chance", loop, False),
     ],
 )
 def test_a_pool_misses_what_its_model_misses(

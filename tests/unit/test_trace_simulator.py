@@ -297,7 +297,7 @@ def test_a_sample_of_the_pages_gives_the_miss_ratio_of_all() -> None:
 
 def test_the_sizes_are_those_of_the_core() -> None:
     assert frames_of(1 << 20) == Frames((1 << 20) - 64, 4096, 8192, 16384, 16384, 256)
-    assert frames_of(1024) == Frames(960, 16, 32, 128, 16384, 8)
+    assert frames_of(1024) == Frames(960, 64, 128, 128, 16384, 8)
     with pytest.raises(uswap.ArgumentError, match="64 are reserved"):
         frames_of(64)
 

@@ -13,6 +13,7 @@ LOW_SHARE, LOW_FRAMES_MAX = 64, 4096
 INACTIVE_SHARE, INACTIVE_FRAMES_MAX = 8, 16384
 EVENTS_MAX = 32768 // 2
 RESTING_MAX, RESTING_SHARE = 256, 128
+WIDE_SHARE, LOW_FRAMES_LEAST = 16, 128
 
 
 class Frames(NamedTuple):
@@ -51,7 +52,7 @@ def frames_of(limit_frames: int, sample: float = 1.0) -> Frames:
             f"a limit of {limit_frames} frames leaves none for pages: {RESERVE_FRAMES} are reserved"
         )
     capacity = max(1, round((limit_frames - RESERVE_FRAMES) * sample))
-    low = _scaled(min(limit_frames // LOW_SHARE, LOW_FRAMES_MAX), sample)
+    low = _scaled(_low(limit_frames), sample)
     return Frames(
         capacity=capacity,
         low=min(low, capacity),
@@ -69,10 +70,18 @@ def limit_that_holds(pages: int) -> int:
         >>> limit = limit_that_holds(10000)
         >>> frames = frames_of(limit)
         >>> limit, frames.capacity - frames.low
-        (10224, 10001)
+        (10223, 10000)
     """
-    least = pages + RESERVE_FRAMES
-    return min(-(-least * LOW_SHARE // (LOW_SHARE - 1)), least + LOW_FRAMES_MAX)
+    limit = least = pages + RESERVE_FRAMES
+    while limit - least < _low(limit):
+        limit = least + _low(limit)
+    return limit
+
+
+def _low(limit_frames: int) -> int:
+    """Free frames below which reclaim starts (while there is no stream)."""
+    wide = min(limit_frames // WIDE_SHARE, LOW_FRAMES_MAX)
+    return min(max(limit_frames // LOW_SHARE, LOW_FRAMES_LEAST), wide)
 
 
 def _scaled(frames: int, sample: float) -> int:
