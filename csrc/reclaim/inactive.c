@@ -69,6 +69,9 @@ static bool drop_cached(dropping *d, stay entry, swap_entry slot) {
     uswap_pool *pool = d->ctx->pool;
     frame_id frame;
     uint64_t flags;
+    /* Evicted and read ahead since, the page has still this stay; but it is not what the entry was made for. */
+    if (!is_prepared(d) && !(swap_cache_load(pool, slot) & SLOT_STAYS))
+        return false;
     if (!swap_cache_take(pool, slot, CACHE_CLEAN, &frame, &flags))
         return false;
     if (!frame_rest(pool, frame))

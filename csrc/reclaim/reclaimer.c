@@ -96,7 +96,6 @@ static uint64_t follow(uswap_pool *pool) {
         dropped = left > 0 ? inactive_drop(ctx, MIN_OF(left, (uint64_t)ORDERS_STEP)) : 0;
         left -= MIN_OF(left, dropped);
         uint64_t out = page_out_ordered(ctx, ORDERS_STEP, &taken);
-        ring_tidy(pool, &pool->ring, 2 * out);
         context_submit(ctx);
         for (ended = 0; context_complete(ctx, dropped + taken + ended == 0);)
             ended++;

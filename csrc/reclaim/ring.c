@@ -170,20 +170,6 @@ static bool sweep(uswap_pool *pool, reclaim_ring *ring, uint64_t count) {
     return !sweeping;
 }
 
-void ring_tidy(uswap_pool *pool, reclaim_ring *ring, uint64_t count) {
-    stay batch[SWEEP_BATCH];
-    for (uint64_t left = MIN_OF(count, ring_length(ring)); left > 0;) {
-        uint32_t popped = ring_pop(ring, batch, (uint32_t)MIN_OF(left, (uint64_t)SWEEP_BATCH)), kept = 0;
-        if (popped == 0)
-            return;
-        for (uint32_t i = 0; i < popped; i++)
-            if (!is_stale(pool, batch[i]))
-                batch[kept++] = batch[i];
-        ring_push_pages(pool, ring, batch, kept);
-        left -= popped;
-    }
-}
-
 void ring_push_orders(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count) {
     while (!ring_try_push(ring, entries, count)) {
         uint64_t capacity = ring->capacity;

@@ -56,8 +56,6 @@ void ring_push_page(uswap_pool *pool, reclaim_ring *ring, stay entry);
 void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count);
 /* The same for orders: a ring that is full grows. Without memory for that, the oldest are forgotten. */
 void ring_push_orders(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count);
-/* Looks at the oldest entries, count of them: those that say nothing any more are thrown away, the others become the youngest. */
-void ring_tidy(uswap_pool *pool, reclaim_ring *ring, uint64_t count);
 void ring_push_page_front(uswap_pool *pool, reclaim_ring *ring, stay entry);
 
 #endif
