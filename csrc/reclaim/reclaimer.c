@@ -216,6 +216,19 @@ EXPORT int uswap_reclaimer_detach(uswap_pool *pool, uswap_error *err) {
     return 0;
 }
 
+/* Brackets what a steering thread does; end gives reclaim_lock back. Context: reclaim_lock held. */
+static void steer_begin(uswap_pool *pool) {
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    FAILPOINT(reclaimer_late);
+    gate_enter(&pool->gate);
+}
+
+static void steer_end(uswap_pool *pool) {
+    gate_leave(&pool->gate);
+    atomic_store(&pool->native.steered_ns, clock_now_ns());
+    small_lock_release(&pool->reclaim_lock);
+}
+
 /* Frames from what the policy has prepared, without asking it again: nothing is to be decided, and nothing to be written. Return: false: it
  * has prepared too little, or somebody else is at it. */
 static bool drop_prepared(uswap_pool *pool) {
@@ -224,12 +237,9 @@ static bool drop_prepared(uswap_pool *pool) {
         ring_length(&pool->orders.rings[ORDER_EVICT]) < want || !small_lock_try(&pool->reclaim_lock))
         return false;
     pool->reclaim_context.who = ACTOR_STEERED;
-    atomic_store(&pool->native.steered_ns, clock_now_ns());
-    gate_enter(&pool->gate);
+    steer_begin(pool);
     uint64_t dropped = inactive_drop_prepared(&pool->reclaim_context, want);
-    gate_leave(&pool->gate);
-    atomic_store(&pool->native.steered_ns, clock_now_ns());
-    small_lock_release(&pool->reclaim_lock);
+    steer_end(pool);
     return dropped >= want;
 }
 
@@ -273,13 +283,9 @@ EXPORT int64_t uswap_policy_step(uswap_pool *pool, uswap_error *err) {
     if (status != 0)
         return status;
     small_lock_acquire(&pool->reclaim_lock);
-    atomic_store(&pool->native.steered_ns, clock_now_ns());
-    FAILPOINT(reclaimer_late);
-    gate_enter(&pool->gate);
+    steer_begin(pool);
     uint64_t done = follow(pool);
-    gate_leave(&pool->gate);
-    atomic_store(&pool->native.steered_ns, clock_now_ns());
-    small_lock_release(&pool->reclaim_lock);
+    steer_end(pool);
     api_leave(&guard);
     return (int64_t)done;
 }
@@ -290,13 +296,9 @@ EXPORT int64_t uswap_reclaimer_evict(uswap_pool *pool, uint64_t pages, uswap_err
     if (status != 0)
         return status;
     small_lock_acquire(&pool->reclaim_lock);
-    atomic_store(&pool->native.steered_ns, clock_now_ns());
-    FAILPOINT(reclaimer_late);
-    gate_enter(&pool->gate);
+    steer_begin(pool);
     uint64_t freed = evict(pool, ACTOR_STEERED, pages);
-    gate_leave(&pool->gate);
-    atomic_store(&pool->native.steered_ns, clock_now_ns());
-    small_lock_release(&pool->reclaim_lock);
+    steer_end(pool);
     api_leave(&guard);
     return (int64_t)freed;
 }
