@@ -119,7 +119,8 @@ class Answer(NamedTuple):
         age: out of the region, and written: a touch is seen, and brings the page back for a soft fault.
         age_marked: the same, with a mark that Batch.marks and Batch.rescued_marks give back with the page. It costs
             nothing to keep, unlike what a policy would have to remember of each page.
-        read_ahead: read, as far as frames that nobody else needs go. The generation is not looked at.
+        read_ahead: read and mapped, as far as frames that nobody else needs go; told as faulted. The generation is
+            not looked at.
 
     Example:
         >>> Answer(age=[5 << 28 | 3 << 10 | 1]).evict
