@@ -1,0 +1,199 @@
+/*
+ * commons.h - the memory that all members of a group share: layout, and the words that say whose what is.
+ *
+ * A group is the processes of one named pool; each of them is a member. What lies here are offsets and ids, never pointers.
+ * Every word changes by one atomic step, and says by itself whose unfinished business it is: so a member may be killed, or stopped,
+ * between any two steps, and what it left behind can be told from what it is still doing (README, Processes of one pool).
+ */
+#ifndef USWAP_SHARED_COMMONS_H
+#define USWAP_SHARED_COMMONS_H
+
+#include "base/base.h"
+
+#define COMMONS_MAGIC UINT64_C(0x316d6f632d707775) /* "uwp-com1" */
+#define MEMBERS_MAX 64
+#define OBJECTS_MAX 1024
+#define OBJECT_NAME_BYTES 64
+/* The limit is handed out in chunks: at least so many frames each, and at most so many chunks. */
+#define CHUNK_FRAMES_LEAST 64
+#define CHUNKS_MAX 16384
+/* Ranges of shared pages that one member may hold in memory at a time (lock, resident). */
+#define HOLDS_MAX 64
+
+/* A member, for as long as it lives: index in the table (6 bits), and how often that place has been taken (10 bits). Never 0. */
+typedef struct {
+    uint16_t value;
+} member_id;
+
+#define MEMBER_NONE ((member_id){0})
+
+static inline unsigned member_index(member_id id) {
+    return id.value & (MEMBERS_MAX - 1);
+}
+
+static inline bool member_equal(member_id a, member_id b) {
+    return a.value == b.value;
+}
+
+/* MEMBER_DEAD: it is being cleaned up after; whoever finishes makes the place free. */
+typedef enum { MEMBER_FREE = 0, MEMBER_JOINING = 1, MEMBER_LIVE = 2, MEMBER_LEAVING = 3, MEMBER_DEAD = 4 } member_state;
+
+/* Pages of an object that a member wants in memory. count 0: free. Written by that member alone: first the others, then count. */
+typedef struct {
+    _Atomic uint64_t first;
+    _Atomic uint64_t count;
+    _Atomic uint32_t object; /* index */
+    uint32_t reserved;
+} member_hold;
+
+typedef struct {
+    _Atomic uint32_t state; /* member_state | id << 8: one word, so that a change is of one life */
+    _Atomic uint32_t pid;
+    _Atomic uint64_t start_time;     /* with pid: identity (jiffies since boot) */
+    _Atomic uint64_t private_frames; /* used now; for the others to see */
+    _Atomic uint64_t granted_chunks; /* what it thinks it has: a hint, the chunk words are the truth */
+    _Atomic uint64_t near_refaults;  /* pages it had to read back that more memory would have kept; counts up */
+    _Atomic uint64_t starved;        /* chunks that it lacks now */
+    _Atomic uint64_t beat_ns;        /* when its own thread last looked around; a stopped one does not */
+    _Atomic uint32_t holds;          /* of hold[], in use: 0: evictors need not look */
+    uint32_t reserved;
+    member_hold hold[HOLDS_MAX];
+} member_entry;
+
+/* ---- chunks of the limit ---- */
+
+/* Whose frames a chunk allows for (a chunk word): nobody's, a member's private ones, or shared ones (frame_table.h). */
+#define CHUNK_FREE UINT32_C(0)
+#define CHUNK_SHARED UINT32_C(0xFFFF)
+/* Shared, and being emptied by the member whose id is in the low 16 bits. */
+#define CHUNK_DRAINING UINT32_C(0x10000)
+
+/* ---- shared frames: a word says whose, and where the page is ---- */
+
+/* use word of a frame or slot: kind (3 bits) | member id of a CLAIMED or LEAVING one << 8 | field << 24 (40 bits). */
+typedef enum {
+    USE_FREE = 0,
+    USE_RETIRED = 1, /* frames: of a chunk that is not shared now; slots: there is no disk for it yet, or it is bad */
+    USE_CLAIMED = 2, /* a member has taken it, no page has it yet */
+    USE_PAGE = 3,    /* page says of which */
+    USE_LEAVING = 4  /* the member is taking it from its page */
+} use_kind;
+
+#define USE_MEMBER_SHIFT 8
+#define USE_FIELD_SHIFT 24
+
+static inline use_kind use_kind_of(uint64_t use) {
+    return (use_kind)(use & 7);
+}
+
+static inline member_id use_member_of(uint64_t use) {
+    return (member_id){(uint16_t)(use >> USE_MEMBER_SHIFT)};
+}
+
+static inline uint64_t use_field_of(uint64_t use) {
+    return use >> USE_FIELD_SHIFT;
+}
+
+static inline uint64_t use_make(use_kind kind, member_id member, uint64_t field) {
+    return (uint64_t)kind | (uint64_t)member.value << USE_MEMBER_SHIFT | field << USE_FIELD_SHIFT;
+}
+
+/* Page of an object in one word: page 36 bits, object's generation 12, its index 16. 0: none. */
+typedef struct {
+    uint64_t value;
+} shared_ref;
+
+typedef struct {
+    _Atomic uint64_t use;  /* field: the slot that the page in this frame keeps, or is being written to, plus 1; 0: none */
+    _Atomic uint64_t page; /* a shared_ref; good with USE_PAGE and USE_LEAVING, and, once set, with USE_CLAIMED */
+} shared_frame;
+
+typedef struct {
+    _Atomic uint64_t use;  /* field: the clock of evictions when its page lost its frame, plus 1; 0: none */
+    _Atomic uint64_t page; /* as above: the reverse map */
+    uint8_t hash[16];      /* of the contents; before USE_PAGE */
+} shared_slot;
+
+/* ---- objects ---- */
+
+typedef enum { OBJECT_FREE = 0, OBJECT_MAKING = 1, OBJECT_LIVE = 2, OBJECT_DYING = 3 } object_state;
+
+typedef struct {
+    _Atomic uint32_t state;   /* object_state | generation << 8 */
+    _Atomic uint32_t creator; /* member id */
+    _Atomic uint64_t pages;
+    _Atomic uint64_t words;       /* offset of its page words ... */
+    _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
+    _Atomic uint64_t mappers;     /* a bit a member index that has it mapped and registered */
+    _Atomic uint64_t epoch;       /* how often mappers has changed */
+    _Atomic uint64_t creator_region; /* the region's id in the creator: Pool.attach_region */
+    char name[OBJECT_NAME_BYTES];    /* "": none */
+} object_entry;
+
+typedef struct {
+    uint64_t magic;
+    uint64_t layout; /* sizes of these structures: an incompatible build is refused */
+    uint64_t hash_seed;
+    uint64_t chunk_frames;
+    uint64_t chunks;       /* words in use: enough for the largest limit there can be */
+    uint64_t frames;       /* chunks * chunk_frames: entries of the frame table */
+    uint64_t slots_max;    /* entries of the slot table */
+    uint64_t chunks_at;    /* offsets */
+    uint64_t frames_at;
+    uint64_t slots_at;
+    uint64_t clusters_at; /* a hint of free slots for each cluster */
+    uint64_t swap_device, swap_inode;
+    _Atomic uint64_t limit_chunks; /* chunks from this one on must not be used */
+    _Atomic uint64_t limit_bytes;  /* as asked for */
+    _Atomic uint64_t usable_slots; /* there is disk for them */
+    _Atomic uint64_t promised_slots;
+    _Atomic uint64_t end_bytes;  /* first free offset */
+    _Atomic uint64_t frame_next; /* where the next search for a free frame begins: a hint */
+    _Atomic uint64_t slot_next;  /* where the next search for free slots begins: a hint */
+    _Atomic uint64_t hand;       /* the next frame to be looked at by who evicts: the order of all shared pages */
+    _Atomic uint64_t eviction_clock;
+    _Atomic uint64_t shared_near_refaults;
+    _Atomic uint64_t shared_starved;
+    _Atomic uint64_t pages_read, pages_written, faults, soft_faults, evictions, clean_drops, zero_drops, mapped_for_peers;
+    member_entry members[MEMBERS_MAX];
+    object_entry objects[OBJECTS_MAX];
+} commons_header;
+
+typedef struct {
+    int fd;
+    unsigned char *base;
+    size_t bytes;
+} commons;
+
+static inline commons_header *commons_head(const commons *c) {
+    return (commons_header *)(void *)c->base;
+}
+
+static inline void *commons_at(const commons *c, uint64_t offset) {
+    return c->base + offset;
+}
+
+static inline _Atomic uint32_t *commons_chunks(const commons *c) {
+    return commons_at(c, commons_head(c)->chunks_at);
+}
+
+static inline shared_frame *commons_frames(const commons *c) {
+    return commons_at(c, commons_head(c)->frames_at);
+}
+
+static inline shared_slot *commons_slots(const commons *c) {
+    return commons_at(c, commons_head(c)->slots_at);
+}
+
+/* Address space only, lazily touched. limit_bytes: of the pool. Return: 0 or -errno. */
+int commons_create(commons *c, uint64_t limit_bytes);
+/* Maps what another member has made. Return: 0, -errno, or -EPROTO: it is of an incompatible build, or none at all. Takes the descriptor,
+ * also if it fails. */
+int commons_attach(commons *c, int fd);
+void commons_detach(commons *c);
+/* Zeroed bytes. Lock-free; any member. Return: offset, or -ENOMEM. */
+int64_t commons_allot(commons *c, size_t bytes);
+/* Their memory goes back to the kernel: zeroes from here on. */
+void commons_empty(commons *c, uint64_t offset, uint64_t bytes);
+
+#endif

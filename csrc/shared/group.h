@@ -1,0 +1,188 @@
+/*
+ * group.h - what this process has of a group: the commons, its own place in it, the others' descriptors, its mappings of objects.
+ *
+ * One group a process and pool (pool.group). Its threads: uswap-peer (peers.c: sockets, deaths, chunks), uswap-share (shared_thread.c:
+ * faults and reads of shared pages) and uswap-shout (shared_out.c: evictions). None of them holds a lock of the commons while it waits,
+ * because there is none.
+ */
+#ifndef USWAP_SHARED_GROUP_H
+#define USWAP_SHARED_GROUP_H
+
+#include "base/lock.h"
+#include "io/io.h"
+#include "shared/commons.h"
+#include "shared/shared_word.h"
+#include "swap/read_ahead.h"
+
+#include <pthread.h>
+
+#define GROUP_PATH_BYTES 108 /* of a socket */
+
+/* What is known of another member; of this process too (its own uffd). Under group.peers_lock; but uffd is only ever replaced when the
+ * member has been found dead. */
+typedef struct {
+    _Atomic uint32_t id; /* member_id; 0: nobody known there */
+    _Atomic int uffd;    /* watches its mappings of objects; -1: not (yet) known */
+    int pidfd;
+} peer;
+
+/* This process's mapping of an object. */
+typedef struct shared_region {
+    _Atomic uint32_t live;       /* 1: served */
+    _Atomic uint32_t references; /* threads of the core that use it */
+    uint32_t object;             /* index */
+    uint32_t generation;
+    int fd;               /* the object's file */
+    unsigned char *base;  /* watched by group.uffd: MISSING, MINOR and WP */
+    unsigned char *alias; /* the same pages for the runtime alone, watched by nobody: only touched where a page is READING, WRITING or locked
+                             by us */
+    size_t pages;
+    shared_word *words; /* in the commons */
+    read_ahead ahead, fresh;
+    _Atomic uint64_t faults;
+    _Atomic uint32_t advice;
+} shared_region;
+
+typedef struct group {
+    struct uswap_pool *pool;
+    commons commons;
+    member_id self;
+    int uffd; /* of this process's mappings of objects */
+    bool user_mode_only;
+    int swap_fd; /* shared swap: a file without a name, O_DIRECT */
+    uint64_t barrier_slot; /* of the file: never used, punched to wait for the I/O of the dead */
+    char folder[GROUP_PATH_BYTES]; /* of the named pool; "": leaves nothing behind */
+    small_lock peers_lock;
+    peer peers[MEMBERS_MAX];
+    small_lock regions_lock;
+    shared_region regions[OBJECTS_MAX]; /* by index of the object */
+    bool map_for_peers;                 /* what is brought in is mapped in all mappers at once */
+    pthread_t peer_thread, share_thread, out_thread;
+    _Atomic uint32_t stop;
+    int peer_wake_fd, share_wake_fd, out_wake_fd, listen_fd;
+    uint64_t floor_chunks;
+    io_queue read_io, write_io;
+    void *share_state, *out_state; /* of shared_thread.c and shared_out.c */
+} group;
+
+static inline member_entry *group_member(const group *g, member_id id) {
+    return &commons_head(&g->commons)->members[member_index(id)];
+}
+
+static inline object_entry *group_object(const group *g, uint32_t index) {
+    return &commons_head(&g->commons)->objects[index];
+}
+
+/* ---- members.c: who is in, who has died ---- */
+
+/* Takes a place in the table. Return: 0, or -EUSERS: it is full. => JOINING, with pid and start time. */
+int members_join(group *g);
+/* => LIVE: seen by the others. */
+void members_announce(group *g);
+/* => the place is free. Context: nothing of this member is left: chunks, frames, slots, mappers, holds. */
+void members_leave(group *g);
+/* Whether the member is alive: its place is not another's, and its process is there. Any thread; no lock. */
+bool members_alive(const group *g, member_id id);
+/* Marks it dead (its pidfd says so). Return: true if it was not marked before. */
+bool members_mark_dead(group *g, member_id id);
+/* All that it left behind is mended: the place is free for another. */
+void members_bury(group *g, member_id id);
+/* pid's start time, jiffies since boot; 0: no such process. */
+uint64_t process_start_time(uint32_t pid);
+
+/* ---- grants.c: the limit, by chunks ---- */
+
+/* Takes up to want free chunks for this member. Return: how many. */
+uint64_t grants_take(group *g, uint64_t want);
+/* Gives up to so many of this member's chunks back, those beyond the limit first. Context: the frames are not used any more. */
+uint64_t grants_give(group *g, uint64_t chunks);
+uint64_t grants_held(const group *g, member_id id);
+uint64_t grants_free(const group *g);
+uint64_t grants_shared(const group *g);
+/* Makes free chunks shared ones, or shared ones free ones whose frames are all free. Return: how many. */
+uint64_t grants_share(group *g, uint64_t want);
+uint64_t grants_unshare(group *g, uint64_t want);
+/* The dead member's chunks come free, and what it was draining is shared again. */
+void grants_of_dead(group *g, member_id dead);
+/* A new limit: chunks beyond it are given back by their holders. */
+void grants_set_limit(group *g, uint64_t limit_bytes);
+/* One look around, every few milliseconds while there is want, else every 100: takes, gives and asks by need; sets the private pool's limit. */
+void grants_tend(group *g);
+
+/* ---- frame_table.c: shared frames ---- */
+
+/* Claims up to want free frames. Return: how many, in frames[]. */
+uint32_t frame_table_claim(group *g, uint32_t want, uint32_t *frames);
+/* CLAIMED by self -> FREE. */
+void frame_table_release(group *g, uint32_t frame);
+/* CLAIMED by self -> PAGE, with the slot that it keeps (slot + 1; 0: none). The page's word names the frame already, locked or READING. */
+void frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
+/* PAGE -> LEAVING by self -> (the page's word has let go of it) -> CLAIMED by self. */
+void frame_table_begin_leave(group *g, uint32_t frame);
+void frame_table_end_leave(group *g, uint32_t frame);
+uint64_t frame_table_slot(group *g, uint32_t frame); /* slot + 1, or 0 */
+void frame_table_set_slot(group *g, uint32_t frame, uint64_t slot_plus_1);
+/* All frames that the dead member had claimed, or was taking from pages. Context: the pages' own words have been mended before. */
+void frame_table_of_dead(group *g, member_id dead);
+
+/* ---- slot_table.c: shared slots ---- */
+
+/* Claims up to want neighbouring free slots. Return: how many; 0: there are none. */
+uint32_t slot_table_claim(group *g, uint32_t want, uint64_t *first);
+void slot_table_release(group *g, uint64_t slot); /* CLAIMED by self -> FREE */
+/* CLAIMED by self -> PAGE. */
+void slot_table_settle(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]);
+void slot_table_begin_leave(group *g, uint64_t slot);
+void slot_table_end_leave(group *g, uint64_t slot); /* -> FREE */
+void slot_table_of_dead(group *g, member_id dead);
+/* There is to be room on the disk for so many slots more. Return: 0 or -errno. */
+int slot_table_reserve(group *g, uint64_t slots);
+void slot_table_unreserve(group *g, uint64_t slots);
+
+/* ---- objects.c: made, opened, closed ---- */
+
+/* A new object: its place, words and file. name: may be "". Return: index, or -errno (-EEXIST: that name is taken; -ENFILE). *fd: its file. */
+int64_t objects_create(group *g, uint64_t pages, const char *name, int *fd);
+/* By name; index, or -ENOENT. */
+int64_t objects_find(group *g, const char *name);
+/* Maps the object here: fd, base and alias are the caller's; registers base, becomes a mapper. Return: 0 or -errno. => faults are served. */
+int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned char *alias);
+/* Not a mapper any more; the last one out ends the object: frames, slots and words come free. */
+void objects_unmap(group *g, uint32_t index);
+/* The object's mapping here, referenced; NULL: none. */
+shared_region *shared_region_get(group *g, uint32_t index);
+shared_region *shared_region_at(group *g, uintptr_t address);
+void shared_region_put(shared_region *r);
+
+/* ---- shared_thread.c, shared_in.c: faults and reads ---- */
+
+int shared_thread_start(group *g);
+void shared_thread_stop(group *g);
+/* Wakes whoever waits for pages in any mapper's process. */
+void shared_wake(group *g, shared_region *r, size_t page, size_t pages);
+
+/* ---- shared_out.c: evictions ---- */
+
+int shared_out_start(group *g);
+void shared_out_stop(group *g);
+/* Evicts about want of the pages that the hand comes to next. Return: frames that came free (CLAIMED by self, then released). */
+uint64_t shared_out(group *g, uint64_t want);
+/* Frames are short: the eviction thread wakes. */
+void shared_out_wake(group *g);
+
+/* ---- repair.c: after a death ---- */
+
+/* Everything that the dead member left: waits for its writes, mends pages, frames, slots, chunks, mappers. Any number of members may do it at
+ * once, and may die of it. */
+void repair_after(group *g, member_id dead);
+
+/* ---- peers.c: sockets, descriptors, deaths ---- */
+
+int peers_start(group *g);
+void peers_stop(group *g);
+/* The descriptor of a mapper's mappings; -1: not known (it will be asked for). */
+int peers_uffd(group *g, unsigned index);
+/* An object's file, from any member that has it. Return: descriptor or -errno. */
+int peers_object_fd(group *g, uint32_t object);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * shared_word.h - the state of one page of a shared object: one atomic 64-bit word in the commons.
+ *
+ *   bits 0-2 state   3 LOCK   4 WAITERS   5 HOT   8-23 member   24-63 frame, or slot (SWAPPED)
+ *
+ * member: who holds LOCK; without it, who is reading or writing (READING, WRITING). The word is the spec: README, Processes of one
+ * pool. It changes only under LOCK, but for LOCK and WAITERS themselves, and for READING and WRITING, which their member ends.
+ */
+#ifndef USWAP_SHARED_SHARED_WORD_H
+#define USWAP_SHARED_SHARED_WORD_H
+
+#include "shared/commons.h"
+
+typedef enum {
+    SHARED_ZERO = 0,
+    SHARED_RESIDENT = 1, /* the object's file has the contents, in that frame */
+    SHARED_SWAPPED = 2,  /* the slot has */
+    SHARED_READING = 3,  /* the member is reading the slot (in the frame's use word) into the object's file */
+    SHARED_WRITING = 4,  /* as RESIDENT, write-protected everywhere; the member is making the slot (in the frame's use word) the same */
+    SHARED_POISONED = 5
+} shared_state;
+
+typedef _Atomic uint64_t shared_word;
+
+#define SHARED_STATE_MASK UINT64_C(7)
+#define SHARED_LOCK (UINT64_C(1) << 3)
+#define SHARED_WAITERS (UINT64_C(1) << 4)
+#define SHARED_HOT (UINT64_C(1) << 5) /* came back soon after it was evicted: the hand passes it over once more */
+#define SHARED_MEMBER_SHIFT 8
+#define SHARED_MEMBER_MASK (UINT64_C(0xFFFF) << SHARED_MEMBER_SHIFT)
+#define SHARED_FIELD_SHIFT 24
+
+static inline shared_state shared_state_of(uint64_t word) {
+    return (shared_state)(word & SHARED_STATE_MASK);
+}
+
+static inline member_id shared_member_of(uint64_t word) {
+    return (member_id){(uint16_t)(word >> SHARED_MEMBER_SHIFT)};
+}
+
+static inline uint64_t shared_field_of(uint64_t word) {
+    return word >> SHARED_FIELD_SHIFT;
+}
+
+static inline uint64_t shared_load(shared_word *word) {
+    return atomic_load_explicit(word, memory_order_acquire);
+}
+
+/* Return: false if somebody has it: no member ever waits for the lock of a page. wait: then WAITERS is set, and whoever unlocks wakes all
+ * mappers of the page. */
+bool shared_try_lock(shared_word *word, member_id self, bool wait);
+/* Ends the lock. Return: true if there are waiters: the caller wakes the page's mappers (shared_wake). */
+bool shared_unlock(shared_word *word, member_id self) __attribute__((warn_unused_result));
+/* Context: locked by self. READING, WRITING: of self. HOT as hot says. LOCK and WAITERS stay. */
+void shared_set(shared_word *word, member_id self, shared_state state, uint64_t field, bool hot);
+
+#endif
