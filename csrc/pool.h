@@ -195,6 +195,7 @@ struct uswap_pool {
     _Atomic uint32_t slots_freed;        /* since then */
     gate gate;                           /* everybody who changes pages, slots or frames is inside */
     _Atomic uint32_t stripe;             /* which of several areas of equal priority is next */
+    struct group *_Atomic group;         /* NULL: the pool is this process's alone */
 };
 
 /* All pools of this process, for the handlers of forks and signals. (pool_list.c) */

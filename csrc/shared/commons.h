@@ -104,7 +104,8 @@ typedef struct {
 } shared_ref;
 
 typedef struct {
-    _Atomic uint64_t use;  /* field: the slot that the page in this frame keeps, or is being written to, plus 1; 0: none */
+    _Atomic uint64_t
+        use; /* field: the slot that the page in this frame keeps, or is being written to, plus 1; 0: none */
     _Atomic uint64_t page; /* a shared_ref; good with USE_PAGE and USE_LEAVING, and, once set, with USE_CLAIMED */
 } shared_frame;
 
@@ -122,10 +123,10 @@ typedef struct {
     _Atomic uint32_t state;   /* object_state | generation << 8 */
     _Atomic uint32_t creator; /* member id */
     _Atomic uint64_t pages;
-    _Atomic uint64_t words;       /* offset of its page words ... */
-    _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
-    _Atomic uint64_t mappers;     /* a bit a member index that has it mapped and registered */
-    _Atomic uint64_t epoch;       /* how often mappers has changed */
+    _Atomic uint64_t words;          /* offset of its page words ... */
+    _Atomic uint64_t words_bytes;    /* ... and the size of that allotment, which the place keeps for the next object */
+    _Atomic uint64_t mappers;        /* a bit a member index that has it mapped and registered */
+    _Atomic uint64_t epoch;          /* how often mappers has changed */
     _Atomic uint64_t creator_region; /* the region's id in the creator: Pool.attach_region */
     char name[OBJECT_NAME_BYTES];    /* "": none */
 } object_entry;
@@ -135,10 +136,10 @@ typedef struct {
     uint64_t layout; /* sizes of these structures: an incompatible build is refused */
     uint64_t hash_seed;
     uint64_t chunk_frames;
-    uint64_t chunks;       /* words in use: enough for the largest limit there can be */
-    uint64_t frames;       /* chunks * chunk_frames: entries of the frame table */
-    uint64_t slots_max;    /* entries of the slot table */
-    uint64_t chunks_at;    /* offsets */
+    uint64_t chunks;    /* words in use: enough for the largest limit there can be */
+    uint64_t frames;    /* chunks * chunk_frames: entries of the frame table */
+    uint64_t slots_max; /* entries of the slot table */
+    uint64_t chunks_at; /* offsets */
     uint64_t frames_at;
     uint64_t slots_at;
     uint64_t clusters_at; /* a hint of free slots for each cluster */
@@ -154,7 +155,8 @@ typedef struct {
     _Atomic uint64_t eviction_clock;
     _Atomic uint64_t shared_near_refaults;
     _Atomic uint64_t shared_starved;
-    _Atomic uint64_t pages_read, pages_written, faults, soft_faults, evictions, clean_drops, zero_drops, mapped_for_peers;
+    _Atomic uint64_t pages_read, pages_written, faults, soft_faults, evictions, clean_drops, zero_drops,
+        mapped_for_peers;
     member_entry members[MEMBERS_MAX];
     object_entry objects[OBJECTS_MAX];
 } commons_header;

@@ -32,9 +32,10 @@ typedef struct shared_region {
     _Atomic uint32_t references; /* threads of the core that use it */
     uint32_t object;             /* index */
     uint32_t generation;
-    int fd;               /* the object's file */
-    unsigned char *base;  /* watched by group.uffd: MISSING, MINOR and WP */
-    unsigned char *alias; /* the same pages for the runtime alone, watched by nobody: only touched where a page is READING, WRITING or locked
+    int fd;              /* the object's file */
+    unsigned char *base; /* watched by group.uffd: MISSING, MINOR and WP */
+    unsigned char *
+        alias; /* the same pages for the runtime alone, watched by nobody: only touched where a page is READING, WRITING or locked
                              by us */
     size_t pages;
     shared_word *words; /* in the commons */
@@ -49,8 +50,8 @@ typedef struct group {
     member_id self;
     int uffd; /* of this process's mappings of objects */
     bool user_mode_only;
-    int swap_fd; /* shared swap: a file without a name, O_DIRECT */
-    uint64_t barrier_slot; /* of the file: never used, punched to wait for the I/O of the dead */
+    int swap_fd;                   /* shared swap: a file without a name, O_DIRECT */
+    uint64_t barrier_slot;         /* of the file: never used, punched to wait for the I/O of the dead */
     char folder[GROUP_PATH_BYTES]; /* of the named pool; "": leaves nothing behind */
     small_lock peers_lock;
     peer peers[MEMBERS_MAX];

@@ -16,7 +16,8 @@ typedef enum {
     SHARED_RESIDENT = 1, /* the object's file has the contents, in that frame */
     SHARED_SWAPPED = 2,  /* the slot has */
     SHARED_READING = 3,  /* the member is reading the slot (in the frame's use word) into the object's file */
-    SHARED_WRITING = 4,  /* as RESIDENT, write-protected everywhere; the member is making the slot (in the frame's use word) the same */
+    SHARED_WRITING =
+        4, /* as RESIDENT, write-protected everywhere; the member is making the slot (in the frame's use word) the same */
     SHARED_POISONED = 5
 } shared_state;
 
