@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
-from uswap import _mapping, arrays
-from uswap._core import Core, check_error, ffi, lib, logger, new_error, require_core
-from uswap._errors import ClosedError, UnsupportedError, UserModeWarning, UswapError, UswapWarning
+from uswap import _mapping
+from uswap._core import Core, check_error, ffi, lib, new_error, require_core
+from uswap._errors import ClosedError, UnsupportedError, UswapError
 from uswap._options import (
     CoreOptions,
     SwapArea,
@@ -21,6 +20,8 @@ from uswap._options import (
     minimum_limit,
     swap_areas,
 )
+from uswap._pool_arrays import PoolArrays
+from uswap._pool_checks import checked_name, described, warn_about_area, warn_of_user_mode
 from uswap._sizes import PAGE_BYTES, format_size, parse_size
 from uswap._small import SmallMemory
 from uswap._stats import (
@@ -36,15 +37,12 @@ from uswap.reclaimer import Reclaimer
 from uswap.region import Region, make_region, region_infos
 
 if TYPE_CHECKING:
-    from uswap.arrays import Array
     from uswap.trace.recorder import Recording
 
 _AREAS_MAX = 64
-_NAME_BYTES = 63
-_warned_of_user_mode = False
 
 
-class Pool:
+class Pool(PoolArrays):
     """Memory with a hard limit: arrays and regions of any size, of which no more than limit is resident.
 
     Args:
@@ -201,7 +199,7 @@ class Pool:
         stats = self.stats()
         self._core.inline = stats.fault_mode == "inline"
         if stats.user_mode_only and asked is None:
-            _warn_of_user_mode()
+            warn_of_user_mode()
 
     # ---- the limit and the swap areas ----------------------------------------------------------------------
 
@@ -261,7 +259,7 @@ class Pool:
             raw,
         )
         info = area_info_from_core(ffi, lib, raw)
-        _warn_about_area(info, int(raw.notes))
+        warn_about_area(info, int(raw.notes))
         return info
 
     def swapoff(self, path: SwapPath | SwapAreaInfo) -> None:
@@ -350,110 +348,7 @@ class Pool:
         bytes_wanted = parse_size(size)
         if shared:
             raise UnsupportedError("shared regions are not there yet")
-        return make_region(self._core, bytes_wanted, _checked_name(name), faults, priority)
-
-    def zeros(
-        self,
-        shape: Any,
-        dtype: Any = float,
-        order: Literal["C", "F"] = "C",
-        *,
-        name: str | None = None,
-        priority: int = 0,
-    ) -> Array:
-        """An array of zeroes, as numpy.zeros. Arrays below 256 KiB share memory, unless they have a name or
-        a priority (see Region.priority).
-
-        The memory ends with the last array or view that uses it. Pickled, an array goes by value.
-
-        Raises:
-            TypeError: dtype holds Python objects.
-            NumpyMissingError: NumPy is not installed.
-            OutOfSpaceError, ClosedError, ForkError: as region.
-        """
-        return arrays.allocate(self._core, self._small, shape, dtype, order, _checked_name(name), priority)
-
-    def empty(
-        self,
-        shape: Any,
-        dtype: Any = float,
-        order: Literal["C", "F"] = "C",
-        *,
-        name: str | None = None,
-        priority: int = 0,
-    ) -> Array:
-        """As zeros: fresh managed memory is zero, and costs nothing until it is touched."""
-        return self.zeros(shape, dtype, order, name=name, priority=priority)
-
-    def full(
-        self,
-        shape: Any,
-        fill_value: Any,
-        dtype: Any = None,
-        order: Literal["C", "F"] = "C",
-        *,
-        name: str | None = None,
-        priority: int = 0,
-    ) -> Array:
-        """An array filled with fill_value, as numpy.full. Raises as zeros."""
-        if dtype is None:
-            dtype = arrays.import_numpy().asarray(fill_value).dtype
-        result = self.zeros(shape, dtype, order, name=name, priority=priority)
-        result[...] = fill_value
-        return result
-
-    def array(
-        self,
-        obj: Any,
-        dtype: Any = None,
-        order: Literal["C", "F"] = "C",
-        *,
-        name: str | None = None,
-        priority: int = 0,
-    ) -> Array:
-        """A copy of obj (an array, or what numpy.asarray takes) on managed memory. Raises as zeros."""
-        source = arrays.import_numpy().asarray(obj)
-        result = self.zeros(
-            source.shape, source.dtype if dtype is None else dtype, order, name=name, priority=priority
-        )
-        result[...] = source
-        return result
-
-    def load(self, path: str | os.PathLike[str], *, name: str | None = None, priority: int = 0) -> Array:
-        """The array in a .npy file, read straight into managed memory.
-
-        Raises:
-            ValueError: not a .npy file, or a short one. TypeError: it holds Python objects. OSError: as
-            open(). Otherwise as zeros.
-        """
-        with open(path, "rb") as file:
-            shape, fortran_order, dtype = arrays.array_header(file)
-            result = self.zeros(shape, dtype, "F" if fortran_order else "C", name=name, priority=priority)
-            arrays.read_into(result, file, by_system_calls=not self._core.inline)
-        return result
-
-    def fromfile(
-        self,
-        path: str | os.PathLike[str],
-        dtype: Any = float,
-        count: int = -1,
-        offset: int = 0,
-        *,
-        name: str | None = None,
-        priority: int = 0,
-    ) -> Array:
-        """A one-dimensional array of count items (-1: all) of a binary file from byte offset on.
-
-        Raises:
-            ValueError: the file has fewer items, or a bad count or offset. OSError: as open(). Otherwise as
-                zeros.
-        """
-        kind = arrays.checked_dtype(dtype)
-        with open(path, "rb") as file:
-            result = self.zeros(arrays.items_in_file(file, kind, count, offset), kind, name=name, priority=priority)
-            file.seek(offset)
-            arrays.read_into(result, file, by_system_calls=not self._core.inline)
-        return result
+        return make_region(self._core, bytes_wanted, checked_name(name), faults, priority)
 
     # ---- what there is -------------------------------------------------------------------------------------
 
@@ -534,7 +429,7 @@ class Pool:
             self._small.settle()
             _mapping.drain()
             if core.regions:
-                raise BufferError(f"the pool is in use: {_described(self.regions())}")
+                raise BufferError(f"the pool is in use: {described(self.regions())}")
             core.close()
         self._join_threads()
 
@@ -578,46 +473,3 @@ def _auto_target(limit: int | str | None, stall: float | None, limit_max: int | 
 
 def _first_limit(limit: int | str | None) -> int:
     return checked_limit(default_limit() if limit is None else limit)
-
-
-def _checked_name(name: str | None) -> str:
-    if name is None:
-        return ""
-    if not isinstance(name, str):
-        raise TypeError(f"name must be text, not {type(name).__name__}")
-    if len(name.encode()) > _NAME_BYTES or "\0" in name:
-        raise ValueError(f"name {name!r} is longer than {_NAME_BYTES} bytes or has a null byte")
-    return name
-
-
-def _described(infos: list[RegionInfo]) -> str:
-    shown = [f"{info.name or 'a region'} ({format_size(info.size)})" for info in infos[:3]]
-    more = f" and {len(infos) - 3} more" if len(infos) > 3 else ""
-    return ", ".join(shown) + more
-
-
-def _warn_of_user_mode() -> None:
-    global _warned_of_user_mode
-    if _warned_of_user_mode:
-        return
-    _warned_of_user_mode = True
-    text = (
-        "userfaultfd is not permitted to this user for faults inside system calls, so faults are served inline: "
-        "read, write, send, recv and every other system call on managed memory that is swapped out fails with "
-        "EFAULT, except inside Region.resident(). `uswap doctor` names the command that permits it; "
-        "Pool(faults='inline') says that it is meant so"
-    )
-    logger.warning("%s", text)
-    warnings.warn(text, UserModeWarning, stacklevel=4)
-
-
-def _warn_about_area(info: SwapAreaInfo, notes: int) -> None:
-    texts = {
-        lib.USWAP_AREA_TMPFS: "lies in memory (tmpfs): swapping there frees nothing",
-        lib.USWAP_AREA_NO_O_DIRECT: "is on a file system that refuses O_DIRECT: the page cache slows it down",
-        lib.USWAP_AREA_NO_FALLOCATE: "is where space cannot be reserved: a full disk may show up late",
-    }
-    for note, text in texts.items():
-        if notes & note:
-            warnings.warn(f"swap area {info.path} {text}", UswapWarning, stacklevel=4)
-            logger.warning("swap area %s %s", info.path, text)
