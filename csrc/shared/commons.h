@@ -123,10 +123,12 @@ typedef struct {
     _Atomic uint32_t state;   /* object_state | generation << 8 */
     _Atomic uint32_t creator; /* member id */
     _Atomic uint64_t pages;
-    _Atomic uint64_t words;          /* offset of its page words ... */
-    _Atomic uint64_t words_bytes;    /* ... and the size of that allotment, which the place keeps for the next object */
-    _Atomic uint64_t mappers;        /* a bit a member index that has it mapped and registered */
-    _Atomic uint64_t epoch;          /* how often mappers has changed */
+    _Atomic uint64_t words;       /* offset of its page words ... */
+    _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
+    _Atomic uint64_t mappers;     /* a bit a member index that has it mapped and registered */
+    _Atomic uint64_t epoch;       /* how often mappers has changed */
+    /* Where each mapper has it, by member index: good while its bit in mappers is set. */
+    _Atomic uint64_t base[MEMBERS_MAX];
     _Atomic uint64_t creator_region; /* the region's id in the creator: Pool.attach_region */
     char name[OBJECT_NAME_BYTES];    /* "": none */
 } object_entry;
@@ -152,6 +154,8 @@ typedef struct {
     _Atomic uint64_t frame_next; /* where the next search for a free frame begins: a hint */
     _Atomic uint64_t slot_next;  /* where the next search for free slots begins: a hint */
     _Atomic uint64_t hand;       /* the next frame to be looked at by who evicts: the order of all shared pages */
+    _Atomic uint64_t
+        shared_used; /* shared frames that are not free: a hint, counted anew now and then (shared_hand.c) */
     _Atomic uint64_t eviction_clock;
     _Atomic uint64_t shared_near_refaults;
     _Atomic uint64_t shared_starved;

@@ -19,7 +19,8 @@
 #define GROUP_PATH_BYTES 108 /* of a socket */
 
 /* What is known of another member; of this process too (its own uffd). Under group.peers_lock; but uffd is only ever replaced when the
- * member has been found dead. */
+ * member has been found dead, id first. Other threads use the descriptor without a lock: that of a dead member is not closed while they
+ * may still have its number (it answers ESRCH), but kept open for a good while, as by a list of the last 64. */
 typedef struct {
     _Atomic uint32_t id; /* member_id; 0: nobody known there */
     _Atomic int uffd;    /* watches its mappings of objects; -1: not (yet) known */
@@ -40,6 +41,9 @@ typedef struct shared_region {
     size_t pages;
     shared_word *words; /* in the commons */
     read_ahead ahead, fresh;
+    size_t soft_next;            /* where a run of soft faults goes on, and ... */
+    uint32_t soft_run;           /* ... how many pages the last one mapped; both the share thread's */
+    _Atomic uint64_t waiting_ns; /* when a fault was first left to somebody else's unlocking; 0: none */
     _Atomic uint64_t faults;
     _Atomic uint32_t advice;
 } shared_region;
@@ -150,6 +154,9 @@ int64_t objects_find(group *g, const char *name);
 int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned char *alias);
 /* Not a mapper any more; the last one out ends the object: frames, slots and words come free. */
 void objects_unmap(group *g, uint32_t index);
+/* Ends the object if nobody maps it: pages that somebody has locked are left to the next call (the eviction thread goes round). For repair.c
+ * too, after it has taken the dead member out of mappers. */
+void objects_end(group *g, uint32_t index);
 /* The object's mapping here, referenced; NULL: none. */
 shared_region *shared_region_get(group *g, uint32_t index);
 shared_region *shared_region_at(group *g, uintptr_t address);
@@ -157,6 +164,8 @@ void shared_region_put(shared_region *r);
 
 /* ---- shared_thread.c, shared_in.c: faults and reads ---- */
 
+/* Opens g->uffd, for all faults if that is permitted. Return: 0 or -errno. Before other members can ask for it. */
+int shared_uffd_open(group *g);
 int shared_thread_start(group *g);
 void shared_thread_stop(group *g);
 /* Wakes whoever waits for pages in any mapper's process. */
@@ -168,6 +177,8 @@ int shared_out_start(group *g);
 void shared_out_stop(group *g);
 /* Evicts about want of the pages that the hand comes to next. Return: frames that came free (CLAIMED by self, then released). */
 uint64_t shared_out(group *g, uint64_t want);
+/* The same of the pages in these frames: a chunk that is not to be shared any more. */
+uint64_t shared_out_frames(group *g, uint64_t first, uint64_t frames);
 /* Frames are short: the eviction thread wakes. */
 void shared_out_wake(group *g);
 
