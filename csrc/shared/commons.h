@@ -20,7 +20,8 @@
 /* Ranges of shared pages that one member may hold in memory at a time (lock, resident). */
 #define HOLDS_MAX 64
 
-/* A member, for as long as it lives: index in the table (6 bits), and how often that place has been taken (10 bits). Never 0. */
+/* A member, for as long as it lives: index in the table (6 bits), and how often that place has been taken (10 bits, 1 to 1022). Never 0.
+ * Index 63 is nobody's: its bit in object_entry.mappers says something else. */
 typedef struct {
     uint16_t value;
 } member_id;
@@ -47,8 +48,11 @@ typedef struct {
 } member_hold;
 
 typedef struct {
-    _Atomic uint32_t state; /* member_state | id << 8: one word, so that a change is of one life */
+    _Atomic uint64_t state; /* member_state | id << 8 | pid << 32: one word, so that a change is of one life */
+    _Atomic uint64_t
+        repairers; /* a bit a member index that is mending what this one left: the place is not free before they have ended */
     _Atomic uint32_t pid;
+    uint32_t reserved0;
     _Atomic uint64_t start_time;     /* with pid: identity (jiffies since boot) */
     _Atomic uint64_t private_frames; /* used now; for the others to see */
     _Atomic uint64_t granted_chunks; /* what it thinks it has: a hint, the chunk words are the truth */
@@ -59,6 +63,18 @@ typedef struct {
     uint32_t reserved;
     member_hold hold[HOLDS_MAX];
 } member_entry;
+
+static inline member_state member_state_of(uint64_t state) {
+    return (member_state)(state & 0xFF);
+}
+
+static inline member_id member_id_of(uint64_t state) {
+    return (member_id){(uint16_t)(state >> 8)};
+}
+
+static inline uint32_t member_pid_of(uint64_t state) {
+    return (uint32_t)(state >> 32);
+}
 
 /* ---- chunks of the limit ---- */
 
@@ -73,7 +89,8 @@ typedef struct {
 /* use word of a frame or slot: kind (3 bits) | member id of a CLAIMED or LEAVING one << 8 | field << 24 (40 bits). */
 typedef enum {
     USE_FREE = 0,
-    USE_RETIRED = 1, /* frames: of a chunk that is not shared now; slots: there is no disk for it yet, or it is bad */
+    USE_RETIRED =
+        1, /* frames: of a chunk that is not shared now; field: which emptying it was; slots: it is bad, or never used */
     USE_CLAIMED = 2, /* a member has taken it, no page has it yet */
     USE_PAGE = 3,    /* page says of which */
     USE_LEAVING = 4  /* the member is taking it from its page */
@@ -98,15 +115,34 @@ static inline uint64_t use_make(use_kind kind, member_id member, uint64_t field)
     return (uint64_t)kind | (uint64_t)member.value << USE_MEMBER_SHIFT | field << USE_FIELD_SHIFT;
 }
 
-/* Page of an object in one word: page 36 bits, object's generation 12, its index 16. 0: none. */
+/* Page of an object in one word: page 36 bits, object's generation 12 (never 0), its index 16. 0: none. */
 typedef struct {
     uint64_t value;
 } shared_ref;
 
+#define OBJECT_GENERATION_MASK UINT32_C(0xFFF)
+
+static inline shared_ref shared_ref_make(uint32_t index, uint32_t generation, uint64_t page) {
+    return (shared_ref){(uint64_t)index | (uint64_t)generation << 16 | page << 28};
+}
+
+static inline uint32_t shared_ref_index(shared_ref ref) {
+    return (uint32_t)(ref.value & 0xFFFF);
+}
+
+static inline uint32_t shared_ref_generation(shared_ref ref) {
+    return (uint32_t)(ref.value >> 16) & OBJECT_GENERATION_MASK;
+}
+
+static inline uint64_t shared_ref_page(shared_ref ref) {
+    return ref.value >> 28;
+}
+
 typedef struct {
     _Atomic uint64_t
         use; /* field: the slot that the page in this frame keeps, or is being written to, plus 1; 0: none */
-    _Atomic uint64_t page; /* a shared_ref; good with USE_PAGE and USE_LEAVING, and, once set, with USE_CLAIMED */
+    _Atomic uint64_t
+        page; /* a shared_ref; good with USE_PAGE and USE_LEAVING, and with USE_CLAIMED from before any word names the frame */
 } shared_frame;
 
 typedef struct {
@@ -120,18 +156,42 @@ typedef struct {
 typedef enum { OBJECT_FREE = 0, OBJECT_MAKING = 1, OBJECT_LIVE = 2, OBJECT_DYING = 3 } object_state;
 
 typedef struct {
-    _Atomic uint32_t state;   /* object_state | generation << 8 */
+    _Atomic uint64_t state;   /* object_state | generation << 8 | member id << 32 of who is making it (MAKING only) */
     _Atomic uint32_t creator; /* member id */
+    uint32_t reserved;
     _Atomic uint64_t pages;
     _Atomic uint64_t words;       /* offset of its page words ... */
     _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
-    _Atomic uint64_t mappers;     /* a bit a member index that has it mapped and registered */
-    _Atomic uint64_t epoch;       /* how often mappers has changed */
+    _Atomic uint64_t words;       /* offset of its page words ... */
+    _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
+    _Atomic uint64_t
+        mappers; /* a bit a member index that has it mapped and registered; or MAPPERS_CLOSED: nobody gets in any more */
+    _Atomic uint64_t epoch; /* how often mappers has changed */
     /* Where each mapper has it, by member index: good while its bit in mappers is set. */
     _Atomic uint64_t base[MEMBERS_MAX];
     _Atomic uint64_t creator_region; /* the region's id in the creator: Pool.attach_region */
     char name[OBJECT_NAME_BYTES];    /* "": none */
 } object_entry;
+
+/* Set by compare-and-swap from 0 alone: the object ends. Whoever makes the next one in that place takes it off, in MAKING. A mapper sets its
+ * bit by compare-and-swap from a value without it. */
+#define MAPPERS_CLOSED (UINT64_C(1) << 63)
+
+static inline object_state object_state_of(uint64_t state) {
+    return (object_state)(state & 0xFF);
+}
+
+static inline uint32_t object_generation_of(uint64_t state) {
+    return (uint32_t)(state >> 8) & OBJECT_GENERATION_MASK;
+}
+
+static inline member_id object_maker_of(uint64_t state) {
+    return (member_id){(uint16_t)(state >> 32)};
+}
+
+static inline uint64_t object_state_make(object_state state, uint32_t generation, member_id maker) {
+    return (uint64_t)state | (uint64_t)(generation & OBJECT_GENERATION_MASK) << 8 | (uint64_t)maker.value << 32;
+}
 
 typedef struct {
     uint64_t magic;
@@ -144,11 +204,13 @@ typedef struct {
     uint64_t chunks_at; /* offsets */
     uint64_t frames_at;
     uint64_t slots_at;
-    uint64_t clusters_at; /* a hint of free slots for each cluster */
+    uint64_t hints_at;    /* for each chunk: whether it has free frames */
+    uint64_t clusters_at; /* for each cluster of slots: how many are taken */
     uint64_t swap_device, swap_inode;
     _Atomic uint64_t limit_chunks; /* chunks from this one on must not be used */
     _Atomic uint64_t limit_bytes;  /* as asked for */
     _Atomic uint64_t usable_slots; /* there is disk for them */
+<<<<<<< HEAD
     _Atomic uint64_t promised_slots;
     _Atomic uint64_t end_bytes;  /* first free offset */
     _Atomic uint64_t frame_next; /* where the next search for a free frame begins: a hint */
@@ -156,6 +218,13 @@ typedef struct {
     _Atomic uint64_t hand;       /* the next frame to be looked at by who evicts: the order of all shared pages */
     _Atomic uint64_t
         shared_used; /* shared frames that are not free: a hint, counted anew now and then (shared_hand.c) */
+=======
+    _Atomic uint64_t drains;     /* how often a chunk has begun to be emptied */
+    _Atomic uint64_t end_bytes;  /* first free offset */
+    _Atomic uint64_t frame_next; /* where the next search for a free frame begins: a hint */
+    _Atomic uint64_t slot_next;  /* where the next search for free slots begins: a hint */
+    _Atomic uint64_t hand;       /* the next frame to be looked at by who evicts: the order of all shared pages */
+>>>>>>> 504bcb8 (Who holds a page, a frame or a slot is told in every window: pages are noted before they are named, one member ends a read or a write)
     _Atomic uint64_t eviction_clock;
     _Atomic uint64_t shared_near_refaults;
     _Atomic uint64_t shared_starved;
@@ -187,6 +256,14 @@ static inline shared_frame *commons_frames(const commons *c) {
     return commons_at(c, commons_head(c)->frames_at);
 }
 
+static inline _Atomic uint32_t *commons_hints(const commons *c) {
+    return commons_at(c, commons_head(c)->hints_at);
+}
+
+static inline _Atomic uint32_t *commons_clusters(const commons *c) {
+    return commons_at(c, commons_head(c)->clusters_at);
+}
+
 static inline shared_slot *commons_slots(const commons *c) {
     return commons_at(c, commons_head(c)->slots_at);
 }
@@ -201,5 +278,7 @@ void commons_detach(commons *c);
 int64_t commons_allot(commons *c, size_t bytes);
 /* Their memory goes back to the kernel: zeroes from here on. */
 void commons_empty(commons *c, uint64_t offset, uint64_t bytes);
+/* The next bytes within [from, end) that have been touched: all others are zero, and looking at them would touch them. false: none. */
+bool commons_touched(const commons *c, uint64_t from, uint64_t end, uint64_t *first, uint64_t *last);
 
 #endif

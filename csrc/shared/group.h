@@ -90,8 +90,10 @@ void members_leave(group *g);
 bool members_alive(const group *g, member_id id);
 /* Marks it dead (its pidfd says so). Return: true if it was not marked before. */
 bool members_mark_dead(group *g, member_id id);
-/* All that it left behind is mended: the place is free for another. */
+/* All that it left behind is mended: the place is free for another, as soon as nobody is mending it any more. */
 void members_bury(group *g, member_id id);
+/* Those that are marked dead and not buried, or whose process is gone without a mark: repair_after is to be called (again). Return: how many. */
+unsigned members_unburied(const group *g, member_id ids[MEMBERS_MAX]);
 /* pid's start time, jiffies since boot; 0: no such process. */
 uint64_t process_start_time(uint32_t pid);
 
@@ -106,10 +108,12 @@ uint64_t grants_free(const group *g);
 uint64_t grants_shared(const group *g);
 /* Makes free chunks shared ones, or shared ones free ones whose frames are all free. Return: how many. */
 uint64_t grants_share(group *g, uint64_t want);
+/* Those that are not empty yet stay in work, at most want of them, the next ones that the hand comes to: call again after evictions. With less
+ * want (0: none), what is in work beyond it is shared again. */
 uint64_t grants_unshare(group *g, uint64_t want);
 /* The dead member's chunks come free, and what it was draining is shared again. */
 void grants_of_dead(group *g, member_id dead);
-/* A new limit: chunks beyond it are given back by their holders. */
+/* A new limit: chunks beyond it are given back by their holders. As many free ones below it are taken before (grants_take): then nobody loses. */
 void grants_set_limit(group *g, uint64_t limit_bytes);
 /* One look around, every few milliseconds while there is want, else every 100: takes, gives and asks by need; sets the private pool's limit. */
 void grants_tend(group *g);
@@ -120,30 +124,50 @@ void grants_tend(group *g);
 uint32_t frame_table_claim(group *g, uint32_t want, uint32_t *frames);
 /* CLAIMED by self -> FREE. */
 void frame_table_release(group *g, uint32_t frame);
-/* CLAIMED by self -> PAGE, with the slot that it keeps (slot + 1; 0: none). The page's word names the frame already, locked or READING. */
+/* CLAIMED by self: it is to be this page's, with that slot (slot + 1; 0: none). Before the page's word names the frame. */
+void frame_table_aim(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
+/* CLAIMED by self -> PAGE, with the slot that it keeps (slot + 1; 0: none). The page's word names the frame already, locked or READING; it
+ * was aimed at that page. Before the page is RESIDENT and unlocked. */
 void frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
 /* PAGE -> LEAVING by self -> (the page's word has let go of it) -> CLAIMED by self. */
 void frame_table_begin_leave(group *g, uint32_t frame);
 void frame_table_end_leave(group *g, uint32_t frame);
 uint64_t frame_table_slot(group *g, uint32_t frame); /* slot + 1, or 0 */
 void frame_table_set_slot(group *g, uint32_t frame, uint64_t slot_plus_1);
-/* All frames that the dead member had claimed, or was taking from pages. Context: the pages' own words have been mended before. */
-void frame_table_of_dead(group *g, member_id dead);
+/* The frame keeps that slot no more, if it (still) does. Without the page's lock: of a slot CLAIMED or LEAVING by self. */
+void frame_table_drop_slot(group *g, uint32_t frame, uint64_t slot_plus_1);
+/* What a frame is, in an eviction's eyes: false if no page has it. */
+bool frame_table_page(const group *g, uint32_t frame, shared_ref *page);
+/* All frames that the dead member had claimed, or was taking from pages. Context: the pages' own words have been mended before. Return: false:
+ * somebody has the page of one just now; come again. */
+bool frame_table_of_dead(group *g, member_id dead);
 
 /* ---- slot_table.c: shared slots ---- */
 
 /* Claims up to want neighbouring free slots. Return: how many; 0: there are none. */
 uint32_t slot_table_claim(group *g, uint32_t want, uint64_t *first);
 void slot_table_release(group *g, uint64_t slot); /* CLAIMED by self -> FREE */
-/* CLAIMED by self -> PAGE. */
+/* CLAIMED by self: it is to be this page's. Before the frame's use word names the slot. */
+void slot_table_aim(group *g, uint64_t slot, shared_ref page);
+/* CLAIMED by self -> PAGE: it has these contents. The page is WRITING and locked by self: before the page's word names the slot. */
 void slot_table_settle(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]);
 void slot_table_begin_leave(group *g, uint64_t slot);
 void slot_table_end_leave(group *g, uint64_t slot); /* -> FREE */
-void slot_table_of_dead(group *g, member_id dead);
-/* There is to be room on the disk for so many slots more. Return: 0 or -errno. */
-int slot_table_reserve(group *g, uint64_t slots);
-void slot_table_unreserve(group *g, uint64_t slots);
+/* CLAIMED by self -> never to be used again: the device refused it. */
+void slot_table_condemn(group *g, uint64_t slot);
+/* Whether the slot has contents of that page: only then is it kept. */
+bool slot_table_is_of(const group *g, uint64_t slot, shared_ref page);
+/* quiet: no write of the dead member is under way any more; else its slots are never used again. Return: as frame_table_of_dead. */
+bool slot_table_of_dead(group *g, member_id dead, bool quiet);
+/* There is to be room on the disk for the pages of all objects that have a place (MAKING too), so nobody's promise is lost or counted twice.
+ * Return: 0 or -errno. */
+int slot_table_reserve(group *g);
+uint64_t slot_table_promised(const group *g); /* pages of all objects */
 
+/* ---- shared_word.c ---- */
+
+/* The word of a page; NULL: that object is no more. */
+shared_word *shared_ref_word(const group *g, shared_ref ref);
 /* ---- objects.c: made, opened, closed ---- */
 
 /* A new object: its place, words and file. name: may be "". Return: index, or -errno (-EEXIST: that name is taken; -ENFILE). *fd: its file. */
@@ -154,7 +178,7 @@ int64_t objects_find(group *g, const char *name);
 int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned char *alias);
 /* Not a mapper any more; the last one out ends the object: frames, slots and words come free. */
 void objects_unmap(group *g, uint32_t index);
-/* Ends the object if nobody maps it: pages that somebody has locked are left to the next call (the eviction thread goes round). For repair.c
+/* Ends the object if nobody maps it (mappers 0, and it has been mapped or its maker is dead; then MAPPERS_CLOSED): pages that somebody has locked are left to the next call (the eviction thread goes round). For repair.c
  * too, after it has taken the dead member out of mappers. */
 void objects_end(group *g, uint32_t index);
 /* The object's mapping here, referenced; NULL: none. */
@@ -168,7 +192,7 @@ void shared_region_put(shared_region *r);
 int shared_uffd_open(group *g);
 int shared_thread_start(group *g);
 void shared_thread_stop(group *g);
-/* Wakes whoever waits for pages in any mapper's process. */
+/* Wakes whoever waits for pages in any mapper's process. r need not be mapped here (base NULL; object and generation say which). */
 void shared_wake(group *g, shared_region *r, size_t page, size_t pages);
 
 /* ---- shared_out.c: evictions ---- */
@@ -185,8 +209,9 @@ void shared_out_wake(group *g);
 /* ---- repair.c: after a death ---- */
 
 /* Everything that the dead member left: waits for its writes, mends pages, frames, slots, chunks, mappers. Any number of members may do it at
- * once, and may die of it. */
-void repair_after(group *g, member_id dead);
+ * once, and may die of it; one thread of a member. Then the dead is buried. Return: false: somebody has a page just now that is to be mended; come
+ * again. */
+bool repair_after(group *g, member_id dead);
 
 /* ---- peers.c: sockets, descriptors, deaths ---- */
 

@@ -47,9 +47,14 @@ static inline uint64_t shared_load(shared_word *word) {
     return atomic_load_explicit(word, memory_order_acquire);
 }
 
-/* Return: false if somebody has it: no member ever waits for the lock of a page. wait: then WAITERS is set, and whoever unlocks wakes all
- * mappers of the page. */
+/* Return: false if somebody has it: no member ever waits for the lock of a page. A page that is READING is its reader's; one that is WRITING is
+ * left alone, or, with wait (a fault's), taken back: RESIDENT in the same step, and the writer finds out. wait: also, WAITERS is set if
+ * it is false, and whoever unlocks wakes all mappers of the page. */
 bool shared_try_lock(shared_word *word, member_id self, bool wait);
+/* Locks a page that self is READING or WRITING (state), to end that. Return: false if it is that no more: somebody took it back. */
+bool shared_lock_own(shared_word *word, member_id self, shared_state state);
+/* Locks what the dead member had locked, or was reading or writing. Return: false if it has nothing here. */
+bool shared_lock_of_dead(shared_word *word, member_id self, member_id dead);
 /* Ends the lock. Return: true if there are waiters: the caller wakes the page's mappers (shared_wake). */
 bool shared_unlock(shared_word *word, member_id self) __attribute__((warn_unused_result));
 /* Context: locked by self. READING, WRITING: of self. HOT as hot says. LOCK and WAITERS stay. */
