@@ -162,8 +162,6 @@ typedef struct {
     _Atomic uint64_t pages;
     _Atomic uint64_t words;       /* offset of its page words ... */
     _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
-    _Atomic uint64_t words;       /* offset of its page words ... */
-    _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
     _Atomic uint64_t
         mappers; /* a bit a member index that has it mapped and registered; or MAPPERS_CLOSED: nobody gets in any more */
     _Atomic uint64_t epoch; /* how often mappers has changed */
@@ -210,21 +208,13 @@ typedef struct {
     _Atomic uint64_t limit_chunks; /* chunks from this one on must not be used */
     _Atomic uint64_t limit_bytes;  /* as asked for */
     _Atomic uint64_t usable_slots; /* there is disk for them */
-<<<<<<< HEAD
-    _Atomic uint64_t promised_slots;
-    _Atomic uint64_t end_bytes;  /* first free offset */
-    _Atomic uint64_t frame_next; /* where the next search for a free frame begins: a hint */
-    _Atomic uint64_t slot_next;  /* where the next search for free slots begins: a hint */
-    _Atomic uint64_t hand;       /* the next frame to be looked at by who evicts: the order of all shared pages */
-    _Atomic uint64_t
-        shared_used; /* shared frames that are not free: a hint, counted anew now and then (shared_hand.c) */
-=======
-    _Atomic uint64_t drains;     /* how often a chunk has begun to be emptied */
-    _Atomic uint64_t end_bytes;  /* first free offset */
-    _Atomic uint64_t frame_next; /* where the next search for a free frame begins: a hint */
-    _Atomic uint64_t slot_next;  /* where the next search for free slots begins: a hint */
-    _Atomic uint64_t hand;       /* the next frame to be looked at by who evicts: the order of all shared pages */
->>>>>>> 504bcb8 (Who holds a page, a frame or a slot is told in every window: pages are noted before they are named, one member ends a read or a write)
+    _Atomic uint64_t drains;       /* how often a chunk has begun to be emptied */
+    _Atomic uint64_t end_bytes;    /* first free offset */
+    _Atomic uint64_t frame_next;   /* where the next search for a free frame begins: a hint */
+    _Atomic uint64_t slot_next;    /* where the next search for free slots begins: a hint */
+    _Atomic uint64_t hand;         /* the next frame to be looked at by who evicts: the order of all shared pages */
+    /* Shared frames that are not free: a hint, counted anew now and then (shared_hand.c). */
+    _Atomic uint64_t shared_used;
     _Atomic uint64_t eviction_clock;
     _Atomic uint64_t shared_near_refaults;
     _Atomic uint64_t shared_starved;
