@@ -43,7 +43,25 @@
     X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT                      */     \
     X(swapoff_step, "swapoff.step")             /* an area is closing, none of its slots looked at in this step  */    \
     X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict                      */    \
-    X(fork_child, "fork.child")                 /* in the child, before its handlers are set                     */
+    X(shared_locked, "shared.locked")           /* a shared page is locked, nothing decided                      */    \
+    X(shared_claimed, "shared.claimed")         /* shared pages are READING, the read not submitted              */    \
+    X(shared_read, "shared.read")               /* the read has ended; error: as if the device had said so       */    \
+    X(shared_one, "shared.one")                 /* the single-page retry of a failed shared read                 */    \
+    X(shared_hash, "shared.hash")               /* flip: the contents read are damaged                           */    \
+    X(shared_filled, "shared.filled")           /* the contents are in the object's file, the words READING      */    \
+    X(shared_before_continue, "shared.before_continue") /* shared pages are RESIDENT and locked, mapped nowhere  */    \
+    X(shared_mapped_peers, "shared.mapped_peers") /* what was brought in is mapped in the peers                  */    \
+    X(shared_writing, "shared.writing")           /* shared pages are WRITING, not write-protected yet             */  \
+    X(shared_protected, "shared.protected")       /* write-protected everywhere, nothing read or written           */  \
+    X(shared_written, "shared.written")           /* the write has ended; error: as if the device had said so      */  \
+    X(shared_committed, "shared.committed")       /* shared pages are SWAPPED and locked, the hole not punched     */  \
+    X(shared_punched, "shared.punched")           /* the hole is punched, the frames are not free yet              */  \
+    X(shared_discard, "shared.discard")           /* a discarded page is ZERO and locked, the hole not punched     */  \
+    X(object_made, "object.made")                 /* an object has its place and words, no file                    */  \
+    X(object_mapped, "object.mapped")             /* a region is watched, its member no mapper yet                 */  \
+    X(object_unmapped, "object.unmapped")         /* the member is no mapper any more, the object not ended        */  \
+    X(object_ending, "object.ending")             /* an object is DYING, some of its pages are free                */  \
+    X(fork_child, "fork.child")                   /* in the child, before its handlers are set                     */
 
 typedef enum {
 #define FAILPOINT_ID(id, name) FAILPOINT_##id,

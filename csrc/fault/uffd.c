@@ -36,6 +36,10 @@ struct uffdio_poison {
 #define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
 #endif
 
+#ifndef UFFDIO_CONTINUE_MODE_WP
+#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
+#endif
+
 static int uffd_ioctl(int uffd, unsigned long request, void *argument) {
     return ioctl(uffd, request, argument) == 0 ? 0 : -errno;
 }
@@ -91,8 +95,8 @@ int uffd_query_features(uint64_t *features) {
 int uffd_register(int uffd, void *start, size_t bytes, unsigned modes) {
     struct uffdio_register arg = {
         .range = {.start = (uintptr_t)start, .len = bytes},
-        .mode =
-            (modes & UFFD_MISSING ? UFFDIO_REGISTER_MODE_MISSING : 0) | (modes & UFFD_WP ? UFFDIO_REGISTER_MODE_WP : 0),
+        .mode = (modes & UFFD_MISSING ? UFFDIO_REGISTER_MODE_MISSING : 0) |
+                (modes & UFFD_WP ? UFFDIO_REGISTER_MODE_WP : 0) | (modes & UFFD_MINOR ? UFFDIO_REGISTER_MODE_MINOR : 0),
     };
     return uffd_ioctl(uffd, UFFDIO_REGISTER, &arg);
 }
@@ -135,6 +139,16 @@ int uffd_move(int uffd, void *dst, const void *src, size_t pages, bool wake, siz
                               .move = 0};
     int status = uffd_ioctl(uffd, UFFDIO_MOVE, &arg);
     *done_pages = status == 0 ? pages : prefix_pages(arg.move);
+    return status;
+}
+
+int uffd_continue(int uffd, void *start, size_t pages, bool protect, bool wake, size_t *done_pages) {
+    struct uffdio_continue arg = {.range = {.start = (uintptr_t)start, .len = pages * UFFD_PAGE_BYTES},
+                                  .mode = (wake ? 0 : UFFDIO_CONTINUE_MODE_DONTWAKE) |
+                                          (protect ? UFFDIO_CONTINUE_MODE_WP : 0),
+                                  .mapped = 0};
+    int status = uffd_ioctl(uffd, UFFDIO_CONTINUE, &arg);
+    *done_pages = status == 0 ? pages : prefix_pages(arg.mapped);
     return status;
 }
 

@@ -56,7 +56,7 @@ int uffd_handshake(int uffd, uint64_t features);
 /* All features this kernel offers, asked on a descriptor of its own. */
 int uffd_query_features(uint64_t *features);
 
-typedef enum { UFFD_MISSING = 1, UFFD_WP = 2 } uffd_mode; /* bits */
+typedef enum { UFFD_MISSING = 1, UFFD_WP = 2, UFFD_MINOR = 4 } uffd_mode; /* bits */
 
 int uffd_register(int uffd, void *start, size_t bytes, unsigned modes);
 int uffd_unregister(int uffd, void *start, size_t bytes);
@@ -68,6 +68,9 @@ int uffd_copy(int uffd, void *dst, const void *src, size_t pages, bool protect, 
 int uffd_zeropage(int uffd, void *dst, size_t pages, bool wake, size_t *done_pages);
 /* Moves frames; dst must be registered with this uffd, src must be private, read-write and unpinned. */
 int uffd_move(int uffd, void *dst, const void *src, size_t pages, bool wake, size_t *done_pages);
+/* Maps what the page cache of a shared mapping has; write-protected if protect (kernel 6.4). A page that is mapped already (EEXIST) ends it,
+ * and wakes nobody. */
+int uffd_continue(int uffd, void *start, size_t pages, bool protect, bool wake, size_t *done_pages);
 int uffd_write_protect(int uffd, void *start, size_t pages, bool protect, bool wake);
 /* A touch of the page raises SIGBUS from now on; a system call gets EFAULT. Kernel 6.6. */
 int uffd_poison(int uffd, void *start, size_t pages, bool wake);

@@ -70,7 +70,7 @@ typedef struct group {
     void *share_state, *out_state; /* of shared_thread.c and shared_out.c */
 } group;
 
-static inline member_entry *group_member(const group *g, member_id id) {
+static inline member_entry *group_entry(const group *g, member_id id) {
     return &commons_head(&g->commons)->members[member_index(id)];
 }
 

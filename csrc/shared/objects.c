@@ -1,0 +1,252 @@
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/failpoint.h"
+#include "fault/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Slots beyond an object's pages: a page that is written again keeps its old slot until the new one has its contents. */
+static uint64_t slots_of(uint64_t pages) {
+    return pages + pages / 64 + 512;
+}
+
+/* ---- made ---- */
+
+/* Whether an object of that name is there, or on its way. */
+static bool name_taken(group *g, const char *name, uint32_t but) {
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+        object_entry *object = group_object(g, i);
+        object_state state = object_state_of(atomic_load(&object->state));
+        if (i != but && (state == OBJECT_LIVE || state == OBJECT_MAKING) &&
+            strncmp(object->name, name, OBJECT_NAME_BYTES) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int64_t take_place(group *g) {
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+        object_entry *object = group_object(g, i);
+        uint32_t state = atomic_load(&object->state);
+        if (object_state_of(state) != OBJECT_FREE)
+            continue;
+        uint32_t making = object_word(OBJECT_MAKING, object_generation_of(state) + 1);
+        if (atomic_compare_exchange_strong(&object->state, &state, making)) {
+            atomic_store(&object->creator, g->self.value);
+            return i;
+        }
+    }
+    return -ENFILE;
+}
+
+static void give_place(group *g, uint32_t index) {
+    object_entry *object = group_object(g, index);
+    object->name[0] = '\0';
+    atomic_store(&object->state, object_word(OBJECT_FREE, object_generation_of(atomic_load(&object->state))));
+}
+
+static int make_words(group *g, object_entry *object, uint64_t pages) {
+    uint64_t bytes = pages * sizeof(shared_word);
+    if (atomic_load(&object->words_bytes) < bytes) {
+        int64_t offset = commons_allot(&g->commons, bytes);
+        if (offset < 0)
+            return (int)offset;
+        atomic_store(&object->words_bytes, 0);
+        atomic_store(&object->words, (uint64_t)offset);
+        atomic_store(&object->words_bytes, bytes);
+    }
+    atomic_store(&object->pages, pages);
+    return 0;
+}
+
+static int make_file(const char *name, uint64_t pages) {
+    char full[OBJECT_NAME_BYTES + 16] = "uswap-";
+    strncat(full, *name ? name : "shared", OBJECT_NAME_BYTES);
+    int fd = memfd_create(full, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)(pages << PAGE_SHIFT)) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0)
+        return fd;
+    int status = -errno;
+    close(fd);
+    return status;
+}
+
+int64_t objects_create(group *g, uint64_t pages, const char *name, int *fd) {
+    int64_t index = take_place(g);
+    if (index < 0)
+        return index;
+    object_entry *object = group_object(g, (uint32_t)index);
+    strncpy(object->name, name, OBJECT_NAME_BYTES - 1);
+    object->name[OBJECT_NAME_BYTES - 1] = '\0';
+    atomic_store(&object->mappers, 0);
+    /* Two that make the same name at once: each has written it before it looks, so at least one of them sees the other. */
+    atomic_thread_fence(memory_order_seq_cst);
+    int status = *name && name_taken(g, name, (uint32_t)index) ? -EEXIST : make_words(g, object, pages);
+    FAILPOINT(object_made);
+    if (status == 0)
+        status = slot_table_reserve(g, slots_of(pages));
+    if (status == 0 && (*fd = make_file(name, pages)) < 0) {
+        status = *fd;
+        slot_table_unreserve(g, slots_of(pages));
+    }
+    if (status != 0) {
+        give_place(g, (uint32_t)index);
+        return status;
+    }
+    uint32_t state = atomic_load(&object->state);
+    atomic_store(&object->state, object_word(OBJECT_LIVE, object_generation_of(state)));
+    return index;
+}
+
+int64_t objects_find(group *g, const char *name) {
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+        object_entry *object = group_object(g, i);
+        if (object_state_of(atomic_load(&object->state)) == OBJECT_LIVE &&
+            strncmp(object->name, name, OBJECT_NAME_BYTES) == 0)
+            return i;
+    }
+    return -ENOENT;
+}
+
+/* ---- mapped ---- */
+
+int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned char *alias) {
+    object_entry *object = group_object(g, index);
+    shared_region *r = &g->regions[index];
+    uint32_t state = atomic_load(&object->state);
+    if (object_state_of(state) != OBJECT_LIVE)
+        return -ENOENT;
+    if (r->fd > 0 || atomic_load(&r->live))
+        return -EBUSY;
+    size_t pages = atomic_load(&object->pages), bytes = pages << PAGE_SHIFT;
+    madvise(base, bytes, MADV_NOHUGEPAGE);
+    madvise(base, bytes, MADV_DONTFORK);
+    if (alias) {
+        madvise(alias, bytes, MADV_NOHUGEPAGE);
+        madvise(alias, bytes, MADV_DONTFORK);
+    }
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (own < 0)
+        return -errno;
+    int status = uffd_register(g->uffd, base, bytes, UFFD_MISSING | UFFD_MINOR | UFFD_WP);
+    if (status != 0) {
+        close(own);
+        return status;
+    }
+    FAILPOINT(object_mapped);
+    *r = (shared_region){.object = index,
+                         .generation = object_generation_of(state),
+                         .fd = own,
+                         .base = base,
+                         .alias = alias,
+                         .pages = pages,
+                         .words = commons_at(&g->commons, atomic_load(&object->words)),
+                         .soft_run = 1};
+    uint64_t bit = UINT64_C(1) << member_index(g->self);
+    atomic_store(&object->base[member_index(g->self)], (uintptr_t)base);
+    atomic_fetch_or(&object->mappers, bit);
+    atomic_fetch_add(&object->epoch, 1);
+    if (atomic_load(&object->state) == state) { /* against objects_end: DYING, then a look at mappers */
+        atomic_store(&r->live, 1);
+        return 0;
+    }
+    atomic_fetch_and(&object->mappers, ~bit);
+    uffd_unregister(g->uffd, base, bytes);
+    r->fd = 0;
+    close(own);
+    return -ENOENT;
+}
+
+static void await_no_references(shared_region *r) {
+    while (atomic_load(&r->references) > 0)
+        usleep(200); /* reads in flight end by themselves */
+}
+
+void objects_unmap(group *g, uint32_t index) {
+    object_entry *object = group_object(g, index);
+    shared_region *r = &g->regions[index];
+    if (!atomic_exchange(&r->live, 0))
+        return;
+    await_no_references(r);
+    atomic_fetch_and(&object->mappers, ~(UINT64_C(1) << member_index(g->self)));
+    atomic_fetch_add(&object->epoch, 1);
+    FAILPOINT(object_unmapped);
+    objects_end(g, index);
+    close(r->fd);
+    r->fd = 0;
+}
+
+/* ---- ended ---- */
+
+/* Return: whether all pages are free. */
+static bool free_pages(group *g, uint32_t index, object_entry *object, uint32_t dying) {
+    shared_word *words = commons_at(&g->commons, atomic_load(&object->words));
+    uint64_t pages = atomic_load(&object->pages);
+    int fd = g->regions[index].fd > 0 ? g->regions[index].fd : -1;
+    bool all = true, waiters = false;
+    for (uint64_t page = 0; page < pages; page++) {
+        uint64_t word = shared_load(&words[page]);
+        if (shared_state_of(word) == SHARED_ZERO && !(word & SHARED_LOCK))
+            continue;
+        all &= shared_discard_page(g, object, dying, fd, page, &waiters);
+        if (page % 4096 == 0)
+            FAILPOINT(object_ending);
+    }
+    return all;
+}
+
+void objects_end(group *g, uint32_t index) {
+    object_entry *object = group_object(g, index);
+    uint32_t state = atomic_load(&object->state);
+    uint32_t dying = object_word(OBJECT_DYING, object_generation_of(state));
+    if (object_state_of(state) == OBJECT_LIVE) {
+        if (atomic_load(&object->mappers) != 0 || !atomic_compare_exchange_strong(&object->state, &state, dying))
+            return;
+    } else if (object_state_of(state) != OBJECT_DYING) {
+        return;
+    }
+    if (atomic_load(&object->mappers) != 0)
+        return; /* somebody has just come: he sees that it is dying, and goes */
+    uint64_t pages = atomic_load(&object->pages);
+    if (!free_pages(g, index, object, dying))
+        return;
+    if (atomic_compare_exchange_strong(&object->state, &dying, object_word(OBJECT_FREE, object_generation_of(dying))))
+        slot_table_unreserve(g, slots_of(pages));
+}
+
+/* ---- found ---- */
+
+shared_region *shared_region_get(group *g, uint32_t index) {
+    if (index >= OBJECTS_MAX)
+        return NULL;
+    shared_region *r = &g->regions[index];
+    if (!atomic_load(&r->live))
+        return NULL;
+    atomic_fetch_add(&r->references, 1);
+    if (atomic_load(&r->live))
+        return r;
+    shared_region_put(r);
+    return NULL;
+}
+
+shared_region *shared_region_at(group *g, uintptr_t address) {
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+        shared_region *r = shared_region_get(g, i);
+        if (r && address - (uintptr_t)r->base < r->pages << PAGE_SHIFT)
+            return r;
+        if (r)
+            shared_region_put(r);
+    }
+    return NULL;
+}
+
+void shared_region_put(shared_region *r) {
+    atomic_fetch_sub(&r->references, 1);
+}

@@ -1,0 +1,187 @@
+/*
+ * shared_core.h - what the files that serve and evict shared pages have in common.
+ *
+ * Contents go into an object's file, and out of it, by pwrite and pread between the file and bounce frames: a read of the disk is checked
+ * before anybody can map it, what is written is what was hashed whatever becomes of the page meanwhile, and nobody ever touches a hole
+ * through a mapping that is not watched (K18). The disk sees memory in one piece.
+ */
+#ifndef USWAP_SHARED_SHARED_CORE_H
+#define USWAP_SHARED_SHARED_CORE_H
+
+#include "base/awake.h"
+#include "base/lock.h"
+#include "shared/group.h"
+
+/* A page's name; see commons.h. */
+#define SHARED_REF_PAGE_BITS 36
+#define SHARED_REF_GENERATION_BITS 12
+#define OBJECT_STATE_BITS 8
+
+static inline shared_ref shared_ref_of(uint32_t object, uint32_t generation, uint64_t page) {
+    uint64_t masked = generation & ((1U << SHARED_REF_GENERATION_BITS) - 1);
+    return (shared_ref){page | masked << SHARED_REF_PAGE_BITS |
+                        (uint64_t)object << (SHARED_REF_PAGE_BITS + SHARED_REF_GENERATION_BITS)};
+}
+
+static inline uint64_t shared_ref_page(shared_ref ref) {
+    return ref.value & ((UINT64_C(1) << SHARED_REF_PAGE_BITS) - 1);
+}
+
+static inline uint32_t shared_ref_generation(shared_ref ref) {
+    return (uint32_t)(ref.value >> SHARED_REF_PAGE_BITS) & ((1U << SHARED_REF_GENERATION_BITS) - 1);
+}
+
+static inline uint32_t shared_ref_object(shared_ref ref) {
+    return (uint32_t)(ref.value >> (SHARED_REF_PAGE_BITS + SHARED_REF_GENERATION_BITS));
+}
+
+static inline object_state object_state_of(uint32_t word) {
+    return (object_state)(word & ((1U << OBJECT_STATE_BITS) - 1));
+}
+
+static inline uint32_t object_generation_of(uint32_t word) {
+    return word >> OBJECT_STATE_BITS & ((1U << SHARED_REF_GENERATION_BITS) - 1);
+}
+
+static inline uint32_t object_word(object_state state, uint32_t generation) {
+    return (uint32_t)state | (generation & ((1U << SHARED_REF_GENERATION_BITS) - 1)) << OBJECT_STATE_BITS;
+}
+
+static inline shared_ref region_ref(const shared_region *r, uint64_t page) {
+    return shared_ref_of(r->object, r->generation, page);
+}
+
+static inline unsigned char *shared_address(const shared_region *r, size_t page) {
+    return r->base + (page << PAGE_SHIFT);
+}
+
+/* ---- mapping: what is done to page-table entries, here and in the peers (shared_map.c) ---- */
+
+/* The mappers of an object as somebody saw them. */
+typedef struct {
+    uint64_t epoch;
+    uint32_t count;
+    bool unknown; /* of some there is no descriptor: nothing can be said of their entries */
+    struct {
+        int uffd;
+        unsigned index;
+        uint64_t base;
+    } of[MEMBERS_MAX];
+} mapper_set;
+
+void mappers_look(group *g, uint32_t object, mapper_set *set);
+/* => stores to the pages fault in every mapper. Return: false: not in all of them. */
+bool mappers_protect(group *g, const mapper_set *set, size_t page, size_t pages);
+/* Maps pages here, from the first on, with their write-protection off; wakes. Context: locked by us, RESIDENT. around: those behind the first
+ * only as far as they are not mapped. Return: how many are known to be mapped. */
+size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, bool around);
+/* The same in all other mappers, as far as it goes. */
+void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages);
+/* A touch raises SIGBUS, in all mappers. Context: locked by us, POISONED. */
+void shared_poison(group *g, shared_region *r, size_t page);
+
+/* ---- frames, slots: the order of steps that repair relies on (shared_pages.c) ---- */
+
+/* Claims; counts what is used. The eviction thread is woken when few are left. */
+uint32_t frames_claim(group *g, uint32_t want, uint32_t *frames);
+void frames_release(group *g, uint32_t frame);
+/* Before a page's word names the frame: it names the page, and the slot the page keeps. */
+void frame_prepare(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
+/* Before a page's word names the slot: it names the page and its contents. */
+void slot_prepare(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]);
+/* The page has lost its frame: when. */
+void slot_note_eviction(group *g, uint64_t slot, uint64_t clock);
+/* When that was, plus 1; 0: not known. */
+uint64_t slot_eviction(group *g, uint64_t slot);
+void shared_hash(group *g, const void *memory, uint8_t hash[16]);
+bool shared_is_held(group *g, uint32_t object, uint64_t page);
+/* Throws the page's contents away, whatever they are, if the object is in that state (so that it is the same object still). Return: false: it is
+ * not, or somebody has the page locked or is reading it. *waiters: wake. */
+bool shared_discard_page(group *g, const object_entry *object, uint32_t state, int fd, uint64_t page, bool *waiters);
+/* Punches a hole in an object's file. */
+void shared_punch(int fd, uint64_t page, uint64_t pages);
+
+/* ---- bounce frames ---- */
+
+/* Reads of the share thread: so many pieces of memory for a window, and for single pages. */
+#define IN_UNIT_PAGES 64U
+#define IN_UNITS 24U
+#define IN_SINGLES 64U
+
+typedef struct {
+    bool busy;
+    uint32_t pages;
+    uint64_t first_slot;
+    shared_region *r; /* referenced */
+    size_t page[IN_UNIT_PAGES];
+    uint32_t frame[IN_UNIT_PAGES];
+    bool single;
+    bool markers[IN_UNIT_PAGES]; /* is not to be mapped here */
+    unsigned char *memory;
+} read_unit;
+
+typedef struct {
+    shared_region *r; /* referenced */
+    size_t page;
+    uint64_t since_ns;
+} shared_parked;
+
+#define SHARED_PARKED_MAX 4096
+#define SHARED_ORDERS 256
+
+/* Pages that an API call wants in memory. */
+typedef struct {
+    uint32_t object;
+    bool map; /* they are to be mapped here */
+    uint64_t page, pages;
+} shared_order;
+
+/* The share thread's own. */
+typedef struct {
+    unsigned char *memory; /* of the units */
+    size_t memory_bytes;
+    uint32_t units; /* in use of IN_UNITS: fewer where memory is short */
+    read_unit unit[IN_UNITS + IN_SINGLES];
+    read_unit *growing;             /* read that may still grow */
+    uint8_t unit_of[IO_REQUESTS];   /* by request */
+    uint32_t frames[IN_UNIT_PAGES]; /* claimed ahead */
+    uint32_t frames_left;
+    shared_parked *parked;
+    uint32_t parked_first, parked_count;
+    small_lock orders_lock;
+    shared_order orders[SHARED_ORDERS];
+    uint32_t orders_first;
+    _Atomic uint32_t orders_count;
+    event progress; /* pages have come in */
+    _Atomic uint32_t wants_frames;
+    awake_record record;
+    bool started;
+} share_state;
+
+static inline share_state *share_of(group *g) {
+    return g->share_state;
+}
+
+typedef enum { SHARED_DONE, SHARED_WAITS, SHARED_NO_FRAME, SHARED_AGAIN } shared_result;
+
+/* Answers one fault by the page's word. WAITS: who waits is woken when somebody unlocks. (shared_fault.c) */
+shared_result shared_fault(group *g, shared_region *r, size_t page);
+
+/* Starts the read of a SWAPPED page, locked by us; unlocks it in any case. (shared_in.c) */
+shared_result shared_in_start(group *g, shared_region *r, size_t page);
+/* Asks for what is wanted next, after a fault on this page. absent: it was not even being read. */
+void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent);
+/* Reads what of the range is out, as far as it goes without a wait. Return: pages looked at. */
+size_t shared_in_range(group *g, shared_region *r, size_t page, size_t pages);
+void shared_in_send(group *g);
+/* Ends one read that has ended. Return: false: there was none. */
+bool shared_in_complete(group *g, bool wait);
+void shared_in_give_back_frames(group *g);
+
+/* Asks the share thread. Return: false: too many orders. */
+bool shared_order_give(group *g, const shared_order *order);
+void shared_thread_wake(group *g);
+/* Frames have come free: parked faults are tried again. */
+void shared_frames_freed(group *g);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * shared_map.c - page-table entries of shared pages: made, write-protected and taken away, here and in the peers, through the mappers' uffds.
+ */
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/failpoint.h"
+#include "fault/signal.h"
+#include "fault/uffd.h"
+#include "pool.h"
+
+#include <errno.h>
+#include <signal.h>
+
+/* Partial results of one call; the kernel's EAGAIN without progress passes by itself. */
+#define TRIES_MAX 64
+
+static member_id member_now(const group *g, unsigned index) {
+    return (member_id){(uint16_t)(atomic_load(&commons_head(&g->commons)->members[index].state) >> 8)};
+}
+
+/* The order matters: descriptor, then bit, then base. A bit that is set after the descriptor was read is of that life of the place or of a later
+ * one; then the descriptor is a dead one, and says ESRCH. */
+void mappers_look(group *g, uint32_t index, mapper_set *set) {
+    object_entry *object = group_object(g, index);
+    set->count = 0;
+    set->unknown = false;
+    set->epoch = atomic_load(&object->epoch);
+    for (uint64_t bits = atomic_load(&object->mappers); bits != 0; bits &= bits - 1) {
+        unsigned at = (unsigned)__builtin_ctzll(bits);
+        int uffd = at == member_index(g->self) ? g->uffd : peers_uffd(g, at);
+        if (uffd < 0)
+            set->unknown = true;
+        else if (atomic_load(&object->mappers) >> at & 1) {
+            set->of[set->count].uffd = uffd;
+            set->of[set->count].index = at;
+            set->of[set->count++].base = atomic_load(&object->base[at]);
+        }
+    }
+}
+
+/* Its memory is gone, or the whole mapping is: there is nothing to be protected. But ESRCH of an earlier life of the place says nothing of the
+ * one there is now. */
+static bool is_gone(group *g, unsigned index, int status) {
+    if (index == member_index(g->self))
+        return false;
+    member_id known = {(uint16_t)atomic_load(&g->peers[index].id)};
+    return status == -ESRCH && member_equal(known, member_now(g, index));
+}
+
+bool mappers_protect(group *g, const mapper_set *set, size_t page, size_t pages) {
+    for (uint32_t i = 0; i < set->count; i++) {
+        void *address = (void *)(uintptr_t)(set->of[i].base + (page << PAGE_SHIFT)); // NOLINT
+        int status, tries = 0;
+        do
+            status = uffd_write_protect(set->of[i].uffd, address, pages, true, false);
+        while (status == -EAGAIN && ++tries < TRIES_MAX);
+        if (status != 0 && !is_gone(g, set->of[i].index, status))
+            return false;
+    }
+    return !set->unknown;
+}
+
+/* The page is mapped already: stores to it may go on. */
+static void allow_stores(group *g, shared_region *r, size_t page) {
+    uffd_write_protect(g->uffd, shared_address(r, page), 1, false, true);
+    uffd_wake(g->uffd, shared_address(r, page), PAGE_BYTES);
+}
+
+size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, bool around) {
+    size_t at = 0;
+    for (int tries = 0; at < pages && tries < TRIES_MAX;) {
+        size_t done;
+        int status = uffd_continue(g->uffd, shared_address(r, page + at), pages - at, false, true, &done);
+        at += done;
+        if (status == 0 || done > 0)
+            continue;
+        if (status == -EEXIST && around && at > 0)
+            return at;
+        if (status == -EEXIST)
+            allow_stores(g, r, page + at++);
+        else if (status == -EAGAIN)
+            tries++;
+        else
+            break;
+    }
+    if (at < pages) /* who waits faults again */
+        uffd_wake(g->uffd, shared_address(r, page + at), (pages - at) << PAGE_SHIFT);
+    return at;
+}
+
+void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages) {
+    mapper_set set;
+    if ((atomic_load(&group_object(g, r->object)->mappers) & ~(UINT64_C(1) << member_index(g->self))) == 0)
+        return;
+    mappers_look(g, r->object, &set);
+    for (uint32_t i = 0; i < set.count; i++) {
+        if (set.of[i].index == member_index(g->self))
+            continue;
+        uint64_t base = set.of[i].base + (page << PAGE_SHIFT);
+        size_t mapped = 0, at = 0;
+        for (int tries = 0; at < pages && tries < TRIES_MAX; tries++) {
+            size_t done;
+            void *address = (void *)(uintptr_t)(base + (at << PAGE_SHIFT)); // NOLINT
+            int status = uffd_continue(set.of[i].uffd, address, pages - at, false, true, &done);
+            mapped += done;
+            at += done;
+            if (status == -EEXIST && done == 0)
+                at++;
+            else if (status != 0 && done == 0 && status != -EAGAIN)
+                break;
+        }
+        atomic_fetch_add_explicit(&commons_head(&g->commons)->mapped_for_peers, mapped, memory_order_relaxed);
+    }
+    FAILPOINT(shared_mapped_peers);
+}
+
+void shared_wake(group *g, shared_region *r, size_t page, size_t pages) {
+    mapper_set set;
+    mappers_look(g, r->object, &set);
+    for (uint32_t i = 0; i < set.count; i++) {
+        void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
+        uffd_wake(set.of[i].uffd, address, pages << PAGE_SHIFT);
+    }
+}
+
+void shared_poison(group *g, shared_region *r, size_t page) {
+    mapper_set set;
+    mappers_look(g, r->object, &set);
+    signal_arm(SIGBUS);
+    for (uint32_t i = 0; i < set.count; i++) {
+        void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
+        uffd_poison(set.of[i].uffd, address, 1, true);
+        uffd_wake(set.of[i].uffd, address, PAGE_BYTES);
+    }
+}

@@ -1,0 +1,131 @@
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/failpoint.h"
+#include "swap/hash.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+/* ---- frames ---- */
+
+uint32_t frames_claim(group *g, uint32_t want, uint32_t *frames) {
+    uint32_t got = frame_table_claim(g, want, frames);
+    atomic_fetch_add_explicit(&commons_head(&g->commons)->shared_used, got, memory_order_relaxed);
+    return got;
+}
+
+void frames_release(group *g, uint32_t frame) {
+    frame_table_release(g, frame);
+    atomic_fetch_sub_explicit(&commons_head(&g->commons)->shared_used, 1, memory_order_relaxed);
+}
+
+/* Context: CLAIMED by self: nobody else writes the entry. */
+void frame_prepare(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1) {
+    shared_frame *entry = &commons_frames(&g->commons)[frame];
+    atomic_store_explicit(&entry->page, page.value, memory_order_release);
+    atomic_store_explicit(&entry->use, use_make(USE_CLAIMED, g->self, slot_plus_1), memory_order_release);
+}
+
+/* ---- slots ---- */
+
+void slot_prepare(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]) {
+    shared_slot *entry = &commons_slots(&g->commons)[slot];
+    memcpy(entry->hash, hash, sizeof entry->hash);
+    atomic_store_explicit(&entry->page, page.value, memory_order_release);
+}
+
+/* Context: the slot is a page's that is locked by us: nobody else writes the entry. */
+void slot_note_eviction(group *g, uint64_t slot, uint64_t clock) {
+    atomic_store_explicit(&commons_slots(&g->commons)[slot].use, use_make(USE_PAGE, MEMBER_NONE, clock + 1),
+                          memory_order_release);
+}
+
+uint64_t slot_eviction(group *g, uint64_t slot) {
+    return use_field_of(atomic_load_explicit(&commons_slots(&g->commons)[slot].use, memory_order_acquire));
+}
+
+/* ---- pages ---- */
+
+void shared_hash(group *g, const void *memory, uint8_t hash[16]) {
+    page_hash found = page_hash_of(memory, commons_head(&g->commons)->hash_seed);
+    memcpy(hash, &found.low, sizeof found.low);
+    memcpy(hash + sizeof found.low, &found.high, sizeof found.high);
+}
+
+static bool holds_page(const member_entry *member, uint32_t object, uint64_t page) {
+    for (uint32_t i = 0; i < HOLDS_MAX; i++) {
+        const member_hold *hold = &member->hold[i];
+        uint64_t count = atomic_load(&hold->count);
+        if (count > 0 && atomic_load(&hold->object) == object && page - atomic_load(&hold->first) < count)
+            return true;
+    }
+    return false;
+}
+
+bool shared_is_held(group *g, uint32_t object, uint64_t page) {
+    const commons_header *head = commons_head(&g->commons);
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        if (atomic_load(&head->members[i].holds) > 0 && holds_page(&head->members[i], object, page))
+            return true;
+    return false;
+}
+
+void shared_punch(int fd, uint64_t page, uint64_t pages) {
+    int ignored = fd >= 0 ? fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(page << PAGE_SHIFT),
+                                      (off_t)(pages << PAGE_SHIFT))
+                          : 0;
+    (void)ignored;
+}
+
+/* RESIDENT or WRITING (its writer finds out) => ZERO. */
+static void discard_resident(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
+    uint64_t kept = frame_table_slot(g, frame);
+    frame_table_begin_leave(g, frame);
+    if (kept > 0)
+        slot_table_begin_leave(g, kept - 1);
+    shared_set(word, g->self, SHARED_ZERO, 0, false);
+    FAILPOINT(shared_discard);
+    shared_punch(fd, page, 1);
+    frame_table_end_leave(g, frame);
+    frames_release(g, frame);
+    if (kept > 0)
+        slot_table_end_leave(g, kept - 1);
+}
+
+bool shared_discard_page(group *g, const object_entry *object, uint32_t state, int fd, uint64_t page, bool *waiters) {
+    shared_word *word = (shared_word *)commons_at(&g->commons, atomic_load(&object->words)) + page;
+    uint64_t now = shared_load(word);
+    if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
+        return true;
+    if (shared_state_of(now) == SHARED_READING || !shared_try_lock(word, g->self, false))
+        return false;
+    now = shared_load(word);
+    bool done = atomic_load(&object->state) == state;
+    if (!done) {
+        *waiters |= shared_unlock(word, g->self);
+        return false;
+    }
+    switch (shared_state_of(now)) {
+    case SHARED_RESIDENT:
+    case SHARED_WRITING:
+        discard_resident(g, word, fd, page, (uint32_t)shared_field_of(now));
+        break;
+    case SHARED_SWAPPED:
+        slot_table_begin_leave(g, shared_field_of(now));
+        shared_set(word, g->self, SHARED_ZERO, 0, false);
+        slot_table_end_leave(g, shared_field_of(now));
+        break;
+    case SHARED_POISONED:
+        shared_set(word, g->self, SHARED_ZERO, 0, false);
+        shared_punch(fd, page, 1);
+        break;
+    case SHARED_READING:
+        done = false;
+        break;
+    case SHARED_ZERO:
+        break;
+    }
+    *waiters |= shared_unlock(word, g->self);
+    return done;
+}
