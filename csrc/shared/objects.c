@@ -11,11 +11,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Slots beyond an object's pages: a page that is written again keeps its old slot until the new one has its contents. */
-static uint64_t slots_of(uint64_t pages) {
-    return pages + pages / 64 + 512;
-}
-
 /* ---- made ---- */
 
 /* Whether an object of that name is there, or on its way. */
@@ -33,10 +28,11 @@ static bool name_taken(group *g, const char *name, uint32_t but) {
 static int64_t take_place(group *g) {
     for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
         object_entry *object = group_object(g, i);
-        uint32_t state = atomic_load(&object->state);
+        uint64_t state = atomic_load(&object->state);
         if (object_state_of(state) != OBJECT_FREE)
             continue;
-        uint32_t making = object_word(OBJECT_MAKING, object_generation_of(state) + 1);
+        uint32_t generation = (object_generation_of(state) + 1) & OBJECT_GENERATION_MASK;
+        uint64_t making = object_state_make(OBJECT_MAKING, MAX_OF(generation, 1U), g->self);
         if (atomic_compare_exchange_strong(&object->state, &state, making)) {
             atomic_store(&object->creator, g->self.value);
             return i;
@@ -48,7 +44,9 @@ static int64_t take_place(group *g) {
 static void give_place(group *g, uint32_t index) {
     object_entry *object = group_object(g, index);
     object->name[0] = '\0';
-    atomic_store(&object->state, object_word(OBJECT_FREE, object_generation_of(atomic_load(&object->state))));
+    atomic_store(&object->pages, 0);
+    atomic_store(&object->state,
+                 object_state_make(OBJECT_FREE, object_generation_of(atomic_load(&object->state)), MEMBER_NONE));
 }
 
 static int make_words(group *g, object_entry *object, uint64_t pages) {
@@ -85,23 +83,21 @@ int64_t objects_create(group *g, uint64_t pages, const char *name, int *fd) {
     object_entry *object = group_object(g, (uint32_t)index);
     strncpy(object->name, name, OBJECT_NAME_BYTES - 1);
     object->name[OBJECT_NAME_BYTES - 1] = '\0';
-    atomic_store(&object->mappers, 0);
     /* Two that make the same name at once: each has written it before it looks, so at least one of them sees the other. */
     atomic_thread_fence(memory_order_seq_cst);
     int status = *name && name_taken(g, name, (uint32_t)index) ? -EEXIST : make_words(g, object, pages);
     FAILPOINT(object_made);
     if (status == 0)
-        status = slot_table_reserve(g, slots_of(pages));
-    if (status == 0 && (*fd = make_file(name, pages)) < 0) {
+        status = slot_table_reserve(g);
+    if (status == 0 && (*fd = make_file(name, pages)) < 0)
         status = *fd;
-        slot_table_unreserve(g, slots_of(pages));
-    }
     if (status != 0) {
         give_place(g, (uint32_t)index);
         return status;
     }
-    uint32_t state = atomic_load(&object->state);
-    atomic_store(&object->state, object_word(OBJECT_LIVE, object_generation_of(state)));
+    atomic_store(&object->mappers, 0);
+    uint32_t generation = object_generation_of(atomic_load(&object->state));
+    atomic_store(&object->state, object_state_make(OBJECT_LIVE, generation, MEMBER_NONE));
     return index;
 }
 
@@ -117,10 +113,25 @@ int64_t objects_find(group *g, const char *name) {
 
 /* ---- mapped ---- */
 
+/* Return: false: the object has ended. */
+static bool become_mapper(group *g, object_entry *object, uint64_t state, unsigned char *base) {
+    uint64_t bit = UINT64_C(1) << member_index(g->self), mappers = atomic_load(&object->mappers);
+    atomic_store(&object->base[member_index(g->self)], (uintptr_t)base);
+    do
+        if (mappers & MAPPERS_CLOSED)
+            return false;
+    while (!atomic_compare_exchange_weak(&object->mappers, &mappers, mappers | bit));
+    atomic_fetch_add(&object->epoch, 1);
+    if (atomic_load(&object->state) == state)
+        return true;
+    atomic_fetch_and(&object->mappers, ~bit); /* of another one that has got the place */
+    return false;
+}
+
 int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned char *alias) {
     object_entry *object = group_object(g, index);
     shared_region *r = &g->regions[index];
-    uint32_t state = atomic_load(&object->state);
+    uint64_t state = atomic_load(&object->state);
     if (object_state_of(state) != OBJECT_LIVE)
         return -ENOENT;
     if (r->fd > 0 || atomic_load(&r->live))
@@ -149,15 +160,10 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned 
                          .pages = pages,
                          .words = commons_at(&g->commons, atomic_load(&object->words)),
                          .soft_run = 1};
-    uint64_t bit = UINT64_C(1) << member_index(g->self);
-    atomic_store(&object->base[member_index(g->self)], (uintptr_t)base);
-    atomic_fetch_or(&object->mappers, bit);
-    atomic_fetch_add(&object->epoch, 1);
-    if (atomic_load(&object->state) == state) { /* against objects_end: DYING, then a look at mappers */
+    if (become_mapper(g, object, state, base)) {
         atomic_store(&r->live, 1);
         return 0;
     }
-    atomic_fetch_and(&object->mappers, ~bit);
     uffd_unregister(g->uffd, base, bytes);
     r->fd = 0;
     close(own);
@@ -172,8 +178,11 @@ static void await_no_references(shared_region *r) {
 void objects_unmap(group *g, uint32_t index) {
     object_entry *object = group_object(g, index);
     shared_region *r = &g->regions[index];
-    if (!atomic_exchange(&r->live, 0))
+    if (!atomic_exchange(&r->live, 0)) {
+        if (atomic_load(&object->creator) == g->self.value)
+            objects_end(g, index); /* made, and never mapped */
         return;
+    }
     await_no_references(r);
     atomic_fetch_and(&object->mappers, ~(UINT64_C(1) << member_index(g->self)));
     atomic_fetch_add(&object->epoch, 1);
@@ -186,7 +195,7 @@ void objects_unmap(group *g, uint32_t index) {
 /* ---- ended ---- */
 
 /* Return: whether all pages are free. */
-static bool free_pages(group *g, uint32_t index, object_entry *object, uint32_t dying) {
+static bool free_pages(group *g, uint32_t index, object_entry *object, uint64_t dying) {
     shared_word *words = commons_at(&g->commons, atomic_load(&object->words));
     uint64_t pages = atomic_load(&object->pages);
     int fd = g->regions[index].fd > 0 ? g->regions[index].fd : -1;
@@ -204,21 +213,23 @@ static bool free_pages(group *g, uint32_t index, object_entry *object, uint32_t 
 
 void objects_end(group *g, uint32_t index) {
     object_entry *object = group_object(g, index);
-    uint32_t state = atomic_load(&object->state);
-    uint32_t dying = object_word(OBJECT_DYING, object_generation_of(state));
+    uint64_t state = atomic_load(&object->state), none = 0;
+    uint64_t dying = object_state_make(OBJECT_DYING, object_generation_of(state), MEMBER_NONE);
+    if (object_state_of(state) != OBJECT_LIVE && object_state_of(state) != OBJECT_DYING)
+        return;
     if (object_state_of(state) == OBJECT_LIVE) {
-        if (atomic_load(&object->mappers) != 0 || !atomic_compare_exchange_strong(&object->state, &state, dying))
+        if (!atomic_compare_exchange_strong(&object->mappers, &none, MAPPERS_CLOSED) && none != MAPPERS_CLOSED)
             return;
-    } else if (object_state_of(state) != OBJECT_DYING) {
-        return;
+        bool closed = none == 0;
+        if (!atomic_compare_exchange_strong(&object->state, &state, dying) && state != dying && closed) {
+            none = MAPPERS_CLOSED; /* it was closed on the next object in this place */
+            atomic_compare_exchange_strong(&object->mappers, &none, 0);
+        }
     }
-    if (atomic_load(&object->mappers) != 0)
-        return; /* somebody has just come: he sees that it is dying, and goes */
-    uint64_t pages = atomic_load(&object->pages);
-    if (!free_pages(g, index, object, dying))
+    if (atomic_load(&object->state) != dying || !free_pages(g, index, object, dying))
         return;
-    if (atomic_compare_exchange_strong(&object->state, &dying, object_word(OBJECT_FREE, object_generation_of(dying))))
-        slot_table_unreserve(g, slots_of(pages));
+    uint64_t ended = object_state_make(OBJECT_FREE, object_generation_of(dying), MEMBER_NONE);
+    atomic_compare_exchange_strong(&object->state, &dying, ended);
 }
 
 /* ---- found ---- */

@@ -12,43 +12,8 @@
 #include "base/lock.h"
 #include "shared/group.h"
 
-/* A page's name; see commons.h. */
-#define SHARED_REF_PAGE_BITS 36
-#define SHARED_REF_GENERATION_BITS 12
-#define OBJECT_STATE_BITS 8
-
-static inline shared_ref shared_ref_of(uint32_t object, uint32_t generation, uint64_t page) {
-    uint64_t masked = generation & ((1U << SHARED_REF_GENERATION_BITS) - 1);
-    return (shared_ref){page | masked << SHARED_REF_PAGE_BITS |
-                        (uint64_t)object << (SHARED_REF_PAGE_BITS + SHARED_REF_GENERATION_BITS)};
-}
-
-static inline uint64_t shared_ref_page(shared_ref ref) {
-    return ref.value & ((UINT64_C(1) << SHARED_REF_PAGE_BITS) - 1);
-}
-
-static inline uint32_t shared_ref_generation(shared_ref ref) {
-    return (uint32_t)(ref.value >> SHARED_REF_PAGE_BITS) & ((1U << SHARED_REF_GENERATION_BITS) - 1);
-}
-
-static inline uint32_t shared_ref_object(shared_ref ref) {
-    return (uint32_t)(ref.value >> (SHARED_REF_PAGE_BITS + SHARED_REF_GENERATION_BITS));
-}
-
-static inline object_state object_state_of(uint32_t word) {
-    return (object_state)(word & ((1U << OBJECT_STATE_BITS) - 1));
-}
-
-static inline uint32_t object_generation_of(uint32_t word) {
-    return word >> OBJECT_STATE_BITS & ((1U << SHARED_REF_GENERATION_BITS) - 1);
-}
-
-static inline uint32_t object_word(object_state state, uint32_t generation) {
-    return (uint32_t)state | (generation & ((1U << SHARED_REF_GENERATION_BITS) - 1)) << OBJECT_STATE_BITS;
-}
-
 static inline shared_ref region_ref(const shared_region *r, uint64_t page) {
-    return shared_ref_of(r->object, r->generation, page);
+    return shared_ref_make(r->object, r->generation, page);
 }
 
 static inline unsigned char *shared_address(const shared_region *r, size_t page) {
@@ -85,10 +50,6 @@ void shared_poison(group *g, shared_region *r, size_t page);
 /* Claims; counts what is used. The eviction thread is woken when few are left. */
 uint32_t frames_claim(group *g, uint32_t want, uint32_t *frames);
 void frames_release(group *g, uint32_t frame);
-/* Before a page's word names the frame: it names the page, and the slot the page keeps. */
-void frame_prepare(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
-/* Before a page's word names the slot: it names the page and its contents. */
-void slot_prepare(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]);
 /* The page has lost its frame: when. */
 void slot_note_eviction(group *g, uint64_t slot, uint64_t clock);
 /* When that was, plus 1; 0: not known. */
@@ -97,7 +58,7 @@ void shared_hash(group *g, const void *memory, uint8_t hash[16]);
 bool shared_is_held(group *g, uint32_t object, uint64_t page);
 /* Throws the page's contents away, whatever they are, if the object is in that state (so that it is the same object still). Return: false: it is
  * not, or somebody has the page locked or is reading it. *waiters: wake. */
-bool shared_discard_page(group *g, const object_entry *object, uint32_t state, int fd, uint64_t page, bool *waiters);
+bool shared_discard_page(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);
 

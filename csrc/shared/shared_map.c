@@ -16,7 +16,7 @@
 #define TRIES_MAX 64
 
 static member_id member_now(const group *g, unsigned index) {
-    return (member_id){(uint16_t)(atomic_load(&commons_head(&g->commons)->members[index].state) >> 8)};
+    return member_id_of(atomic_load(&commons_head(&g->commons)->members[index].state));
 }
 
 /* The order matters: descriptor, then bit, then base. A bit that is set after the descriptor was read is of that life of the place or of a later
@@ -26,7 +26,7 @@ void mappers_look(group *g, uint32_t index, mapper_set *set) {
     set->count = 0;
     set->unknown = false;
     set->epoch = atomic_load(&object->epoch);
-    for (uint64_t bits = atomic_load(&object->mappers); bits != 0; bits &= bits - 1) {
+    for (uint64_t bits = atomic_load(&object->mappers) & ~MAPPERS_CLOSED; bits != 0; bits &= bits - 1) {
         unsigned at = (unsigned)__builtin_ctzll(bits);
         int uffd = at == member_index(g->self) ? g->uffd : peers_uffd(g, at);
         if (uffd < 0)

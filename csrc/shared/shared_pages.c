@@ -20,20 +20,7 @@ void frames_release(group *g, uint32_t frame) {
     atomic_fetch_sub_explicit(&commons_head(&g->commons)->shared_used, 1, memory_order_relaxed);
 }
 
-/* Context: CLAIMED by self: nobody else writes the entry. */
-void frame_prepare(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1) {
-    shared_frame *entry = &commons_frames(&g->commons)[frame];
-    atomic_store_explicit(&entry->page, page.value, memory_order_release);
-    atomic_store_explicit(&entry->use, use_make(USE_CLAIMED, g->self, slot_plus_1), memory_order_release);
-}
-
 /* ---- slots ---- */
-
-void slot_prepare(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]) {
-    shared_slot *entry = &commons_slots(&g->commons)[slot];
-    memcpy(entry->hash, hash, sizeof entry->hash);
-    atomic_store_explicit(&entry->page, page.value, memory_order_release);
-}
 
 /* Context: the slot is a page's that is locked by us: nobody else writes the entry. */
 void slot_note_eviction(group *g, uint64_t slot, uint64_t clock) {
@@ -93,12 +80,12 @@ static void discard_resident(group *g, shared_word *word, int fd, uint64_t page,
         slot_table_end_leave(g, kept - 1);
 }
 
-bool shared_discard_page(group *g, const object_entry *object, uint32_t state, int fd, uint64_t page, bool *waiters) {
+bool shared_discard_page(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters) {
     shared_word *word = (shared_word *)commons_at(&g->commons, atomic_load(&object->words)) + page;
     uint64_t now = shared_load(word);
     if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
         return true;
-    if (shared_state_of(now) == SHARED_READING || !shared_try_lock(word, g->self, false))
+    if (shared_state_of(now) == SHARED_READING || !shared_try_lock(word, g->self, true))
         return false;
     now = shared_load(word);
     bool done = atomic_load(&object->state) == state;
