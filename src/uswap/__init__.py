@@ -19,6 +19,8 @@ from uswap._errors import (
     NumpyMissingError,
     OutOfSpaceError,
     PolicyError,
+    PoolExistsError,
+    PoolNotFoundError,
     SwapAreaError,
     SwapError,
     SystemCallError,
@@ -28,6 +30,7 @@ from uswap._errors import (
     UswapError,
     UswapWarning,
 )
+from uswap._group_info import GroupInfo, MemberInfo, PageUser
 from uswap._options import SwapArea
 from uswap._stats import RegionInfo, Stats, SwapAreaInfo
 from uswap._version import __version__
@@ -36,6 +39,8 @@ from uswap.policy import Policy
 from uswap.pool import Pool
 from uswap.reclaimer import Reclaimer
 from uswap.region import Advice, PageClass, Protection, Region
+from uswap.shared_region import SharedRegion
+from uswap.sharing import attach, reopen
 
 __all__ = [
     "Advice",
@@ -45,18 +50,24 @@ __all__ = [
     "ClosedError",
     "CorruptionError",
     "ForkError",
+    "GroupInfo",
     "LimitError",
+    "MemberInfo",
     "NumpyMissingError",
     "OutOfSpaceError",
     "PageClass",
+    "PageUser",
     "Policy",
     "PolicyError",
     "Pool",
+    "PoolExistsError",
+    "PoolNotFoundError",
     "Protection",
     "Reclaimer",
     "Region",
     "RegionInfo",
     "Sample",
+    "SharedRegion",
     "Stats",
     "SwapArea",
     "SwapAreaError",
@@ -69,7 +80,9 @@ __all__ = [
     "UswapError",
     "UswapWarning",
     "__version__",
+    "attach",
     "policy",
+    "reopen",
 ]
 
 _fork.register()

@@ -16,9 +16,12 @@ import os
 import sys
 import weakref
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uswap._errors import ClosedError, ForkError, UnsupportedError, UswapError, error_from_status
+
+if TYPE_CHECKING:
+    from uswap._group import Group
 
 ffi: Any
 lib: Any
@@ -91,6 +94,10 @@ class Core:
         pointer: the uswap_pool *; valid only between enter and leave.
         regions: cell with a region's id (0 before the core knows it) -> what is known of it. An entry lives from
             before the region is created until it is destroyed.
+        shared: cell (1 while the core may know the mapping) of each mapping of a shared region -> index of its
+            object.
+        group: what makes it a member of a named pool.
+        abandoned: the process ends: it is not freed any more.
         closing: no new regions; freed as soon as nothing is left.
         inline: regions that name no other way serve their faults inline.
     """
@@ -99,19 +106,25 @@ class Core:
         "__weakref__",
         "_calls",
         "_token",
+        "abandoned",
         "auto_limit",
         "closing",
+        "group",
         "inline",
         "owner_pid",
         "pointer",
         "reclaimer",
         "regions",
+        "shared",
     )
 
     def __init__(self, pointer: Any) -> None:
         self.pointer = pointer
         self.owner_pid = os.getpid()
         self.regions: dict[Any, Known] = {}
+        self.shared: dict[Any, int] = {}
+        self.group: Group | None = None
+        self.abandoned = False
         self.closing = False
         self.inline = False
         self.reclaimer: Stoppable | None = None
@@ -163,12 +176,12 @@ class Core:
 
     def free_if_unused(self) -> None:
         """Frees the core if it is closed and nothing is left in it. May be called by anybody, at any time."""
-        if not self.closing or self.regions or os.getpid() != self.owner_pid:
+        if not self.closing or self.regions or self.shared or os.getpid() != self.owner_pid:
             return
         for thread in (self.auto_limit, self.reclaimer):
             if thread is not None:
                 thread.request_stop()  # it then leaves, and comes by here
-        if self._calls:
+        if self._calls or self.abandoned:
             return
         try:
             self._token.pop()
@@ -185,6 +198,8 @@ class Core:
         status = int(lib.uswap_pool_destroy(self.pointer, error))
         if status < 0:
             logger.error("a pool could not be freed: %s", error_from_core(error, status))
+        if self.group is not None:
+            self.group.left()
 
 
 live_cores: weakref.WeakSet[Core] = weakref.WeakSet()

@@ -109,6 +109,14 @@ class ForkError(UswapError, RuntimeError):
     """Used in a forked child: pools and regions belong to the process that made them."""
 
 
+class PoolExistsError(UswapError, FileExistsError):
+    """Pool(name=): a pool of that name is in use; uswap.attach joins it."""
+
+
+class PoolNotFoundError(UswapError, FileNotFoundError):
+    """attach: no process is in a pool of that name (any more)."""
+
+
 class CorruptionError(UswapError, AssertionError):
     """The core's own consistency check found a broken invariant. A bug in uswap: please report it."""
 
@@ -148,7 +156,7 @@ _CLASS_OF_STATUS: dict[str, type[UswapError]] = {
 
 _HINTS: dict[type[UswapError], str] = {
     UnsupportedError: "`uswap doctor` names each refusal and the command that mends it",
-    ForkError: "make a new pool in the child, or start processes with spawn",
+    ForkError: "make a new pool in the child, or attach to a named one there",
 }
 
 # Statuses that say something about a place even where that place is offset 0.

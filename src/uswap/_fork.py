@@ -1,4 +1,5 @@
-"""os.fork with a live pool: until forked children can share swap, it is allowed, but said aloud."""
+"""os.fork with a live pool: until forked children can share swap, it is allowed, but said aloud. Not for named
+pools: there a child has a way to the memory (uswap.reopen, and all that is unpickled)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from uswap._errors import UswapWarning
 
 
 def _warn_before_fork() -> None:
-    mine = [core for core in live_cores if core.owner_pid == os.getpid() and not core.freed]
+    pid = os.getpid()
+    mine = [core for core in live_cores if core.owner_pid == pid and not core.freed and core.group is None]
     if mine:
         warnings.warn(
             "os.fork() with a live uswap.Pool: the child cannot use the pool's memory, and is ended if it "

@@ -3,9 +3,9 @@
 A mapping belongs to Python (mmap.mmap), the region behind it to the core. Three rules keep them apart from
 the mappings of everybody else in the process:
 
-1. A region is quiesced before its mapping goes: from then on the core moves no page by these addresses. Only
-   then is it tried to unmap, because only mmap.close knows, at the moment it happens, whether something still
-   exports the memory.
+1. A private region is quiesced before its mapping goes: from then on the core moves no page by these addresses.
+   (Nothing is moved by the addresses of a shared one.) Only then is it tried to unmap, because only mmap.close
+   knows, at the moment it happens, whether something still exports the memory.
 2. Between the unmapping and the end of the core's region, no new region may be made on the addresses that
    have just become free. One lock covers both; what the same thread makes in between (a finalizer may run at
    any point) looks into ``_leaving``.
@@ -25,13 +25,14 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from uswap._core import Core, ffi, lib, logger
+from uswap._core import Core, ffi, logger
 from uswap._errors import UswapError
 
 # Not in the mmap module before Python 3.11; the same on x86-64 and aarch64. The core counts frames, not the
 # kernel.
 _MAP_NORESERVE = 0x4000
-_FLAGS = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | _MAP_NORESERVE
+_PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | _MAP_NORESERVE
+_SHARED = getattr(mmap, "MAP_SHARED", 0) | _MAP_NORESERVE
 
 _lock = threading.RLock()
 _leaving: list[ManagedMapping] = []
@@ -55,13 +56,25 @@ class ManagedMapping(Protocol):
     def _unmap(self) -> None:
         """mmap.close: raises BufferError, and changes nothing, if something exports the memory."""
 
+    def _quiesce(self) -> None:
+        """The core lets the addresses alone. Raises UswapError."""
 
-def map_fresh(kind: type[Any], size: int) -> Any:
-    """An instance of kind (a child of mmap.mmap) on a fresh private anonymous mapping. Context: inside
-    locked()."""
+    def _resume(self) -> None:
+        """Ends that: the mapping stays. Raises UswapError."""
+
+    def _destroy(self) -> None:
+        """The core forgets the region, whose mapping is gone. Raises UswapError."""
+
+    def _forget(self) -> None:
+        """So does the Core object."""
+
+
+def map_fresh(kind: type[Any], size: int, file: int = -1) -> Any:
+    """An instance of kind (mmap.mmap or a child of it) on a fresh mapping: private and anonymous, or, of a file's
+    descriptor, shared. Context: inside locked()."""
     unusable = []
     while True:
-        mapping = mmap.mmap.__new__(kind, -1, size, flags=_FLAGS)
+        mapping = mmap.mmap.__new__(kind, file, size, flags=_PRIVATE if file < 0 else _SHARED)
         start = address_of(mapping)
         if not any(start < old._address + old._mapping_bytes and old._address < start + size for old in _leaving):
             return mapping
@@ -90,7 +103,7 @@ def leave(region: ManagedMapping) -> None:
         BufferError: something exports the memory; nothing has changed.
         UswapError: the core refused to quiesce the region; nothing has changed.
     """
-    region._core.call(lib.uswap_region_quiesce, region._id_cell[0])
+    region._quiesce()
     _leaving.append(region)
     try:
         region._unmap()
@@ -102,15 +115,15 @@ def leave(region: ManagedMapping) -> None:
 def _settle(region: ManagedMapping) -> None:
     core = region._core
     if not region.closed:
-        core.call(lib.uswap_region_resume, region._id_cell[0])
+        region._resume()
         _leaving.remove(region)
         return
     try:
-        core.call(lib.uswap_region_destroy, region._id_cell[0])
+        region._destroy()
     except UswapError as error:  # stays quiesced: it leaks frames and slots, but harms nobody
         logger.error("a region could not be ended: %s", error)
     _leaving.remove(region)
-    core.regions.pop(region._id_cell, None)
+    region._forget()
     core.free_if_unused()
 
 

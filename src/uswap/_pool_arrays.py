@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from uswap import arrays
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from uswap._core import Core
     from uswap._small import SmallMemory
     from uswap.arrays import Array
+    from uswap.region import Region
 
 
 class ArrayMemory(TypedDict, total=False):
@@ -22,10 +24,14 @@ class ArrayMemory(TypedDict, total=False):
     Attributes:
         name: for Pool.regions; the array then has a region of its own, whatever its size.
         priority: see Region.priority; the same.
+        shared: all processes of the (named) pool can have it: it is a SharedArray, on a region of its own.
+        exportable: see Pool.region.
     """
 
     name: str | None
     priority: int
+    shared: bool
+    exportable: bool
 
 
 class PoolArrays:
@@ -33,6 +39,7 @@ class PoolArrays:
 
     _core: Core
     _small: SmallMemory
+    region: Callable[..., Region]
 
     def zeros(
         self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", **memory: Unpack[ArrayMemory]
@@ -40,15 +47,29 @@ class PoolArrays:
         """An array of zeroes, as numpy.zeros. Arrays below 256 KiB share memory, unless they have a name or
         a priority (see Region.priority).
 
-        memory: name=, priority=, as in Pool.region. Pickled, an array goes by value.
+        memory: name=, priority=, shared=, exportable=, as in Pool.region. Pickled, an array goes by value, but a
+            shared one
+        (a SharedArray) by reference.
 
         Raises:
             TypeError: dtype holds Python objects.
             NumpyMissingError: NumPy is not installed.
             OutOfSpaceError, ClosedError, ForkError: as region.
         """
+        if memory.get("shared"):
+            return self._shared_array(shape, dtype, order, memory)
         name, priority = _checked(**memory)
         return arrays.allocate(self._core, self._small, shape, dtype, order, name, priority)
+
+    def _shared_array(self, shape: Any, dtype: Any, order: str, memory: ArrayMemory) -> Array:
+        kind = arrays.checked_dtype(dtype)
+        arrays.checked_order(order)
+        size = arrays.bytes_of(shape, kind)
+        if size == 0:
+            return arrays.allocate(self._core, self._small, shape, kind, order, "")
+        region: Any = self.region(size, **memory)
+        array: Array = region.array(shape, kind, order)
+        return array
 
     def empty(
         self, shape: Any, dtype: Any = float, order: Literal["C", "F"] = "C", **memory: Unpack[ArrayMemory]
@@ -115,5 +136,7 @@ class PoolArrays:
         return result
 
 
-def _checked(name: str | None = None, priority: int = 0) -> tuple[str, int]:
+def _checked(
+    name: str | None = None, priority: int = 0, shared: bool = False, exportable: bool = True
+) -> tuple[str, int]:
     return checked_name(name), priority

@@ -14,7 +14,8 @@ class Stats:
     count since the pool was made. The fields are those of uswap_stats in csrc/include/uswap_api.h.
 
     Attributes:
-        limit_bytes: the hard limit on resident memory.
+        limit_bytes: the hard limit on resident memory; in a named pool, this process's part of it, for its private
+            pages.
         capacity_frames: frames that faults can use: the limit less the reserve, the metadata charge and
             bounce_bytes.
         transport: "move" or "copy": how pages enter and leave regions.
@@ -183,6 +184,11 @@ class RegionInfo:
         fault_mode: "thread" or "inline": who serves its faults.
         id: the core's number for it.
         priority: Region.priority.
+        shared: it is a shared region of a named pool. locked, faults and poisoned_pages are then 0: they are not
+            kept for each of these; resident and swapped are of all processes together, and address is 0 where this
+            process does not have it.
+        users: how many processes have it.
+        creator_pid: of the process that made a shared one; 0 for the others.
     """
 
     name: str
@@ -196,6 +202,9 @@ class RegionInfo:
     fault_mode: str
     id: int
     priority: int
+    shared: bool = False
+    users: int = 1
+    creator_pid: int = 0
 
     @property
     def key(self) -> int:
@@ -267,6 +276,26 @@ def region_info_from_core(ffi: Any, lib: Any, raw: Any, size: int, priority: int
         fault_mode=_fault_mode_name(lib, int(raw.fault_mode)),
         id=int(raw.region),
         priority=priority,
+    )
+
+
+def shared_region_info_from_core(ffi: Any, raw: Any, address: int = 0) -> RegionInfo:
+    """RegionInfo from a uswap_object_info; address: where this process has it."""
+    return RegionInfo(
+        name=ffi.string(raw.name).decode("utf-8", "replace"),
+        address=address,
+        size=int(raw.size_bytes),
+        resident=int(raw.resident_bytes),
+        swapped=int(raw.swapped_bytes),
+        locked=0,
+        faults=0,
+        poisoned_pages=0,
+        fault_mode="thread",
+        id=int(raw.creator_region),
+        priority=0,
+        shared=True,
+        users=int(raw.mappers),
+        creator_pid=int(raw.creator_pid),
     )
 
 

@@ -65,22 +65,27 @@ def allocate(
     kind = checked_dtype(dtype)
     checked_order(order)
     core.check_process()
-    lengths = _lengths(shape)
-    size = kind.itemsize
-    for length in lengths:
-        size *= length
+    lengths, size = _lengths(shape), bytes_of(shape, kind)
     if size == 0:
         empty: Array = numpy.zeros(lengths, dtype=kind, order=order)
         return empty
-    if size >= 2**63:
-        raise ValueError(f"an array of shape {lengths} and dtype {kind} is more than can be addressed")
     if size < SMALL_BYTES and not name and not priority:
-        bytes_of = numpy.asarray(small.allocate(size))
+        owner = numpy.asarray(small.allocate(size))
     else:
-        bytes_of = numpy.frombuffer(make_region(core, size, name, priority=priority), dtype=numpy.uint8)
-    # The array refers to bytes_of, and that to the memory: the memory ends with the last array or view.
-    result: Array = numpy.ndarray(lengths, dtype=kind, buffer=bytes_of, order=order)
+        owner = numpy.frombuffer(make_region(core, size, name, priority=priority), dtype=numpy.uint8)
+    # The array refers to owner, and that to the memory: the memory ends with the last array or view.
+    result: Array = numpy.ndarray(lengths, dtype=kind, buffer=owner, order=order)
     return result
+
+
+def bytes_of(shape: Any, dtype: np.dtype[Any]) -> int:
+    """What an array takes. Raises ValueError: shape has a negative length, or it is more than can be addressed."""
+    lengths, size = _lengths(shape), dtype.itemsize
+    for length in lengths:
+        size *= length
+    if size >= 2**63:
+        raise ValueError(f"an array of shape {lengths} and dtype {dtype} is more than can be addressed")
+    return size
 
 
 def _lengths(shape: Any) -> tuple[int, ...]:

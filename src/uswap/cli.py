@@ -15,6 +15,8 @@ VERBS = {
     "bench": "read-ahead on a real disk: patterns, windows and depths beside the disk itself and kernel swap",
     "simulate": "what other policies and limits would have made of a recorded run: misses, miss ratio, rescues",
     "curve": "how much memory a recorded program needs: misses and time for limits from small to all its pages",
+    "ls": "this user's named pools: processes, limits, memory, shared regions, and what is stale",
+    "clean": "remove what named pools have left behind whose processes were all killed; never what lives",
     "demo": "sort and group an array four times its limit, and check the answer (needs NumPy)",
 }
 

@@ -7,28 +7,28 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 
-from uswap import _mapping
+from uswap import _mapping, sharing
 from uswap._core import Core, check_error, ffi, lib, new_error, require_core
-from uswap._errors import ClosedError, UnsupportedError, UswapError
+from uswap._errors import ClosedError, UnsupportedError
+from uswap._group import Joining, Making
 from uswap._options import (
     CoreOptions,
-    SwapArea,
-    SwapPath,
     SwapSpec,
     checked_limit,
     default_limit,
     minimum_limit,
     swap_areas,
 )
+from uswap._pool_areas import PoolAreas
 from uswap._pool_arrays import PoolArrays
-from uswap._pool_checks import checked_name, described, warn_about_area, warn_of_user_mode
+from uswap._pool_checks import checked_name, described, warn_of_user_mode
+from uswap._pool_group import PoolGroup
+from uswap._rendezvous import making
 from uswap._sizes import PAGE_BYTES, format_size, parse_size
 from uswap._small import SmallMemory
 from uswap._stats import (
     RegionInfo,
     Stats,
-    SwapAreaInfo,
-    area_info_from_core,
     stats_from_core,
 )
 from uswap.auto_limit import DEFAULT_STALL, AutoLimit, checked_stall
@@ -39,10 +39,8 @@ from uswap.region import Region, make_region, region_infos
 if TYPE_CHECKING:
     from uswap.trace.recorder import Recording
 
-_AREAS_MAX = 64
 
-
-class Pool(PoolArrays):
+class Pool(PoolAreas, PoolArrays, PoolGroup):
     """Memory with a hard limit: arrays and regions of any size, of which no more than limit is resident.
 
     Args:
@@ -85,12 +83,18 @@ class Pool(PoolArrays):
         stall: with limit="auto", the share of its run time, above 0 and below 1, that the program may wait for
             pages; None: 0.02.
         limit_max: with limit="auto", the largest limit in bytes, or as text; None: as with limit=None.
-        name: not there yet.
+        name: other processes of this user join the pool by it (uswap.attach); limit is then the limit of all of
+            them together. 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with ".". docs/sharing.md says what follows
+            from it.
+        map_for_peers: of a named pool: a shared page that one process brings in is set up in all that have its
+            region.
 
     Raises:
         ValueError, TypeError: a bad argument; LimitError for a limit below minimum_limit.
         UnsupportedError: the kernel or a container refuses userfaultfd, or what was asked for by name; also faults=
-            "thread" where this user may not have it, and encrypt=True where uswap was built without libcrypto.
+            "thread" where this user may not have it, and encrypt=True where uswap was built without libcrypto; and
+            name together with limit="auto" or encrypt=True.
+        PoolExistsError: a pool of that name is in use.
         SwapAreaError: a swap area cannot be used. SystemCallError: any other failure of the system.
 
     As a context manager it closes to new regions at the end of the block, and is freed with the last array or
@@ -111,6 +115,9 @@ class Pool(PoolArrays):
         ...     print(pool.stats().codec)
         aes-256-xts
     """
+
+    _reclaimer: Reclaimer | None
+    _auto_limit: AutoLimit | None
 
     def __init__(
         self,
@@ -136,10 +143,11 @@ class Pool(PoolArrays):
         policy: Policy | type[Policy] | str | None = "default",
         encrypt: bool = False,
         name: str | None = None,
+        map_for_peers: bool = True,
     ) -> None:
         require_core()
         if name is not None:
-            raise UnsupportedError("pools that processes share are not there yet")
+            _check_can_be_shared(limit, encrypt)
         target = _auto_target(limit, stall, limit_max)
         options = CoreOptions(
             _first_limit(limit if target is None else limit_max),
@@ -158,24 +166,44 @@ class Pool(PoolArrays):
             io_depth=io_depth,
             encrypt=encrypt,
         )
+        with making(name) if name is not None else contextlib.nullcontext() as folder:
+            enter = None if folder is None else Making(folder, options.limit, bool(map_for_peers))
+            self._start(options, swap, policy, reclaimer, enter=enter, stall=target)
+
+    def _start(
+        self,
+        options: CoreOptions,
+        swap: SwapSpec,
+        policy: Policy | type[Policy] | str | None,
+        reclaimer: bool,
+        *,
+        enter: Making | Joining | None,
+        stall: float | None = None,
+    ) -> None:
+        """The rest of __init__. enter: how it becomes a member of a named pool, if it is to be one. stall: that an
+        auto limit is to keep to; None: there is none."""
         raw_options = options.to_core()
         areas = swap_areas(swap)
         if policy == "default":
-            policy = DEFAULT_POLICY if write_ahead else None
+            policy = DEFAULT_POLICY if options.write_ahead else None
         deciding = make_policy(policy)
         self._core = _create_core(raw_options)
         self._small = SmallMemory(self._core)
-        self._reclaimer: Reclaimer | None = None
-        self._auto_limit: AutoLimit | None = None
+        self._reclaimer = None
+        self._auto_limit = None
         self._swapoff_lock = threading.Lock()
         try:
-            self._note_fault_mode(faults)
+            self._note_fault_mode(options.faults)
             for area in areas:
                 self._swapon(area)
-            if background and reclaimer:
+            if enter is not None:
+                enter(self._core, areas)
+            if options.background and reclaimer:
                 self._reclaimer = Reclaimer(self._core, deciding)
-            if target is not None:
-                self._auto_limit = AutoLimit(self._core, target, options.limit)
+            if stall is not None:
+                self._auto_limit = AutoLimit(self._core, stall, options.limit)
+            if enter is not None:
+                sharing.remember(self)
         except BaseException:
             self._core.close()
             raise
@@ -187,8 +215,9 @@ class Pool(PoolArrays):
             stats = self.stats()
         except (ClosedError, RuntimeError):
             return "<uswap.Pool>"
+        name = f" {self.name!r}" if self.name else ""
         return (
-            f"<uswap.Pool limit={format_size(stats.limit_bytes)} resident={format_size(stats.resident_bytes)}"
+            f"<uswap.Pool{name} limit={format_size(stats.limit_bytes)} resident={format_size(stats.resident_bytes)}"
             f" managed={format_size(stats.managed_bytes)} swap={format_size(stats.swap_used_bytes)}>"
         )
 
@@ -201,16 +230,18 @@ class Pool(PoolArrays):
         if stats.user_mode_only and asked is None:
             warn_of_user_mode()
 
-    # ---- the limit and the swap areas ----------------------------------------------------------------------
+    # ---- the limit -----------------------------------------------------------------------------------------
 
     @property
     def limit(self) -> int:
-        """The limit in bytes. It may be set at any time, to what Pool() takes: downwards, setting evicts
-        until it holds. Setting it ends auto, if that is on: from then on it is what was set.
+        """The limit in bytes; of a named pool, that of all its processes together (Pool.stats has this one's part).
+        It may be set at any time, to what Pool() takes: downwards, setting evicts until it holds. Setting it ends
+        auto, if that is on: from then on it is what was set.
 
         Raises (when set): ValueError, TypeError, LimitError as Pool(); LimitError if too much is locked.
         """
-        return self.stats().limit_bytes
+        group = self._core.group
+        return self.stats().limit_bytes if group is None else group.info().limit_bytes
 
     @limit.setter
     def limit(self, limit: int | str) -> None:
@@ -220,7 +251,8 @@ class Pool(PoolArrays):
         if auto is not None:
             auto.request_stop()
             auto.join()  # it may be just about to set another one
-        self._core.call(lib.uswap_pool_set_limit, wanted)
+        group = self._core.group
+        self._core.call(lib.uswap_pool_set_limit if group is None else lib.uswap_group_set_limit, wanted)
 
     @property
     def auto_limit(self) -> AutoLimit | None:
@@ -232,87 +264,6 @@ class Pool(PoolArrays):
         """The least limit in bytes that this pool can have."""
         return minimum_limit() + self.stats().bounce_bytes
 
-    def swapon(self, path: SwapPath, *, size: int | str | None = None, priority: int = 0) -> SwapAreaInfo:
-        """Adds a swap area: a file, a block device, a directory, or a SwapArea (size and priority are then
-        its own).
-
-        Raises:
-            SwapAreaError: its directory is missing or not writable, another pool uses it, or it holds
-                somebody's data.
-            SystemCallError: the system refuses it.
-            ValueError: a bad size, or the pool has had 32 areas already (those of swapoff included).
-        """
-        area = path if isinstance(path, SwapArea) else SwapArea(path, size, priority)
-        if isinstance(path, SwapArea) and (size is not None or priority != 0):
-            raise ValueError("a SwapArea has its own size and priority")
-        self._core.check_process()
-        return self._swapon(swap_areas(area)[0])
-
-    def _swapon(self, area: SwapArea) -> SwapAreaInfo:
-        raw = ffi.new("uswap_area_info *")
-        self._core.call(
-            lib.uswap_pool_swapon,
-            os.fsencode(area.path),
-            int(area.is_directory),
-            area.size_bytes,
-            area.priority,
-            raw,
-        )
-        info = area_info_from_core(ffi, lib, raw)
-        warn_about_area(info, int(raw.notes))
-        return info
-
-    def swapoff(self, path: SwapPath | SwapAreaInfo) -> None:
-        """Takes a swap area out of use while the pool goes on: its pages come into memory or move to other
-        areas. Then its file is cut down to the header and unlocked. That may take as long as reading it does;
-        an exception from a signal handler meanwhile (KeyboardInterrupt) leaves the area in use.
-
-        path is what swapon was given, or the SwapAreaInfo that it returned, which is needed where several
-        areas lie in one directory.
-
-        Raises:
-            OutOfSpaceError: the other areas have no room for what regions hold or were promised.
-            BlockingIOError: no page can leave memory for those that must come in (locked, or swap is full).
-            ValueError: no such area, or more than one.
-
-        Example:
-            >>> import os, uswap
-            >>> with uswap.Pool(limit="16MiB") as pool:
-            ...     area = pool.swapon(os.curdir, size="64MiB", priority=9)
-            ...     a = pool.full(1 << 22, 7.0)
-            ...     pool.swapoff(area)
-            ...     print(len(pool.areas()), a.sum() == 7.0 * (1 << 22))
-            1 True
-        """
-        index = self._area_index(path)
-        with self._swapoff_lock:
-            try:
-                while self._core.call(lib.uswap_pool_swapoff, index) > 0:
-                    pass  # between two steps the interpreter looks for signals
-            except BaseException:
-                with contextlib.suppress(UswapError, ValueError):  # in use already, or closed by the last step
-                    self._core.call(lib.uswap_pool_swapoff_cancel, index)
-                raise
-
-    def _area_index(self, path: SwapPath | SwapAreaInfo) -> int:
-        if isinstance(path, SwapAreaInfo):
-            return path.index
-        wanted = os.fsdecode(path.path if isinstance(path, SwapArea) else path)
-        found = [info.index for info in self.areas() if info.path == wanted]
-        if len(found) != 1:
-            raise ValueError(
-                f"no swap area of the pool has the path {wanted!r}"
-                if not found
-                else f"{len(found)} swap areas lie in {wanted!r}: pass the SwapAreaInfo that swapon returned"
-            )
-        return found[0]
-
-    def areas(self) -> list[SwapAreaInfo]:
-        """The swap areas as they are now."""
-        raw = ffi.new("uswap_area_info[]", _AREAS_MAX)
-        count = self._core.call(lib.uswap_pool_areas, raw, _AREAS_MAX)
-        return [area_info_from_core(ffi, lib, raw[i]) for i in range(count)]
-
     # ---- memory --------------------------------------------------------------------------------------------
 
     def region(
@@ -323,8 +274,12 @@ class Pool(PoolArrays):
         faults: Literal["thread", "inline"] | None = None,
         priority: int = 0,
         shared: bool = False,
+        exportable: bool = True,
     ) -> Region:
         """A region of size bytes (or "2GiB") of zeroes. name, up to 63 bytes of UTF-8, is for Pool.regions.
+
+        shared: all processes of the (named) pool can have it: by its name (open_region), by pickling it or an array
+        on it, and, if it is exportable, by its id (attach_region). Its size is rounded up to whole pages.
 
         faults: as in Pool; None: what the pool was made with. Fastest is "inline", if no system call is to see the
         memory, or only inside Region.resident. priority: see Region.priority.
@@ -332,7 +287,8 @@ class Pool(PoolArrays):
         Raises:
             ValueError, TypeError: not a size, a bad name or no priority.
             OutOfSpaceError: not that much swap space left (see overcommit), or address space.
-            UnsupportedError: shared=True, which is not there yet; faults="thread" where it is not permitted.
+            UnsupportedError: shared=True in a pool without a name, or with faults="inline"; faults="thread" where
+                it is not permitted.
             ClosedError, ForkError: the pool is closed, or not this process's.
 
         Example:
@@ -347,7 +303,7 @@ class Pool(PoolArrays):
         """
         bytes_wanted = parse_size(size)
         if shared:
-            raise UnsupportedError("shared regions are not there yet")
+            return self._shared_region(bytes_wanted, name, faults, priority, exportable)
         return make_region(self._core, bytes_wanted, checked_name(name), faults, priority)
 
     # ---- what there is -------------------------------------------------------------------------------------
@@ -359,8 +315,8 @@ class Pool(PoolArrays):
         return stats_from_core(ffi, lib, raw)
 
     def regions(self) -> list[RegionInfo]:
-        """The regions alive, oldest first; arrays of 256 KiB and up have a region each, smaller ones share
-        some."""
+        """The private regions alive, oldest first; arrays of 256 KiB and up have a region each, smaller ones share
+        some. Pool.shared_regions has the others."""
         return region_infos(self._core)
 
     @property
@@ -406,7 +362,8 @@ class Pool(PoolArrays):
         return self._core.call(lib.uswap_pool_evict, pages) * PAGE_BYTES
 
     def check(self) -> None:
-        """The core's own consistency check over all pages and slots; for tests. Raises CorruptionError."""
+        """The core's own consistency check over this process's pages and slots; for tests. Raises
+        CorruptionError."""
         self._core.call(lib.uswap_pool_check)
 
     # ---- the end -------------------------------------------------------------------------------------------
@@ -428,8 +385,8 @@ class Pool(PoolArrays):
         with _mapping.locked():
             self._small.settle()
             _mapping.drain()
-            if core.regions:
-                raise BufferError(f"the pool is in use: {described(self.regions())}")
+            if core.regions or core.shared:
+                raise BufferError(f"the pool is in use: {described([*self.regions(), *self._shared_here()])}")
             core.close()
         self._join_threads()
 
@@ -445,7 +402,7 @@ class Pool(PoolArrays):
 
     def __exit__(self, *_: object) -> None:
         self._core.close()
-        if not self._core.regions:
+        if not self._core.regions and not self._core.shared:
             self._join_threads()
 
     def __del__(self) -> None:
@@ -469,6 +426,16 @@ def _auto_target(limit: int | str | None, stall: float | None, limit_max: int | 
         if value is not None:
             raise ValueError(f"{name} needs limit='auto'")
     return None
+
+
+def _check_can_be_shared(limit: int | str | None, encrypt: bool) -> None:
+    """Raises UnsupportedError for what a named pool cannot have yet."""
+    if limit == "auto":
+        raise UnsupportedError(
+            "a named pool cannot find out its limit yet", hint="give one; it may be set at any time"
+        )
+    if encrypt:
+        raise UnsupportedError("a named pool cannot be encrypted yet", hint="put its swap on an encrypted disk")
 
 
 def _first_limit(limit: int | str | None) -> int:

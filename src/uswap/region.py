@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from uswap import _mapping, _sigbus
 from uswap._core import Core, Known, check_error, ffi, lib, new_error
 from uswap._errors import ClosedError, UnsupportedError
+from uswap._group_info import PageUser
 from uswap._options import fault_mode
 from uswap._sizes import PAGE_BYTES, format_size, parse_size, round_to_pages
 from uswap._stats import RegionInfo, region_info_from_core, region_key
@@ -149,17 +150,19 @@ class Region(mmap.mmap):
 
     # ---- calls into the core -------------------------------------------------------------------------------
 
-    def _call(self, function: Any, *arguments: Any) -> int:
+    def _call(self, what: str, *arguments: Any) -> int:
+        """uswap_region_<what> of the core, for this region."""
+        self._check_open()
+        return self._core.call(getattr(lib, f"uswap_region_{what}"), self._id_cell[0], *arguments)
+
+    def _check_open(self) -> None:
         self._core.check_process()
         if self.closed:
             raise ClosedError(f"region {self._name!r} is closed")
-        return self._core.call(function, self._id_cell[0], *arguments)
 
     def _range(self, start: int, length: int | None) -> tuple[int, int]:
         """(start, length) in bytes; up to the end means the rest of the last page too."""
-        self._core.check_process()
-        if self.closed:
-            raise ClosedError(f"region {self._name!r} is closed")
+        self._check_open()
         size = len(self)
         if length is None:
             length = size - start
@@ -179,7 +182,7 @@ class Region(mmap.mmap):
             ClosedError, ForkError: as everywhere.
         """
         kind = Advice(advice)
-        self._call(lib.uswap_region_advise, *self._range(start, length), int(kind))
+        self._call("advise", *self._range(start, length), int(kind))
 
     def lock(self, start: int = 0, length: int | None = None) -> None:
         """Brings the pages of the range in, and keeps them in until unlock. Locks do not nest. Thread-safe.
@@ -189,11 +192,11 @@ class Region(mmap.mmap):
             SwapError: a page of the range cannot be read back.
             ValueError: the range is not in the region.
         """
-        self._call(lib.uswap_region_lock, *self._range(start, length))
+        self._call("lock", *self._range(start, length))
 
     def unlock(self, start: int = 0, length: int | None = None) -> None:
         """Ends lock for the pages of the range. Thread-safe. Raises ValueError as lock does."""
-        self._call(lib.uswap_region_unlock, *self._range(start, length))
+        self._call("unlock", *self._range(start, length))
 
     @contextlib.contextmanager
     def resident(self, start: int = 0, length: int | None = None) -> Iterator[None]:
@@ -209,13 +212,13 @@ class Region(mmap.mmap):
             ValueError: the range is not in the region.
         """
         span = self._range(start, length)
-        self._call(lib.uswap_region_pin, *span)
+        self._call("pin", *span)
         try:
             yield
         finally:
             # A region closed inside the block has no pins left to end.
             if not self.closed:
-                self._call(lib.uswap_region_unpin, *span)
+                self._call("unpin", *span)
 
     def protect(self, protection: Protection | int, start: int = 0, length: int | None = None) -> None:
         """Allows only what protection says on all pages of the range, as mprotect(2): a forbidden access is a
@@ -226,7 +229,7 @@ class Region(mmap.mmap):
         Raises:
             ValueError: the range is not in the region, or protection is none.
         """
-        self._call(lib.uswap_region_protect, *self._range(start, length), int(Protection(protection)))
+        self._call("protect", *self._range(start, length), int(Protection(protection)))
 
     def verify(self, start: int = 0, length: int | None = None) -> None:
         """Reads back and checks every swapped page of the range, without bringing it in. Thread-safe.
@@ -235,7 +238,7 @@ class Region(mmap.mmap):
             SwapError: the first bad page; offset is its place in the region.
             ValueError: the range is not in the region.
         """
-        self._call(lib.uswap_region_verify, *self._range(start, length))
+        self._call("verify", *self._range(start, length))
 
     def page_classes(self, start: int = 0, length: int | None = None) -> bytes:
         """One byte a page of the range, each a PageClass, as they are at one moment or another.
@@ -244,14 +247,36 @@ class Region(mmap.mmap):
         first = start // PAGE_BYTES
         pages = -(-(start + length) // PAGE_BYTES) - first
         classes = bytearray(pages)
-        self._call(lib.uswap_region_page_classes, first, pages, ffi.from_buffer("uint8_t *", classes))
+        self._call("page_classes", first, pages, ffi.from_buffer("uint8_t *", classes))
         return bytes(classes)
 
     def info(self) -> RegionInfo:
         """Name, size, resident and swapped bytes, faults. Thread-safe."""
         raw = ffi.new("uswap_region_info *")
-        self._call(lib.uswap_region_get_info, raw)
+        self._call("get_info", raw)
         return region_info_from_core(ffi, lib, raw, len(self), self._known().priority)
+
+    def users(self, page: int) -> list[PageUser]:
+        """The processes that use page number page, and whether they have it mapped now; of a private region, this
+        one. Thread-safe.
+
+        Raises:
+            ValueError: the region has no such page.
+
+        Example:
+            >>> import uswap
+            >>> with uswap.Pool(limit="16MiB") as pool, pool.region("1MiB") as r:
+            ...     r[0] = 1
+            ...     print([user.mapped for page in (0, 200) for user in r.users(page)])
+            [True, False]
+        """
+        (kind,) = self.page_classes(self._page_start(page), 1)
+        return [PageUser(os.getpid(), kind == PageClass.RESIDENT, page)]
+
+    def _page_start(self, page: int) -> int:
+        if not 0 <= page < self._mapping_bytes // PAGE_BYTES:
+            raise ValueError(f"page {page} is not in a region of {self._mapping_bytes // PAGE_BYTES} pages")
+        return page * PAGE_BYTES
 
     # ---- methods of mmap that would break management -------------------------------------------------------
 
@@ -292,6 +317,18 @@ class Region(mmap.mmap):
 
     def _unmap(self) -> None:
         super().close()
+
+    def _quiesce(self) -> None:
+        self._core.call(lib.uswap_region_quiesce, self._id_cell[0])
+
+    def _resume(self) -> None:
+        self._core.call(lib.uswap_region_resume, self._id_cell[0])
+
+    def _destroy(self) -> None:
+        self._core.call(lib.uswap_region_destroy, self._id_cell[0])
+
+    def _forget(self) -> None:
+        self._core.regions.pop(self._id_cell, None)
 
     # What it needs is bound here: at interpreter exit the globals of this module may be gone.
     def __del__(

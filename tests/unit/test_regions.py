@@ -3,6 +3,7 @@
 import copy
 import gc
 import mmap
+import os
 import pickle
 import threading
 import weakref
@@ -159,9 +160,28 @@ def test_bad_names_are_refused(pool: uswap.Pool, name: object, error: type[Excep
         pool.region(MIB, name=name)  # type: ignore[arg-type]
 
 
-def test_what_is_not_there_yet_says_so(pool: uswap.Pool) -> None:
-    with pytest.raises(uswap.UnsupportedError, match="shared"):
-        pool.region(MIB, shared=True)
+def test_in_a_pool_without_a_name_nothing_can_be_shared(pool: uswap.Pool) -> None:
+    assert pool.name == ""
+    for call in (
+        lambda: pool.region(MIB, shared=True),
+        lambda: pool.zeros(10, shared=True),
+        lambda: pool.open_region("x"),
+        lambda: pool.attach_region(1, 1),
+        pool.members,
+        pool.group_info,
+        pool.shared_regions,
+    ):
+        with pytest.raises(uswap.UnsupportedError, match="shared"):
+            call()
+
+
+def test_a_private_page_has_one_user(pool: uswap.Pool) -> None:
+    r = pool.region(MIB)
+    r[4096] = 1
+    assert r.users(1) == [uswap.PageUser(os.getpid(), True, 1)]
+    for page in (-1, MIB // 4096):
+        with pytest.raises(ValueError, match="page"):
+            r.users(page)
 
 
 def test_a_way_to_serve_faults_that_is_none_is_refused(pool: uswap.Pool) -> None:

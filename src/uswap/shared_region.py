@@ -1,0 +1,281 @@
+"""SharedRegion: a region that several processes of a named pool have at once."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from uswap import _mapping
+from uswap._core import Core, ffi, lib
+from uswap._errors import ArgumentError, BusyError, ClosedError, UnsupportedError, UswapError
+from uswap._group import Group
+from uswap._group_info import PageUser, page_user_from_core
+from uswap._group_look import MEMBERS_MAX
+from uswap._mapping import address_of, locked, map_fresh
+from uswap._sizes import round_to_pages
+from uswap._stats import RegionInfo, shared_region_info_from_core
+from uswap.region import Protection, Region
+
+if TYPE_CHECKING:
+    from uswap.shared_array import SharedArray
+
+_ID_BITS = 62
+# How the core calls for shared regions what it calls otherwise for private ones.
+_CALLS = {"lock": "hold", "unlock": "release", "pin": "hold", "unpin": "release"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A shared region as it is pickled: where any process of its pool finds it.
+
+    Attributes:
+        pool: the pool's name.
+        index: of the object in the pool.
+        id: the region's; 0 for one that is not exportable.
+        name: the region's.
+    """
+
+    pool: str
+    index: int
+    id: int
+    name: str
+
+
+class SharedRegion(Region):
+    """A region of a named pool that several processes have at once; made by Pool.region(shared=True), open_region,
+    attach_region, or by unpickling.
+
+    All that Region has, but for protect; its pages count once, however many processes have them. In one process
+    there is one object for each region, whoever asks for it. It pickles by reference: another process of the pool,
+    or one that can join it, gets the same memory. The region ends with the last process that has it.
+
+    lock and resident keep pages in for all processes; unlock takes the ranges that lock took. At most 64 such
+    ranges of one process at a time.
+
+    Example:
+        >>> import pickle, uswap
+        >>> with uswap.Pool(limit="32MiB", name="shared-region-example") as pool:
+        ...     r = pool.region("64MiB", shared=True, name="x")
+        ...     r[:5] = b"hello"
+        ...     again = pickle.loads(pickle.dumps(r))
+        ...     print(again is r, bytes(again[:5]), len(r.users(0)), len(pool.members()))
+        ...     r.close()
+        True b'hello' 1 1
+    """
+
+    __slots__ = ("_alias", "_reference")
+
+    _alias: mmap.mmap  # the same pages for the runtime alone
+    _reference: Reference
+
+    @property
+    def id(self) -> int:
+        """The number by which Pool.attach_region finds it, the same in all processes; 0 if it is not exportable."""
+        return self._reference.id
+
+    @property
+    def priority(self) -> int:
+        """Always 0: pages of shared regions leave in the order of all shared pages."""
+        return 0
+
+    @priority.setter
+    def priority(self, priority: int) -> None:
+        raise UnsupportedError("a shared region has no priority: its pages leave in the order of all shared pages")
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("Region", "SharedRegion", 1)
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        from uswap.sharing import open_reference
+
+        return open_reference, (checked_reference(self._reference),)
+
+    def array(self, shape: Any, dtype: Any = float, order: str = "C", *, offset: int = 0) -> SharedArray:
+        """A NumPy array on the memory from byte offset on, which pickles by reference as the region does.
+
+        Raises:
+            ValueError: it does not fit. TypeError: dtype holds Python objects. NumpyMissingError.
+        """
+        from uswap.arrays import checked_dtype
+        from uswap.shared_array import array_on
+
+        return array_on(self, shape, checked_dtype(dtype), order, offset)
+
+    def protect(self, protection: Protection | int, start: int = 0, length: int | None = None) -> NoReturn:
+        """Not there yet: raises UnsupportedError."""
+        raise UnsupportedError("a shared region cannot be protected yet", hint="make arrays on it read-only")
+
+    def info(self) -> RegionInfo:
+        """Name, size, resident and swapped bytes of all processes together, and how many they are. Thread-safe."""
+        raw = ffi.new("uswap_object_info *")
+        self._call("get_info", raw)
+        return shared_region_info_from_core(ffi, raw, self._address)
+
+    def users(self, page: int) -> list[PageUser]:
+        """The processes that have the region, and whether they have page number page mapped now, as far as this
+        process can
+        tell: of others it knows only that they have the region. Thread-safe. Raises ValueError: there is no such
+            page."""
+        self._page_start(page)
+        raw = ffi.new("uswap_page_user[]", MEMBERS_MAX)
+        count = self._call("users", page, raw, MEMBERS_MAX)
+        return [page_user_from_core(raw[i]) for i in range(min(count, MEMBERS_MAX))]
+
+    def _call(self, what: str, *arguments: Any) -> int:
+        """uswap_shared_<what> of the core, for this region's object."""
+        self._check_open()
+        return self._core.call(
+            getattr(lib, f"uswap_shared_{_CALLS.get(what, what)}"), self._reference.index, *arguments
+        )
+
+    # ---- for _mapping: nothing is moved by the addresses, so unmapping needs no preparation ----------------
+
+    def _quiesce(self) -> None:
+        self._core.check_process()
+
+    def _resume(self) -> None:
+        pass
+
+    def _destroy(self) -> None:
+        self._core.call(lib.uswap_shared_unmap, self._reference.index)
+        self._alias.close()
+
+    def _forget(self) -> None:
+        self._core.shared.pop(self._id_cell, None)
+
+
+def checked_reference(reference: Reference) -> Reference:
+    """reference, if it leads anywhere. Raises TypeError: neither a name nor an id."""
+    if not reference.id and not reference.name:
+        raise TypeError("a shared region that is not exportable and has no name cannot be pickled")
+    return reference
+
+
+def make_shared_region(core: Core, size: int, name: str, exportable: bool) -> SharedRegion:
+    """A new one of size bytes, rounded up to whole pages. Thread-safe. Context: core is of a named pool.
+
+    Raises:
+        ArgumentError: the name is taken. OutOfSpaceError, ClosedError, ForkError: as make_region.
+    """
+    region_id = 1 + secrets.randbits(_ID_BITS) if exportable else 0
+    size, group = round_to_pages(size), _group_of(core)
+    index, file = ffi.new("uint32_t *"), ffi.new("int *")
+    with locked():
+        _check_open(core)
+        core.call(lib.uswap_shared_create, size, name.encode(), region_id, index, file)
+        try:
+            return _map(core, group, size, file[0], Reference(group.name, index[0], region_id, name))
+        except (UswapError, OSError):
+            with contextlib.suppress(UswapError):
+                core.call(lib.uswap_shared_unmap, index[0])  # nobody else has it
+            raise
+
+
+def open_region_by_name(core: Core, name: str) -> SharedRegion:
+    """The one of that name. Thread-safe. Raises ArgumentError: there is none."""
+    group = _group_of(core)
+    with locked():
+        _check_open(core)
+        for raw in group.objects():
+            if ffi.string(raw.name) == name.encode():
+                return _open(core, group, Reference(group.name, int(raw.object), int(raw.creator_region), name))
+    raise ArgumentError(f"there is no shared region {name!r} in the pool {group.name!r}")
+
+
+def open_region_by_id(core: Core, pid: int, region_id: int) -> SharedRegion:
+    """The one of that id, which the process pid must have. Thread-safe. Raises ArgumentError."""
+    group = _group_of(core)
+    with locked():
+        _check_open(core)
+        for raw in group.objects():
+            if region_id and int(raw.creator_region) == region_id:
+                name = ffi.string(raw.name).decode()
+                region = _open(core, group, Reference(group.name, int(raw.object), region_id, name))
+                if any(user.pid == pid for user in region.users(0)):
+                    return region
+    raise ArgumentError(f"process {pid} has no exportable shared region {region_id} in the pool {group.name!r}")
+
+
+def open_region_by_reference(core: Core, reference: Reference) -> SharedRegion:
+    """The one that was pickled. Thread-safe. Raises ClosedError: it has ended."""
+    if not reference.id:
+        try:
+            return open_region_by_name(core, reference.name)
+        except ArgumentError as error:
+            raise _ended(reference) from error
+    group = _group_of(core)
+    with locked():
+        _check_open(core)
+        region = group.open_regions.get(reference.index)
+        if region is not None and region.id == reference.id and not region.closed:
+            return region
+        if not any(_is(raw, reference) for raw in group.objects()):
+            raise _ended(reference)
+        return _open(core, group, reference)
+
+
+def _is(raw: Any, reference: Reference) -> bool:
+    return int(raw.object) == reference.index and int(raw.creator_region) == reference.id
+
+
+def _ended(reference: Reference) -> ClosedError:
+    named = f" {reference.name!r}" if reference.name else ""
+    return ClosedError(
+        f"the shared region{named} of the pool {reference.pool!r} has ended",
+        hint="it ends with the last process that has it: keep it until the others have opened it",
+    )
+
+
+def _group_of(core: Core) -> Group:
+    assert core.group is not None
+    return core.group
+
+
+def _check_open(core: Core) -> None:
+    core.check_process()
+    if core.closing:
+        raise ClosedError("the pool is closed to new regions")
+
+
+def _open(core: Core, group: Group, reference: Reference) -> SharedRegion:
+    """Context: inside locked()."""
+    region = group.open_regions.get(reference.index)
+    if region is not None and not region.closed:
+        return region
+    if reference.index in core.shared.values():
+        _mapping.drain()
+        if reference.index in core.shared.values():
+            raise BusyError("the region's last mapping in this process is just going: buffers of it are alive")
+    index, size, file = ffi.new("uint32_t *", reference.index), ffi.new("uint64_t *"), ffi.new("int *")
+    core.call(lib.uswap_shared_open, ffi.NULL, index, size, file)
+    return _map(core, group, int(size[0]), file[0], reference)
+
+
+def _map(core: Core, group: Group, size: int, file: int, reference: Reference) -> SharedRegion:
+    """Maps the object's file, twice, and has the faults served; the file is closed. Context: inside locked()."""
+    try:
+        region: SharedRegion = map_fresh(SharedRegion, size, file)
+        region._address = address_of(region)
+        region._mapping_bytes = size
+        region._name = reference.name
+        region._reference = reference
+        region._alias = map_fresh(mmap.mmap, size, file)
+        region._id_cell = cell = ffi.new("uint64_t *")
+        region._core = core
+        core.shared[cell] = reference.index
+        cell[0] = 1  # whatever exception comes from here on, the core may know the mapping
+        try:
+            addresses = [ffi.cast("void *", address) for address in (region._address, address_of(region._alias))]
+            core.call(lib.uswap_shared_map, reference.index, file, *addresses)
+        except UswapError:
+            cell[0] = 0
+            del core.shared[cell]
+            raise
+    finally:
+        os.close(file)
+    group.open_regions[reference.index] = region
+    return region

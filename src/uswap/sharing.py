@@ -1,0 +1,172 @@
+"""Joining named pools, and finding what was pickled by reference: attach, reopen."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+
+from uswap._core import require_core
+from uswap._group import Joining
+from uswap._group_look import look
+from uswap._options import CoreOptions, SwapSpec
+from uswap._rendezvous import checked_pool_name, joining
+from uswap.shared_region import Reference, SharedRegion, open_region_by_reference
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Unpack
+
+    from uswap.policy import Policy
+    from uswap.pool import Pool
+    from uswap.shared_array import SharedArray
+
+_Shared = TypeVar("_Shared")
+
+
+class AttachOptions(TypedDict, total=False):
+    """What attach takes besides, by name: as Pool does, for this process's private memory."""
+
+    transport: Literal["auto", "move", "copy"] | str
+    recycle: bool
+    overcommit: bool
+    io: Literal["auto", "uring", "sync"] | str
+    fault_around: int | None
+    read_ahead: int | None
+    reclaim_batch: int | None
+    background: bool
+    verify: bool
+    faults: Literal["thread", "inline"] | None
+    write_ahead: bool
+    awake: bool
+    io_depth: int | None
+
+
+# The pools of this process by name, and those of them that unpickling has joined: nobody else may refer to these.
+_lock = threading.RLock()
+_joined: dict[str, weakref.ref[Pool]] = {}
+_kept: dict[str, Pool] = {}
+
+
+def attach(
+    name: str,
+    *,
+    swap: SwapSpec = None,
+    policy: Policy | type[Policy] | str | None = "default",
+    reclaimer: bool = True,
+    **options: Unpack[AttachOptions],
+) -> Pool:
+    """Joins the named pool that another process of this user has made: a Pool as any other, whose private regions
+    live in this process, under its part of the common limit.
+
+    swap, policy, reclaimer and the options are those of Pool, and hold for this process. Each call makes a member
+    of its own.
+
+    Raises:
+        PoolNotFoundError: no living process is in a pool of that name.
+        LimitError: the limit has no floor for one more member. BusyError: there are as many members as there can
+            be.
+        UnsupportedError: the pool was made by an incompatible build of uswap.
+        Otherwise as Pool.
+
+    Example:
+        >>> import uswap
+        >>> with uswap.Pool(limit="64MiB", name="attach-example") as pool:
+        ...     with uswap.attach("attach-example") as member:
+        ...         print(member.limit == pool.limit, len(pool.members()))
+        True 2
+    """
+    from uswap.pool import Pool
+
+    require_core()
+    for option in ("limit", "encrypt"):
+        if option in options:
+            raise TypeError(f"attach takes no {option}: that is the pool's")
+    checked_pool_name(name)
+    with joining(name) as folder:
+        seen = look(folder)
+        limit = 0 if seen is None else seen.group.limit_bytes
+        pool = Pool.__new__(Pool)
+        pool._start(CoreOptions(limit, **options), swap, policy, reclaimer, enter=Joining(folder))
+    return pool
+
+
+def reopen(shared: _Shared) -> _Shared:
+    """The same shared region or array as this process has it: for a forked child, which inherits the object but not
+    its memory. The pool is joined, if it has not been.
+
+    Raises:
+        TypeError: it is no SharedRegion or SharedArray. ClosedError: the region has ended. Otherwise as attach.
+
+    Example:
+        >>> import os, uswap
+        >>> pool = uswap.Pool(limit="64MiB", name="reopen-example")
+        >>> a = pool.zeros(1000, shared=True)
+        >>> child = os.fork()
+        >>> if child == 0:
+        ...     uswap.reopen(a)[:] = 7
+        ...     os._exit(0)
+        >>> os.waitpid(child, 0)[1], a[999]
+        (0, np.float64(7.0))
+    """
+    if isinstance(shared, SharedRegion):
+        found: Any = open_reference(shared._reference)
+        return found  # type: ignore[no-any-return]
+    region = getattr(shared, "region", None)
+    if not isinstance(region, SharedRegion):
+        raise TypeError(f"a SharedRegion or a SharedArray on one can be reopened, not {type(shared).__name__}")
+    from uswap.shared_array import place_of
+
+    found = open_array(region._reference, *place_of(shared, region))  # type: ignore[arg-type]
+    return found  # type: ignore[no-any-return]
+
+
+# ---- pickling by reference ---------------------------------------------------------------------------------
+
+
+def remember(pool: Pool) -> None:
+    """What is unpickled finds this pool by its name from here on."""
+    with _lock:
+        _joined[pool.name] = weakref.ref(pool)
+
+
+def pool_named(name: str) -> Pool:
+    """The pool of this process that has that name, joined if need be; then it stays until the process ends. Raises
+    as attach."""
+    with _lock:
+        found = _joined.get(name)
+        pool = None if found is None else found()
+        if pool is None or pool.closed or pool._core.owner_pid != os.getpid():
+            pool = _kept[name] = attach(name)
+        return pool
+
+
+def open_reference(reference: Reference) -> SharedRegion:
+    """Unpickles a SharedRegion. Raises as attach; ClosedError: the region has ended."""
+    return open_region_by_reference(pool_named(reference.pool)._core, reference)
+
+
+def open_array(
+    reference: Reference,
+    offset: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    strides: tuple[int, ...],
+    writeable: bool,
+) -> SharedArray:
+    """Unpickles a SharedArray. Raises as open_reference."""
+    from uswap.shared_array import array_at
+
+    return array_at(open_reference(reference), offset, shape, dtype, strides, writeable)
+
+
+def _reset_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _joined.clear()
+    _kept.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_in_child)
