@@ -181,7 +181,9 @@ class Bench:
         job = self._job(workload, side, repeat)
         kernel_swap.drop_caches()
         if side != KERNEL:
-            return _run(replace(job, pool_options={} if read_ahead == "default" else {"read_ahead": 0}))
+            # Alone means alone: pages that came in together would leave together, which no simulation knows of.
+            one_by_one = {"read_ahead": 0, "fault_around": 1}
+            return _run(replace(job, pool_options={} if read_ahead == "default" else one_by_one))
         return self._run_kernel(job, None if read_ahead == "default" else 0)
 
     def _run_kernel(self, job: PolicyJob, page_cluster: int | None) -> dict[str, Any] | None:

@@ -45,6 +45,7 @@ class PolicyJob:
         seconds: budget of a string.
         policy: Pool(policy=...); "": say nothing.
         trace: file for the pool's trace; "": none.
+        window: of the trace, which then is of a program's work alone; "": none.
     """
 
     side: str
@@ -61,6 +62,7 @@ class PolicyJob:
     pool_options: dict[str, Any] = field(default_factory=dict)
     cgroup_procs: str = ""
     trace: str = ""
+    window: str = ""
 
 
 # ---- the sides ---------------------------------------------------------------------------------------------
@@ -99,6 +101,10 @@ class UswapSide:
             "peak_resident_bytes": stats.peak_resident_bytes,
         }
 
+    def recording(self, job: PolicyJob) -> contextlib.AbstractContextManager[Any]:
+        """Around what is to be traced by itself."""
+        return self._pool.trace(job.trace, window=job.window) if job.window else contextlib.nullcontext()
+
     def memory(self, size: int, name: str) -> Any:
         """A buffer of zeroes."""
         return self._pool.region(size, name)
@@ -136,6 +142,10 @@ class KernelSide:
     def facts(self) -> dict[str, Any]:
         """Nothing."""
         return {}
+
+    def recording(self, job: PolicyJob) -> contextlib.AbstractContextManager[Any]:
+        """Of nothing."""
+        return contextlib.nullcontext()
 
     def memory(self, size: int, name: str) -> Any:
         """A buffer of zeroes."""
@@ -178,8 +188,8 @@ def side_of(job: PolicyJob) -> Iterator[Side]:
         return
     pool, policy = make_pool(job)
     with pool, contextlib.ExitStack() as stack:
-        if job.trace:
-            stack.enter_context(pool.trace(job.trace))  # type: ignore[attr-defined]
+        if job.trace and not job.window:
+            stack.enter_context(pool.trace(job.trace))
         yield UswapSide(pool, policy)
 
 
@@ -264,7 +274,9 @@ def run_program(job: PolicyJob) -> dict[str, Any]:
             return array
 
         work = program.prepare(allocate, job.size_bytes)
-        return measured(side, lambda: {"answer": work()}) | {"data_bytes": data_bytes}
+        with side.recording(job):
+            figures = measured(side, lambda: {"answer": work()})
+        return figures | {"data_bytes": data_bytes}
 
 
 # ---- measuring ---------------------------------------------------------------------------------------------

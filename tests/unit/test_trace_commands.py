@@ -191,6 +191,16 @@ def test_curve_answers_in_a_sentence(trace: Path, tmp_path: Path, capsys: pytest
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_curve_has_the_limits_that_were_asked_for(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "curve", trace, "--points", 2, "--limit", "5MiB,0.5", "--limit", "6MiB", "--json")
+    limits = json.loads(out)["limits"]
+    assert status == 0
+    assert limits == sorted(limits)
+    assert {5 * 256, 6 * 256} <= set(limits)
+    assert len(limits) == 5
+    assert run(capsys, "curve", trace, "--limit", "nonsense")[0] == 2
+
+
 def test_curve_in_json_falls_to_no_misses(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "curve", trace, "--points", 6, "--json", "--miss-us", 100, "--sequential-us", 10)
     report = json.loads(out)

@@ -21,6 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_common_arguments(parser, "second-chance")
     parser.add_argument("--points", type=int, default=16, help="limits, evenly by logarithm (default: %(default)s)")
     parser.add_argument(
+        "--limit",
+        action="append",
+        metavar="LIMIT",
+        help='one more limit for the table: a size ("512MiB"), or a share of the pages touched ("0.5"); may be '
+        "given several times, or with commas",
+    )
+    parser.add_argument(
         "--slower", type=float, default=10, metavar="PERCENT", help="time that may be lost (default: %(default)s)"
     )
     parser.add_argument("--miss-us", type=float, metavar="US", help="cost of a miss (default: the trace's, or 75)")
@@ -118,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
             slower=options.slower / 100,
             work=options.work,
             sample=options.sample,
+            at=[common.limit_frames_of(word, trace) for word in common.words_of(options.limit)],
             progress=_progress,
         )
         if sys.stderr.isatty():

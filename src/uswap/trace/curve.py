@@ -110,6 +110,7 @@ def miss_curve(
     slower: float = 0.1,
     work: float | None = None,
     sample: float | None = None,
+    at: Sequence[int] = (),
     progress: Callable[[str], None] = lambda step: None,
 ) -> Curve:
     """Simulates each policy at each limit.
@@ -122,12 +123,13 @@ def miss_curve(
         work: seconds that the run takes without misses and without being traced; None: an estimate from the trace,
             rough where tracing made most of its time.
         sample: of the pages; None: what is enough.
+        at: more limits, in frames.
         progress: told of each step.
 
     Raises as simulate.
     """
     chosen = sample_for(trace) if sample is None else min(sample, trace.header.sample)
-    limits = limits_for(trace.pages_touched, points)
+    limits = sorted({*limits_for(trace.pages_touched, points), *at})
     progress("LRU")
     lru = lru_curve(trace, chosen)
     work, doubts = (work, list[str]()) if work is not None else work_seconds(trace, costs)
