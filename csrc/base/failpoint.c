@@ -81,6 +81,9 @@ int failpoint_hit_data(failpoint_id id, void *data, size_t bytes) {
     case USWAP_FAIL_KILL:
         kill(getpid(), SIGKILL);
         return 0;
+    case USWAP_FAIL_FREEZE:
+        kill(getpid(), SIGSTOP);
+        return 0;
     case USWAP_FAIL_FLIP:
         if (data)
             ((unsigned char *)data)[(uint64_t)argument / 8 % bytes] ^= (unsigned char)(1U << ((uint64_t)argument % 8));
@@ -103,7 +106,7 @@ EXPORT int uswap_failpoint_set(const char *name, uint32_t action, int64_t argume
     int index = find(name, err);
     if (index < 0)
         return index;
-    if (action > USWAP_FAIL_FLIP || argument < 0 || (action != USWAP_FAIL_OFF && nth == 0))
+    if (action > USWAP_FAIL_FREEZE || argument < 0 || (action != USWAP_FAIL_OFF && nth == 0))
         return error_set(err, USWAP_E_INVALID, 0, "failpoint", NULL,
                          "action must be a uswap_fail_action, argument >= 0 and nth >= 1");
     failpoint *point = &points[index];

@@ -463,7 +463,8 @@ typedef enum {
     USWAP_FAIL_DELAY = 2, /* the thread sleeps argument microseconds                                      */
     USWAP_FAIL_STOP = 3,  /* sync point: the thread waits there until uswap_syncpoint_release             */
     USWAP_FAIL_KILL = 4,  /* SIGKILL to the process                                                       */
-    USWAP_FAIL_FLIP = 5   /* a bit of the data at hand is flipped (where there is data)                   */
+    USWAP_FAIL_FLIP = 5,  /* a bit of the data at hand is flipped (where there is data)                   */
+    USWAP_FAIL_FREEZE = 6 /* SIGSTOP to the process */
 } uswap_fail_action;
 
 /* 1 if the core was built with failpoints. */

@@ -17,6 +17,7 @@ class Action(enum.IntEnum):
     STOP = 3
     KILL = 4
     FLIP = 5
+    FREEZE = 6
 
 
 def names() -> list[str]:
