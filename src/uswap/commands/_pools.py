@@ -32,8 +32,13 @@ class Found:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        common = {"name": self.folder.name, "folder": str(self.folder), "stale": self.stale, "problem":
-        self.problem} if self.seen is None:
+        common = {
+            "name": self.folder.name,
+            "folder": str(self.folder),
+            "stale": self.stale,
+            "problem": self.problem,
+        }
+        if self.seen is None:
             return common
         return {
             **common,

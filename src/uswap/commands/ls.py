@@ -38,11 +38,18 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _describe(name: str, seen: Look) -> list[str]:
     group = seen.group
-    lines = [
-        f"{name}: limit {format_size(group.limit_bytes)}, of which {format_size(group.shared_limit_bytes)} for shared "
-        f"pages and {format_size(group.free_bytes)} free; {format_size(group.shared_resident_bytes)} of shared pages in "
-        f"memory, {format_size(group.shared_swap_used_bytes)} in swap"
-    ]
+    limit, free, for_shared, resident, swapped = map(
+        format_size,
+        (
+            group.limit_bytes,
+            group.free_bytes,
+            group.shared_limit_bytes,
+            group.shared_resident_bytes,
+            group.shared_swap_used_bytes,
+        ),
+    )
+    said = f"limit {limit}, of which {for_shared} for shared pages and {free} free"
+    lines = [f"{name}: {said}; shared pages: {resident} in memory, {swapped} in swap"]
     rows = [["member", "state", "part", "used"]]
     for member in seen.members:
         stopped = member.state == "alive" and member.silent_seconds > _STOPPED_SECONDS
