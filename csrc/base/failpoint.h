@@ -10,58 +10,72 @@
 #include "base/base.h"
 
 #define FAILPOINT_NAMES(X)                                                                                             \
-    X(fault_message, "fault.message")           /* a message was read, nothing decided                           */    \
-    X(fault_locked, "fault.locked")             /* the page lock is held                                         */    \
-    X(fault_park, "fault.park")                 /* a fault is parked for want of a frame                         */    \
-    X(fault_inline, "fault.inline")             /* an inline fault has its context, nothing is served            */    \
+    X(fault_message, "fault.message")           /* a message was read, nothing decided */                              \
+    X(fault_locked, "fault.locked")             /* the page lock is held */                                            \
+    X(fault_park, "fault.park")                 /* a fault is parked for want of a frame */                            \
+    X(fault_inline, "fault.inline")             /* an inline fault has its context, nothing is served */               \
     X(bring_in_wait, "bring_in.wait")           /* a thread is about to sleep until the read of another has ended */   \
-    X(page_in_claimed, "page_in.claimed")       /* the slot is READING, the read not yet submitted               */    \
-    X(page_in_read, "page_in.read")             /* the read has ended; error: as if the device had said so       */    \
-    X(page_in_one, "page_in.one")               /* the single-page retry of a failed read                        */    \
-    X(page_in_hash, "page_in.hash")             /* flip: the contents read are damaged                           */    \
-    X(page_in_map, "page_in.map")               /* before the frame enters the region                            */    \
-    X(block_populate, "block.populate")         /* error: no memory for a block                                  */    \
-    X(page_out_isolated, "page_out.isolated")   /* the frames have left the region                               */    \
-    X(page_out_slot, "page_out.slot")           /* error: no slot to be had                                      */    \
-    X(page_out_published, "page_out.published") /* page words and slot words are set, the write not submitted    */    \
-    X(page_out_written, "page_out.written")     /* the write has ended; error: as if the device had said so      */    \
-    X(page_out_one, "page_out.one")             /* the single-page retry of a failed write                       */    \
-    X(page_out_drop, "page_out.drop")           /* before frames are given back                                  */    \
-    X(uffd_move, "uffd.move")                   /* error: UFFDIO_MOVE fails                                      */    \
-    X(uffd_copy, "uffd.copy")                   /* error: UFFDIO_COPY fails                                      */    \
-    X(uffd_zeropage, "uffd.zeropage")           /* error: UFFDIO_ZEROPAGE fails                                  */    \
-    X(drop_mapped, "drop.mapped")               /* error: process_madvise drops nothing                          */    \
-    X(sealed_copy, "sealed.copy")               /* error: a sealed page cannot be read where it is               */    \
-    X(discard_locked, "discard.locked")         /* the page lock is held by a discard                            */    \
-    X(region_destroy, "region.destroy")         /* the region is closed to new faults                            */    \
-    X(codec_encode, "codec.encode")             /* error: a page cannot be encoded                               */    \
-    X(codec_decode, "codec.decode")             /* error: a slot cannot be decoded                               */    \
-    X(codec_slot, "codec.slot")                 /* flip: a slot has been read and is damaged                     */    \
-    X(key_wiped, "key.wiped")                   /* keys are overwritten, their memory is still there             */    \
-    X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring             */    \
-    X(area_fallocate, "area.fallocate")         /* error: the disk is full                                       */    \
-    X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT                      */     \
-    X(swapoff_step, "swapoff.step")             /* an area is closing, none of its slots looked at in this step  */    \
-    X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict                      */    \
-    X(shared_locked, "shared.locked")           /* a shared page is locked, nothing decided                      */    \
-    X(shared_claimed, "shared.claimed")         /* shared pages are READING, the read not submitted              */    \
-    X(shared_read, "shared.read")               /* the read has ended; error: as if the device had said so       */    \
-    X(shared_one, "shared.one")                 /* the single-page retry of a failed shared read                 */    \
-    X(shared_hash, "shared.hash")               /* flip: the contents read are damaged                           */    \
-    X(shared_filled, "shared.filled")           /* the contents are in the object's file, the words READING      */    \
-    X(shared_before_continue, "shared.before_continue") /* shared pages are RESIDENT and locked, mapped nowhere  */    \
-    X(shared_mapped_peers, "shared.mapped_peers") /* what was brought in is mapped in the peers                  */    \
-    X(shared_writing, "shared.writing")           /* shared pages are WRITING, not write-protected yet             */  \
-    X(shared_protected, "shared.protected")       /* write-protected everywhere, nothing read or written           */  \
-    X(shared_written, "shared.written")           /* the write has ended; error: as if the device had said so      */  \
-    X(shared_committed, "shared.committed")       /* shared pages are SWAPPED and locked, the hole not punched     */  \
-    X(shared_punched, "shared.punched")           /* the hole is punched, the frames are not free yet              */  \
-    X(shared_discard, "shared.discard")           /* a discarded page is ZERO and locked, the hole not punched     */  \
-    X(object_made, "object.made")                 /* an object has its place and words, no file                    */  \
-    X(object_mapped, "object.mapped")             /* a region is watched, its member no mapper yet                 */  \
-    X(object_unmapped, "object.unmapped")         /* the member is no mapper any more, the object not ended        */  \
-    X(object_ending, "object.ending")             /* an object is DYING, some of its pages are free                */  \
-    X(fork_child, "fork.child")                   /* in the child, before its handlers are set                     */
+    X(page_in_claimed, "page_in.claimed")       /* the slot is READING, the read not yet submitted */                  \
+    X(page_in_read, "page_in.read")             /* the read has ended; error: as if the device had said so */          \
+    X(page_in_one, "page_in.one")               /* the single-page retry of a failed read */                           \
+    X(page_in_hash, "page_in.hash")             /* flip: the contents read are damaged */                              \
+    X(page_in_map, "page_in.map")               /* before the frame enters the region */                               \
+    X(block_populate, "block.populate")         /* error: no memory for a block */                                     \
+    X(page_out_isolated, "page_out.isolated")   /* the frames have left the region */                                  \
+    X(page_out_slot, "page_out.slot")           /* error: no slot to be had */                                         \
+    X(page_out_published, "page_out.published") /* page words and slot words are set, the write not submitted */       \
+    X(page_out_written, "page_out.written")     /* the write has ended; error: as if the device had said so */         \
+    X(page_out_one, "page_out.one")             /* the single-page retry of a failed write */                          \
+    X(page_out_drop, "page_out.drop")           /* before frames are given back */                                     \
+    X(uffd_move, "uffd.move")                   /* error: UFFDIO_MOVE fails */                                         \
+    X(uffd_copy, "uffd.copy")                   /* error: UFFDIO_COPY fails */                                         \
+    X(uffd_zeropage, "uffd.zeropage")           /* error: UFFDIO_ZEROPAGE fails */                                     \
+    X(drop_mapped, "drop.mapped")               /* error: process_madvise drops nothing */                             \
+    X(sealed_copy, "sealed.copy")               /* error: a sealed page cannot be read where it is */                  \
+    X(discard_locked, "discard.locked")         /* the page lock is held by a discard */                               \
+    X(region_destroy, "region.destroy")         /* the region is closed to new faults */                               \
+    X(codec_encode, "codec.encode")             /* error: a page cannot be encoded */                                  \
+    X(codec_decode, "codec.decode")             /* error: a slot cannot be decoded */                                  \
+    X(codec_slot, "codec.slot")                 /* flip: a slot has been read and is damaged */                        \
+    X(key_wiped, "key.wiped")                   /* keys are overwritten, their memory is still there */                \
+    X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring */                \
+    X(area_fallocate, "area.fallocate")         /* error: the disk is full */                                          \
+    X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT */                          \
+    X(swapoff_step, "swapoff.step")             /* an area is closing, none of its slots looked at in this step */     \
+    X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict */                         \
+    X(shared_locked, "shared.locked")           /* a shared page is locked, nothing decided */                         \
+    X(shared_claimed, "shared.claimed")         /* shared pages are READING, the read not submitted */                 \
+    X(shared_read, "shared.read")               /* the read has ended; error: as if the device had said so */          \
+    X(shared_one, "shared.one")                 /* the single-page retry of a failed shared read */                    \
+    X(shared_hash, "shared.hash")               /* flip: the contents read are damaged */                              \
+    X(shared_filled, "shared.filled")           /* the contents are in the object's file, the words READING */         \
+    X(shared_before_continue, "shared.before_continue") /* shared pages are RESIDENT and locked, mapped nowhere */     \
+    X(shared_mapped_peers, "shared.mapped_peers")       /* what was brought in is mapped in the peers */               \
+    X(shared_writing, "shared.writing")                 /* shared pages are WRITING, not write-protected yet */        \
+    X(shared_protected, "shared.protected")             /* write-protected everywhere, nothing read or written */      \
+    X(shared_written, "shared.written")                 /* the write has ended; error: as if the device had said so */ \
+    X(shared_committed, "shared.committed") /* shared pages are SWAPPED and locked, the hole not punched */            \
+    X(shared_punched, "shared.punched")     /* the hole is punched, the frames are not free yet */                     \
+    X(shared_discard, "shared.discard")     /* a discarded page is ZERO and locked, the hole not punched */            \
+    X(object_made, "object.made")           /* an object has its place and words, no file */                           \
+    X(object_mapped, "object.mapped")       /* a region is watched, its member no mapper yet */                        \
+    X(object_unmapped, "object.unmapped")   /* the member is no mapper any more, the object not ended */               \
+    X(object_ending, "object.ending")       /* an object is DYING, some of its pages are free */                       \
+    X(fork_child, "fork.child")             /* in the child, before its handlers are set */                            \
+    X(member_joined, "member.joined")       /* the place in the table is taken, nothing else is */                     \
+    X(chunk_taken, "chunk.taken")           /* a chunk is this member's, or free again */                              \
+    X(chunk_draining, "chunk.draining")     /* a chunk is being emptied, or filled, by this member */                  \
+    X(frame_claimed, "frame.claimed")       /* a shared frame is claimed, no page has it */                            \
+    X(frame_leaving, "frame.leaving")       /* a shared frame is being taken from its page */                          \
+    X(slot_claimed, "slot.claimed")         /* a shared slot is claimed, no page has it */                             \
+    X(slot_leaving, "slot.leaving")         /* a shared slot is being taken from its page */                           \
+    X(shared_fallocate, "shared.fallocate") /* error: the disk of the shared swap file is full */                      \
+    X(repair_marked, "repair.marked")       /* a dead member is marked, nothing is mended */                           \
+    X(repair_barrier, "repair.barrier")     /* error: the end of its writes cannot be waited for */                    \
+    X(repair_page, "repair.page")           /* a page of a dead member is locked by who mends it */                    \
+    X(repair_frames, "repair.frames")       /* all pages are mended, no frame */                                       \
+    X(repair_slots, "repair.slots")         /* all frames are mended, no slot */                                       \
+    X(repair_chunks, "repair.chunks")       /* all slots are mended, no chunk */
 
 typedef enum {
 #define FAILPOINT_ID(id, name) FAILPOINT_##id,

@@ -17,6 +17,8 @@
 /* The limit is handed out in chunks: at least so many frames each, and at most so many chunks. */
 #define CHUNK_FRAMES_LEAST 64
 #define CHUNKS_MAX 16384
+/* Slots that are claimed, and written, together. */
+#define COMMONS_CLUSTER_SLOTS UINT64_C(256)
 /* Ranges of shared pages that one member may hold in memory at a time (lock, resident). */
 #define HOLDS_MAX 64
 

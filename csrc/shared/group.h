@@ -66,6 +66,7 @@ typedef struct group {
     _Atomic uint32_t stop;
     int peer_wake_fd, share_wake_fd, out_wake_fd, listen_fd;
     uint64_t floor_chunks;
+    _Atomic uint64_t slots_looked_ns; /* when all clusters were last looked at, because the hints named no free slot */
     io_queue read_io, write_io;
     void *share_state, *out_state; /* of shared_thread.c and shared_out.c */
 } group;

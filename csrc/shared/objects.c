@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "fault/uffd.h"
+#include "shared/mend.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -184,8 +185,7 @@ void objects_unmap(group *g, uint32_t index) {
         return;
     }
     await_no_references(r);
-    atomic_fetch_and(&object->mappers, ~(UINT64_C(1) << member_index(g->self)));
-    atomic_fetch_add(&object->epoch, 1);
+    mappers_leave(object, member_index(g->self));
     FAILPOINT(object_unmapped);
     objects_end(g, index);
     close(r->fd);

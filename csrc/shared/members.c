@@ -1,0 +1,189 @@
+/*
+ * members.c - the table of members: who is in, who has died.
+ *
+ * A place has one word that says its state, which life it is, and whose process: it is taken, marked and made free by compare-and-swap. What else
+ * is in the entry is of that life, and is cleared before the place is free.
+ */
+#define _GNU_SOURCE
+#include "base/failpoint.h"
+#include "shared/group.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The last place is nobody's (commons.h), nor is the last life: with it a chunk word would say CHUNK_SHARED. */
+#define PLACES (MEMBERS_MAX - 1)
+#define GENERATION_LAST 1022U
+#define GENERATION_SHIFT 6
+
+static uint64_t state_make(member_state state, member_id id, uint32_t pid) {
+    return (uint64_t)state | (uint64_t)id.value << 8 | (uint64_t)pid << 32;
+}
+
+static unsigned generation_of(member_id id) {
+    return id.value >> GENERATION_SHIFT;
+}
+
+static member_id next_life(member_id id, unsigned index) {
+    unsigned generation = generation_of(id) >= GENERATION_LAST ? 1 : generation_of(id) + 1;
+    return (member_id){(uint16_t)(generation << GENERATION_SHIFT | index)};
+}
+
+/* Of "pid (name) S 1 2 ...": the 22nd word. The name may hold spaces and brackets. */
+static uint64_t start_time_in(const char *text, size_t length) {
+    const char *at = memrchr(text, ')', length), *end = text + length;
+    if (!at)
+        return 0;
+    for (int word = 2; word < 22 && at < end; at++)
+        word += *at == ' ';
+    uint64_t time = 0;
+    for (; at < end && *at >= '0' && *at <= '9'; at++)
+        time = time * 10 + (uint64_t)(*at - '0');
+    return time;
+}
+
+uint64_t process_start_time(uint32_t pid) {
+    char path[32] = "/proc/", digits[12], text[1024];
+    size_t at = 6, count = 0;
+    for (; pid > 0 || count == 0; pid /= 10)
+        digits[count++] = (char)('0' + pid % 10);
+    while (count > 0)
+        path[at++] = digits[--count];
+    memcpy(path + at, "/stat", sizeof "/stat");
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t length = read(fd, text, sizeof text);
+    close(fd);
+    return length > 0 ? start_time_in(text, (size_t)length) : 0;
+}
+
+/* ---- one's own place ---- */
+
+/* The free place whose last life was the longest ago, by the count of lives; MEMBERS_MAX: none. *seen: its word. */
+static unsigned choose_place(const group *g, uint64_t *seen) {
+    const commons_header *head = commons_head(&g->commons);
+    unsigned best = MEMBERS_MAX;
+    for (unsigned index = 0; index < PLACES; index++) {
+        uint64_t state = atomic_load(&head->members[index].state);
+        /* In this order: who has registered as a mender after that finds that there is nothing to mend. */
+        if (member_state_of(state) != MEMBER_FREE || atomic_load(&head->members[index].repairers) != 0)
+            continue;
+        if (best < MEMBERS_MAX && generation_of(member_id_of(state)) >= generation_of(member_id_of(*seen)))
+            continue;
+        best = index;
+        *seen = state;
+    }
+    return best;
+}
+
+int members_join(group *g) {
+    uint32_t pid = (uint32_t)getpid();
+    for (;;) {
+        uint64_t seen = 0;
+        unsigned index = choose_place(g, &seen);
+        if (index == MEMBERS_MAX)
+            return -EUSERS;
+        member_id id = next_life(member_id_of(seen), index);
+        member_entry *entry = &commons_head(&g->commons)->members[index];
+        if (!atomic_compare_exchange_strong(&entry->state, &seen, state_make(MEMBER_JOINING, id, pid)))
+            continue;
+        FAILPOINT(member_joined);
+        atomic_store(&entry->pid, pid);
+        atomic_store(&entry->start_time, process_start_time(pid));
+        g->self = id;
+        return 0;
+    }
+}
+
+static bool set_state(group *g, member_id id, member_state from, member_state to) {
+    uint64_t seen = atomic_load(&group_entry(g, id)->state);
+    return member_equal(member_id_of(seen), id) && member_state_of(seen) == from &&
+           atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(to, id, member_pid_of(seen)));
+}
+
+void members_announce(group *g) {
+    set_state(g, g->self, MEMBER_JOINING, MEMBER_LIVE);
+}
+
+/* The words of a life, but for the state. */
+static void clear(member_entry *entry) {
+    atomic_store(&entry->holds, 0);
+    for (unsigned i = 0; i < HOLDS_MAX; i++)
+        atomic_store(&entry->hold[i].count, 0);
+    atomic_store(&entry->start_time, 0);
+    atomic_store(&entry->pid, 0);
+    atomic_store(&entry->private_frames, 0);
+    atomic_store(&entry->granted_chunks, 0);
+    atomic_store(&entry->near_refaults, 0);
+    atomic_store(&entry->starved, 0);
+    atomic_store(&entry->beat_ns, 0);
+}
+
+void members_leave(group *g) {
+    set_state(g, g->self, MEMBER_LIVE, MEMBER_LEAVING);
+    set_state(g, g->self, MEMBER_JOINING, MEMBER_LEAVING);
+    clear(group_entry(g, g->self));
+    member_id id = g->self;
+    g->self = MEMBER_NONE;
+    uint64_t seen = atomic_load(&group_entry(g, id)->state);
+    if (member_equal(member_id_of(seen), id)) /* else somebody has taken us for dead, and buries us */
+        atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_FREE, id, 0));
+}
+
+/* ---- the others ---- */
+
+/* The state's word is of a process that is there. A process without a start time yet is known by its number alone. */
+static bool is_running(const member_entry *entry, uint64_t state) {
+    uint32_t pid = member_pid_of(state);
+    if (kill((pid_t)pid, 0) != 0 && errno == ESRCH)
+        return false;
+    uint64_t expected = atomic_load(&entry->start_time), found = expected ? process_start_time(pid) : 0;
+    /* 0: it cannot be told (no /proc): then only a pidfd does. Looked at again: the entry may be of another life by now. */
+    return found == 0 || found == expected || atomic_load(&entry->state) != state;
+}
+
+bool members_alive(const group *g, member_id id) {
+    const member_entry *entry = group_entry(g, id);
+    uint64_t state = atomic_load(&entry->state);
+    if (!member_equal(member_id_of(state), id) || member_state_of(state) == MEMBER_FREE ||
+        member_state_of(state) == MEMBER_DEAD)
+        return false;
+    return is_running(entry, state);
+}
+
+bool members_mark_dead(group *g, member_id id) {
+    member_entry *entry = group_entry(g, id);
+    uint64_t seen = atomic_load(&entry->state);
+    do {
+        if (!member_equal(member_id_of(seen), id) || member_state_of(seen) == MEMBER_FREE ||
+            member_state_of(seen) == MEMBER_DEAD)
+            return false;
+    } while (!atomic_compare_exchange_strong(&entry->state, &seen, state_make(MEMBER_DEAD, id, member_pid_of(seen))));
+    return true;
+}
+
+void members_bury(group *g, member_id id) {
+    member_entry *entry = group_entry(g, id);
+    uint64_t state = atomic_load(&entry->state);
+    if (!member_equal(member_id_of(state), id) || member_state_of(state) != MEMBER_DEAD)
+        return;
+    /* Registered (repairers): so the place cannot have been taken since. */
+    clear(entry);
+    set_state(g, id, MEMBER_DEAD, MEMBER_FREE);
+}
+
+unsigned members_unburied(const group *g, member_id ids[MEMBERS_MAX]) {
+    unsigned count = 0;
+    for (unsigned index = 0; index < PLACES; index++) {
+        const member_entry *entry = &commons_head(&g->commons)->members[index];
+        uint64_t state = atomic_load(&entry->state);
+        if (member_state_of(state) == MEMBER_DEAD ||
+            (member_state_of(state) != MEMBER_FREE && !is_running(entry, state)))
+            ids[count++] = member_id_of(state);
+    }
+    return count;
+}
