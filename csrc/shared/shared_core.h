@@ -76,7 +76,8 @@ typedef struct {
     shared_region *r; /* referenced */
     size_t page[IN_UNIT_PAGES];
     uint32_t frame[IN_UNIT_PAGES];
-    bool single;
+    bool single;                 /* has memory for one page */
+    bool alone;                  /* does not grow: sent at once */
     bool markers[IN_UNIT_PAGES]; /* is not to be mapped here */
     unsigned char *memory;
 } read_unit;
@@ -114,6 +115,9 @@ typedef struct {
     uint32_t orders_first;
     _Atomic uint32_t orders_count;
     event progress; /* pages have come in */
+    /* By the eviction thread, now and then: how many frames are for shared pages, and how many of them are to be free. */
+    _Atomic uint64_t frames_total, frames_low;
+    bool waits; /* some region has waiting_ns */
     _Atomic uint32_t wants_frames;
     awake_record record;
     bool started;

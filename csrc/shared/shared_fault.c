@@ -1,0 +1,149 @@
+/*
+ * shared_fault.c - one fault on a shared page, by the table of README (Processes of one pool).
+ */
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/failpoint.h"
+#include "fault/signal.h"
+#include "fault/uffd.h"
+#include "pool.h"
+
+#include <fcntl.h>
+#include <signal.h>
+
+/* First touches that run in sequence are served so many at a time, at most; and so are touches of what is in memory, but not mapped here. */
+#define FRESH_MAX 512U
+#define FRESH_SHARE 16
+#define SOFT_MAX 512U
+#define SOFT_FIRST 8U
+
+/* Whoever unlocks wakes us, and who has died is buried; but a peer that has no descriptor of ours yet cannot, so the thread looks again by
+ * itself after a while. */
+static shared_result leave_waiting(group *g, shared_region *r) {
+    if (atomic_load(&r->waiting_ns) == 0)
+        atomic_store(&r->waiting_ns, clock_now_ns());
+    share_of(g)->waits = true;
+    return SHARED_WAITS;
+}
+
+static void unlock_run(group *g, shared_region *r, size_t page, size_t pages) {
+    bool waiters = false;
+    for (size_t i = 0; i < pages; i++)
+        waiters |= shared_unlock(&r->words[page + i], g->self);
+    if (waiters)
+        shared_wake(g, r, page, pages);
+}
+
+/* Locks those behind page, which is locked, as long as they are in that state. Return: how many are locked, page included. */
+static size_t lock_behind(group *g, shared_region *r, size_t page, size_t want, shared_state state) {
+    size_t count = 1;
+    want = MIN_OF(want, r->pages - page);
+    while (count < want) {
+        shared_word *word = &r->words[page + count];
+        if (shared_state_of(shared_load(word)) != state || !shared_try_lock(word, g->self, false))
+            break;
+        if (shared_state_of(shared_load(word)) != state) {
+            unlock_run(g, r, page + count, 1);
+            break;
+        }
+        count++;
+    }
+    return count;
+}
+
+/* ---- ZERO ---- */
+
+static size_t fresh_wanted(group *g, shared_region *r, size_t page) {
+    uint64_t window = MIN_OF((uint64_t)FRESH_MAX, atomic_load(&share_of(g)->frames_total) / FRESH_SHARE);
+    read_ahead_bounds bounds = {.window = (uint32_t)window, .pages = r->pages};
+    read_ahead_plan plan = read_ahead_fault(&r->fresh, page, bounds, READ_AHEAD_ABSENT);
+    return plan.count > 0 && plan.stride == 1 ? plan.count : 1;
+}
+
+static shared_result fresh(group *g, shared_region *r, size_t page) {
+    uint32_t frames[FRESH_MAX];
+    size_t locked = lock_behind(g, r, page, fresh_wanted(g, r, page), SHARED_ZERO);
+    size_t count = frames_claim(g, (uint32_t)locked, frames);
+    shared_result result = count > 0 ? SHARED_DONE : SHARED_NO_FRAME;
+    if (count > 0 && fallocate(r->fd, 0, (off_t)(page << PAGE_SHIFT), (off_t)(count << PAGE_SHIFT)) != 0) {
+        for (size_t i = 0; i < count; i++)
+            frames_release(g, frames[i]);
+        count = 0;
+        result = SHARED_AGAIN;
+    }
+    for (size_t i = 0; i < count; i++) {
+        shared_ref ref = region_ref(r, page + i);
+        frame_table_aim(g, frames[i], ref, 0);
+        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, frames[i], false);
+        frame_table_settle(g, frames[i], ref, 0);
+    }
+    if (count > 0) {
+        FAILPOINT(shared_before_continue);
+        shared_map_here(g, r, page, count, false);
+        if (g->map_for_peers)
+            shared_map_peers(g, r, page, count);
+    }
+    unlock_run(g, r, page, locked);
+    return result;
+}
+
+/* ---- RESIDENT ---- */
+
+/* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. */
+static void soft(group *g, shared_region *r, size_t page) {
+    size_t want = page == r->soft_next ? MIN_OF(MAX_OF(r->soft_run, SOFT_FIRST) * 2, SOFT_MAX) : SOFT_FIRST;
+    size_t locked = lock_behind(g, r, page, want, SHARED_RESIDENT);
+    size_t mapped = shared_map_here(g, r, page, locked, true);
+    unlock_run(g, r, page, locked);
+    r->soft_run = (uint32_t)MAX_OF(mapped, (size_t)1);
+    r->soft_next = page + r->soft_run;
+    atomic_fetch_add_explicit(&commons_head(&g->commons)->soft_faults, 1, memory_order_relaxed);
+}
+
+/* ---- all ---- */
+
+static shared_result poisoned(group *g, shared_region *r, size_t page) {
+    signal_arm(SIGBUS);
+    uffd_poison(g->uffd, shared_address(r, page), 1, true);
+    uffd_wake(g->uffd, shared_address(r, page), PAGE_BYTES);
+    unlock_run(g, r, page, 1);
+    return SHARED_DONE;
+}
+
+static shared_result start_read(group *g, shared_region *r, size_t page) {
+    shared_result result = shared_in_start(g, r, page);
+    if (result != SHARED_DONE)
+        return result;
+    shared_in_ahead(g, r, page, true);
+    return SHARED_WAITS; /* woken by its end, which is ours */
+}
+
+shared_result shared_fault(group *g, shared_region *r, size_t page) {
+    shared_word *word = &r->words[page];
+    atomic_fetch_add_explicit(&r->faults, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&commons_head(&g->commons)->faults, 1, memory_order_relaxed);
+    if (!shared_try_lock(word, g->self, true)) {
+        if (shared_state_of(shared_load(word)) == SHARED_READING)
+            shared_in_ahead(g, r, page, false);
+        return leave_waiting(g, r);
+    }
+    FAILPOINT(shared_locked);
+    switch (shared_state_of(shared_load(word))) {
+    case SHARED_ZERO:
+        return fresh(g, r, page);
+    case SHARED_RESIDENT:
+        soft(g, r, page);
+        shared_in_ahead(g, r, page, false);
+        return SHARED_DONE;
+    case SHARED_SWAPPED:
+        return start_read(g, r, page);
+    case SHARED_POISONED:
+        return poisoned(g, r, page);
+    case SHARED_READING:
+    case SHARED_WRITING:
+        break; /* not to be locked by a fault */
+    }
+    unlock_run(g, r, page, 1);
+    return SHARED_AGAIN;
+}

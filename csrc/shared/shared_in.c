@@ -1,0 +1,339 @@
+/*
+ * shared_in.c - shared pages that come in: claims, reads, and how they end.
+ *
+ * All of it is the share thread's: it alone reads, and so nobody else of this member ends a READING page.
+ */
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/failpoint.h"
+#include "pool.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* A window of neighbours, in pages; each block of it begins with a marker (read_ahead.h). */
+#define WINDOW_MAX 2048U
+/* Read-ahead may fill at most this part of the frames with one window, and lanes that part. */
+#define WINDOW_SHARE 16
+#define LANES_SHARE 2
+
+/* ---- frames and memory ---- */
+
+/* ahead: only while others find some too. */
+static bool next_frame(group *g, uint32_t want, bool ahead, uint32_t *frame) {
+    share_state *s = share_of(g);
+    if (s->frames_left == 0) {
+        uint64_t used = atomic_load_explicit(&commons_head(&g->commons)->shared_used, memory_order_relaxed);
+        uint64_t keep = atomic_load(&s->frames_low) / 4;
+        if (ahead && used + keep >= atomic_load(&s->frames_total))
+            return false;
+        s->frames_left = frames_claim(g, MIN_OF(MAX_OF(want, 1U), IN_UNIT_PAGES), s->frames);
+    }
+    if (s->frames_left == 0)
+        return false;
+    *frame = s->frames[--s->frames_left];
+    return true;
+}
+
+void shared_in_give_back_frames(group *g) {
+    share_state *s = share_of(g);
+    while (s->frames_left > 0)
+        frames_release(g, s->frames[--s->frames_left]);
+}
+
+static read_unit *free_unit(share_state *s, bool single) {
+    uint32_t first = single ? IN_UNITS : 0, end = single ? IN_UNITS + IN_SINGLES : s->units;
+    for (uint32_t i = first; i < end; i++)
+        if (!s->unit[i].busy)
+            return &s->unit[i];
+    return NULL;
+}
+
+static void send_unit(group *g, read_unit *unit) {
+    share_state *s = share_of(g);
+    io_request *request = io_request_get(&g->read_io, IO_READ, g->swap_fd, swap_entry_make(0, unit->first_slot));
+    INVARIANT(I6, request != NULL); /* as many requests as units */
+    io_request_fill(request, unit->memory, unit->pages);
+    s->unit_of[request - g->read_io.requests] = (uint8_t)(unit - s->unit);
+    FAILPOINT(shared_claimed);
+    io_submit(&g->read_io, request);
+}
+
+void shared_in_send(group *g) {
+    share_state *s = share_of(g);
+    if (s->growing)
+        send_unit(g, s->growing);
+    s->growing = NULL;
+    io_flush(&g->read_io);
+}
+
+/* The read that this page joins, or one of its own. NULL: there is no memory for it just now. */
+static read_unit *unit_for(group *g, shared_region *r, uint64_t slot, bool single) {
+    share_state *s = share_of(g);
+    read_unit *unit = s->growing;
+    if (!single && unit && unit->r == r && unit->pages < IN_UNIT_PAGES && slot == unit->first_slot + unit->pages)
+        return unit;
+    read_unit *fresh = free_unit(s, single);
+    if (!fresh)
+        fresh = free_unit(s, !single);
+    if (!fresh)
+        return NULL;
+    fresh->alone = fresh->single || single;
+    if (unit && !fresh->alone)
+        send_unit(g, unit);
+    if (!fresh->alone)
+        s->growing = fresh;
+    atomic_fetch_add(&r->references, 1);
+    fresh->busy = true;
+    fresh->r = r;
+    fresh->pages = 0;
+    fresh->first_slot = slot;
+    return fresh;
+}
+
+/* ---- starting ---- */
+
+/* SWAPPED and locked by us => READING, still locked. */
+static shared_result claim(group *g, shared_region *r, size_t page, bool ahead, bool marker, uint32_t want) {
+    share_state *s = share_of(g);
+    shared_word *word = &r->words[page];
+    uint64_t slot = shared_field_of(shared_load(word));
+    uint32_t frame;
+    if (!next_frame(g, want, ahead, &frame))
+        return SHARED_NO_FRAME;
+    read_unit *unit = unit_for(g, r, slot, !ahead);
+    if (!unit) {
+        s->frames[s->frames_left++] = frame;
+        return SHARED_AGAIN;
+    }
+    shared_ref ref = region_ref(r, page);
+    frame_table_aim(g, frame, ref, slot + 1);
+    shared_set(word, g->self, SHARED_READING, frame, false);
+    frame_table_settle(g, frame, ref, slot + 1);
+    unit->page[unit->pages] = page;
+    unit->frame[unit->pages] = frame;
+    unit->markers[unit->pages++] = marker;
+    if (unit->alone)
+        send_unit(g, unit);
+    return SHARED_DONE;
+}
+
+static void unlock(group *g, shared_region *r, size_t page) {
+    if (shared_unlock(&r->words[page], g->self))
+        shared_wake(g, r, page, 1);
+}
+
+shared_result shared_in_start(group *g, shared_region *r, size_t page) {
+    shared_result result = claim(g, r, page, false, false, 1);
+    unlock(g, r, page);
+    return result;
+}
+
+/* Return: false when frames or memory have run out. */
+static bool read_page(group *g, shared_region *r, size_t page, bool marker, uint32_t want) {
+    shared_word *word = &r->words[page];
+    if (shared_state_of(shared_load(word)) != SHARED_SWAPPED || !shared_try_lock(word, g->self, false))
+        return true;
+    bool go_on = true;
+    if (shared_state_of(shared_load(word)) == SHARED_SWAPPED)
+        go_on = claim(g, r, page, true, marker, want) == SHARED_DONE;
+    unlock(g, r, page);
+    return go_on;
+}
+
+size_t shared_in_range(group *g, shared_region *r, size_t page, size_t pages) {
+    size_t at = 0;
+    while (at < pages && read_page(g, r, page + at, false, (uint32_t)MIN_OF(pages - at, (size_t)IN_UNIT_PAGES)))
+        at++;
+    return at;
+}
+
+/* Streams that have come to speed read whole blocks. Return: the plan, up to the end of its last block. */
+static read_ahead_plan in_blocks(read_ahead_plan plan) {
+    int64_t last = plan.first + plan.stride * (int64_t)(plan.count - 1);
+    if (!plan.wide || last < 0)
+        return plan;
+    uint32_t within = (uint32_t)((uint64_t)last % BLOCK_PAGES);
+    plan.count += plan.stride > 0 ? BLOCK_PAGES - 1 - within : within;
+    return plan;
+}
+
+/* Neighbours, in ascending order whatever the reader's: the disk's. Return: how many steps were done. */
+static uint32_t read_neighbours(group *g, shared_region *r, const read_ahead_plan *plan) {
+    bool up = plan->stride > 0;
+    int64_t low = up ? plan->first : plan->first - (int64_t)plan->count + 1, high = low + (int64_t)plan->count - 1;
+    low = MAX_OF(low, INT64_C(0));
+    high = MIN_OF(high, (int64_t)r->pages - 1);
+    for (int64_t page = low; page <= high; page++) {
+        bool edge = (uint64_t)page % BLOCK_PAGES == (up ? 0 : BLOCK_PAGES - 1);
+        bool marker = page == plan->first || (plan->wide && edge);
+        if (!read_page(g, r, (size_t)page, marker, (uint32_t)MIN_OF(high - page + 1, (int64_t)IN_UNIT_PAGES)))
+            return up ? (uint32_t)(page - low) : 0;
+    }
+    return plan->count;
+}
+
+static uint32_t read_strided(group *g, shared_region *r, const read_ahead_plan *plan) {
+    for (uint32_t step = 0; step < plan->count; step++)
+        for (uint32_t lane = 0; lane < plan->width; lane++) {
+            int64_t page = plan->first + plan->stride * (int64_t)step + (int64_t)lane;
+            if (page >= 0 && (uint64_t)page < r->pages && !read_page(g, r, (size_t)page, step + lane == 0, 1))
+                return step;
+        }
+    return plan->count;
+}
+
+void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent) {
+    uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
+    uint64_t total = atomic_load(&share_of(g)->frames_total);
+    uint64_t window = MIN_OF((uint64_t)MIN_OF(WINDOW_MAX, g->pool->options.read_ahead_pages), total / WINDOW_SHARE);
+    if (advice == USWAP_ADVICE_RANDOM)
+        return;
+    read_ahead_bounds bounds = {.window = (uint32_t)window, .pages = r->pages, .frames = total / LANES_SHARE};
+    unsigned known =
+        (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, bounds, known);
+    if (plan.count == 0)
+        return;
+    read_ahead_plan whole = in_blocks(plan);
+    if (whole.count != plan.count)
+        read_ahead_asked(&r->ahead, plan, whole.count);
+    bool near = plan.stride == 1 || plan.stride == -1;
+    uint32_t done = near ? read_neighbours(g, r, &whole) : read_strided(g, r, &whole);
+    if (done < whole.count)
+        read_ahead_asked(&r->ahead, whole, done);
+}
+
+/* ---- ending ---- */
+
+static bool is_right(group *g, uint64_t slot, void *memory) {
+    uint8_t found[16];
+    FAILPOINT_DATA(shared_hash, memory, PAGE_BYTES);
+    shared_hash(g, memory, found);
+    return memcmp(found, commons_slots(&g->commons)[slot].hash, sizeof found) == 0;
+}
+
+static bool read_again(group *g, uint64_t slot, void *memory) {
+    int status = FAILPOINT(shared_one);
+    if (status == 0)
+        status = io_page(&g->read_io, IO_READ, g->swap_fd, memory, swap_entry_make(0, slot));
+    return status == 0 && is_right(g, slot, memory);
+}
+
+/* The page came back soon after it was evicted: it is worth more than others. */
+static bool is_hot(group *g, uint64_t slot) {
+    commons_header *head = commons_head(&g->commons);
+    uint64_t since = slot_eviction(g, slot);
+    if (since == 0)
+        return false;
+    uint64_t distance = atomic_load_explicit(&head->eviction_clock, memory_order_relaxed) - (since - 1);
+    if (distance < head->chunk_frames * atomic_load_explicit(&head->limit_chunks, memory_order_relaxed))
+        atomic_fetch_add_explicit(&head->shared_near_refaults, 1, memory_order_relaxed);
+    return distance < atomic_load(&share_of(g)->frames_total);
+}
+
+/* READING => SWAPPED again: there was no memory for it, or it is to be given up. */
+static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
+    bool mine = shared_lock_own(&r->words[page], g->self, SHARED_READING);
+    INVARIANT(I7, mine);
+    frame_table_begin_leave(g, frame);
+    shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, false);
+    shared_punch(r->fd, page, 1);
+    frame_table_end_leave(g, frame);
+    frames_release(g, frame);
+    bool waiters = shared_unlock(&r->words[page], g->self);
+    (void)waiters;
+    shared_wake(g, r, page, 1);
+}
+
+static void lose(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
+    bool mine = shared_lock_own(&r->words[page], g->self, SHARED_READING);
+    INVARIANT(I7, mine);
+    frame_table_begin_leave(g, frame);
+    slot_table_begin_leave(g, slot);
+    shared_set(&r->words[page], g->self, SHARED_POISONED, 0, false);
+    frame_table_end_leave(g, frame);
+    frames_release(g, frame);
+    slot_table_end_leave(g, slot);
+    shared_poison(g, r, page);
+    bool waiters = shared_unlock(&r->words[page], g->self);
+    (void)waiters;
+    shared_wake(g, r, page, 1);
+}
+
+/* Maps count pages of the unit from the first on, locked: but for the markers. */
+static void map_run(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
+    for (uint32_t i = 0, run; i < count; i += run) {
+        bool marker = unit->markers[first + i];
+        for (run = 1; i + run < count && unit->markers[first + i + run] == marker; run++) {
+        }
+        if (!marker)
+            shared_map_here(g, unit->r, unit->page[first + i], run, false);
+    }
+    if (g->map_for_peers)
+        shared_map_peers(g, unit->r, unit->page[first], count);
+}
+
+/* Neighbours with the right contents come in. */
+static void run_comes(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
+    shared_region *r = unit->r;
+    size_t page = unit->page[first], bytes = (size_t)count << PAGE_SHIFT;
+    ssize_t done =
+        pwrite(r->fd, unit->memory + ((size_t)first << PAGE_SHIFT), bytes, (off_t)((uint64_t)page << PAGE_SHIFT));
+    FAILPOINT(shared_filled);
+    if (done != (ssize_t)bytes) {
+        for (uint32_t i = 0; i < count; i++)
+            take_back(g, r, page + i, unit->frame[first + i], unit->first_slot + first + i);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        bool mine = shared_lock_own(&r->words[page + i], g->self, SHARED_READING);
+        INVARIANT(I7, mine);
+        bool hot = is_hot(g, unit->first_slot + first + i);
+        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, unit->frame[first + i], hot);
+    }
+    FAILPOINT(shared_before_continue);
+    map_run(g, unit, first, count);
+    bool waiters = false;
+    for (uint32_t i = 0; i < count; i++)
+        waiters |= shared_unlock(&r->words[page + i], g->self);
+    if (waiters)
+        shared_wake(g, r, page, count);
+    atomic_fetch_add_explicit(&commons_head(&g->commons)->pages_read, count, memory_order_relaxed);
+}
+
+static void unit_complete(group *g, read_unit *unit, bool whole) {
+    uint32_t begin = 0;
+    for (uint32_t i = 0; i < unit->pages; i++) {
+        void *memory = unit->memory + ((size_t)i << PAGE_SHIFT);
+        uint64_t slot = unit->first_slot + i;
+        bool right = (whole && is_right(g, slot, memory)) || read_again(g, slot, memory);
+        bool joins = right && i > begin && unit->page[i] == unit->page[i - 1] + 1;
+        if (i > begin && !joins)
+            run_comes(g, unit, begin, i - begin);
+        if (!joins)
+            begin = i;
+        if (!right) {
+            lose(g, unit->r, unit->page[i], unit->frame[i], slot);
+            begin = i + 1;
+        }
+    }
+    if (begin < unit->pages)
+        run_comes(g, unit, begin, unit->pages - begin);
+    shared_region_put(unit->r);
+    unit->busy = false;
+}
+
+bool shared_in_complete(group *g, bool wait) {
+    io_request *request = io_collect(&g->read_io, wait);
+    if (!request)
+        return false;
+    share_state *s = share_of(g);
+    read_unit *unit = &s->unit[s->unit_of[request - g->read_io.requests]];
+    bool whole = FAILPOINT(shared_read) == 0 && request->result == (int64_t)unit->pages << PAGE_SHIFT;
+    io_request_put(&g->read_io, request);
+    unit_complete(g, unit, whole);
+    event_signal(&s->progress);
+    return true;
+}
