@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,19 @@ def swap_directory(tmp_path: Path) -> Path:
     from uswap._options import default_directory
 
     return Path(default_directory()) if is_memory_backed(str(tmp_path)) else tmp_path
+
+
+@pytest.fixture
+def runtime_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place of their own for named pools, also in the processes that a test starts. Its path is short, for
+    sockets. At the end nothing may be left in it."""
+    with tempfile.TemporaryDirectory(prefix="uswap-") as place:
+        folder = Path(place) / "r"
+        monkeypatch.setenv("USWAP_RUNTIME_DIR", str(folder))
+        yield folder
+        gc.collect()
+        left = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        assert left == []
 
 
 @pytest.fixture

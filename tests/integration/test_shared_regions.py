@@ -1,0 +1,309 @@
+"""Named pools and shared regions between real processes: one limit, the same memory, and every way to an end."""
+
+import gc
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _support.members import Member, MemberError
+
+import uswap
+
+MIB = 1 << 20
+PAGE = 4096
+
+
+@pytest.fixture
+def swap(swap_directory: Path) -> uswap.SwapArea:
+    return uswap.SwapArea(swap_directory, size="1GiB")
+
+
+@pytest.fixture
+def jobs(runtime_folder: Path, swap: uswap.SwapArea) -> Iterator[uswap.Pool]:
+    """A named pool of 64 MiB that must be free, and its folder gone, at the end."""
+    pool = uswap.Pool("64MiB", name="jobs", swap=swap)
+    yield pool
+    gc.collect()
+    if not pool._core.freed:
+        pool.check()
+        pool.close()
+
+
+@pytest.fixture
+def member(jobs: uswap.Pool, swap_directory: Path) -> Iterator[Member]:
+    """A process that has joined it, as `pool`."""
+    with Member() as process:
+        process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
+        process("pool = uswap.attach('jobs', swap=swap)")
+        yield process
+
+
+# ---- pools -------------------------------------------------------------------------------------------------
+
+
+def test_a_named_pool_has_members_under_one_limit(jobs: uswap.Pool, member: Member) -> None:
+    assert jobs.name == "jobs"
+    assert "'jobs'" in repr(jobs)
+    assert member("pool.name") == "jobs"
+    assert jobs.limit == member("pool.limit") == 64 * MIB
+    members = jobs.members()
+    assert {one.pid for one in members} == {os.getpid(), member.pid}
+    assert [one.pid for one in members if one.itself] == [os.getpid()]
+    assert {one.state for one in members} == {"alive"}
+    info = jobs.group_info()
+    assert info.members == 2
+    assert info.limit_bytes == 64 * MIB
+    assert all(one.limit >= info.floor_bytes > 0 for one in members)
+    assert sum(one.limit for one in members) + info.shared_limit_bytes + info.free_bytes <= info.limit_bytes
+
+
+def test_the_limit_is_that_of_the_whole_wherever_it_is_set(jobs: uswap.Pool, member: Member) -> None:
+    member("pool.limit = '96MiB'")
+    assert jobs.limit == 96 * MIB
+    jobs.limit = "48MiB"
+    assert member("pool.limit") == 48 * MIB
+    assert jobs.stats().limit_bytes <= 48 * MIB
+
+
+def test_a_name_in_use_is_refused_and_free_again_after_the_last(jobs: uswap.Pool, member: Member) -> None:
+    with pytest.raises(uswap.PoolExistsError, match="uswap.attach"):
+        uswap.Pool("16MiB", name="jobs")
+    with pytest.raises(MemberError, match="PoolExistsError"):
+        member("uswap.Pool('16MiB', name='jobs')")
+    jobs.close()
+    assert member("len(pool.members())") == 1
+    member("pool.close()")
+    with pytest.raises(uswap.PoolNotFoundError):
+        uswap.attach("jobs")
+
+
+def test_private_memory_lives_on_beside_the_shared(jobs: uswap.Pool, member: Member) -> None:
+    mine = jobs.zeros(1 << 24)  # 128 MiB
+    mine += 1
+    member("mine = pool.zeros(1 << 24)")
+    member("mine += 2")
+    assert mine.sum() == 1 << 24
+    assert member("float(mine.sum())") == 2 << 24
+    resident = jobs.stats().resident_bytes + member("pool.stats().resident_bytes")
+    assert resident <= jobs.limit
+    member("del mine")
+
+
+# ---- regions -----------------------------------------------------------------------------------------------
+
+
+def test_by_name_both_have_the_same_memory(jobs: uswap.Pool, member: Member) -> None:
+    r = jobs.region("8MiB", shared=True, name="x")
+    assert isinstance(r, uswap.SharedRegion)
+    assert r[:100] == bytes(100)
+    r[:5] = b"hello"
+    member("r = pool.open_region('x')")
+    assert member("bytes(r[:5]).decode()") == "hello"
+    member("r[4096:4101] = b'world'")
+    assert r[4096:4101] == b"world"
+    assert member("r.id") == r.id
+    assert jobs.open_region("x") is r
+    assert {user.pid for user in r.users(0)} == {os.getpid(), member.pid}
+    (info,) = jobs.shared_regions()
+    assert (info.name, info.size, info.users, info.creator_pid) == ("x", 8 * MIB, 2, os.getpid())
+    assert info.address
+    assert jobs.regions() == []
+    member("r.close()")
+    assert r.info().users == 1
+
+
+def test_by_id_with_consent(jobs: uswap.Pool, member: Member) -> None:
+    r = jobs.region(10000, shared=True)
+    assert len(r) == 3 * PAGE
+    hidden = jobs.region("1MiB", shared=True, exportable=False, name="hidden")
+    r[:5] = b"hello"
+    member(f"r = pool.attach_region({os.getpid()}, {r.id})")
+    assert member("bytes(r[:5]).decode()") == "hello"
+    assert hidden.id == 0
+    for pid, region_id in ((os.getpid(), 0), (os.getpid(), r.id + 1), (member.pid + 1, r.id), (os.getpid(), -1)):
+        with pytest.raises(MemberError, match="no exportable shared region"):
+            member(f"pool.attach_region({pid}, {region_id})")
+    assert member("len(pool.open_region('hidden'))") == MIB  # whoever knows the name
+    member("r.close()")
+
+
+def test_names_are_taken_once_and_found_or_not(jobs: uswap.Pool, member: Member) -> None:
+    r = jobs.region("1MiB", shared=True, name="x")
+    with pytest.raises(MemberError, match="ArgumentError"):
+        member("pool.region('1MiB', shared=True, name='x')")
+    with pytest.raises(ValueError, match="no shared region 'y'"):
+        jobs.open_region("y")
+    with pytest.raises(ValueError, match="attach_region"):
+        jobs.open_region("")
+    r.close()
+    with pytest.raises(MemberError, match="no shared region 'x'"):
+        member("pool.open_region('x')")
+    member("pool.region('2MiB', shared=True, name='x')")
+
+
+def test_more_than_the_limit_goes_to_swap_and_comes_back(jobs: uswap.Pool, member: Member) -> None:
+    a = jobs.zeros(1 << 24, dtype="u8", shared=True, name="a")  # 128 MiB
+    a[:] = np.arange(len(a), dtype="u8")
+    member("import numpy as np; a = np.frombuffer(pool.open_region('a'), dtype='u8')")
+    assert member("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
+    member("a[::1000] += 1")
+    expected = np.arange(len(a), dtype="u8")
+    expected[::1000] += 1
+    assert int((a != expected).sum()) == 0
+    info = jobs.group_info()
+    assert info.evictions > 0
+    assert info.pages_written > 0
+    assert info.shared_resident_bytes <= info.shared_limit_bytes <= info.limit_bytes
+    a.region.verify()
+    (region,) = jobs.shared_regions()
+    assert region.resident + region.swapped >= 120 * MIB
+    member("del a")
+
+
+def test_advice_classes_locks_and_residence(jobs: uswap.Pool) -> None:
+    r = jobs.region("8MiB", shared=True)
+    r[:] = b"x" * len(r)
+    assert set(r.page_classes(0, MIB)) == {uswap.PageClass.RESIDENT}
+    r.advise(uswap.Advice.PAGEOUT)
+    assert uswap.PageClass.SWAPPED in r.page_classes()
+    with r.resident(PAGE, 10 * PAGE):
+        assert set(r.page_classes(PAGE, 10 * PAGE)) == {uswap.PageClass.RESIDENT}
+        r.advise(uswap.Advice.PAGEOUT)
+        assert set(r.page_classes(PAGE, 10 * PAGE)) == {uswap.PageClass.RESIDENT}
+    r.lock(0, MIB)
+    r.unlock(0, MIB)
+    r.verify()
+    r.advise(uswap.Advice.DONTNEED, 0, PAGE)
+    assert r[:PAGE] == bytes(PAGE)
+    assert r[PAGE : 2 * PAGE] == b"x" * PAGE
+    with pytest.raises(ValueError, match="not all in"):
+        r.lock(0, 9 * MIB)
+    with pytest.raises(ValueError, match="page"):
+        r.users(2048)
+
+
+def test_what_shared_regions_cannot_do_says_so(jobs: uswap.Pool) -> None:
+    r = jobs.region("1MiB", shared=True)
+    refused: list[Callable[[], object]] = [
+        lambda: r.protect(uswap.Protection.READ),
+        lambda: setattr(r, "priority", 3),
+        lambda: r.resize("2MiB"),
+        lambda: jobs.region("1MiB", shared=True, faults="inline"),
+    ]
+    for call in refused:
+        with pytest.raises(uswap.UnsupportedError):
+            call()
+    with pytest.raises(ValueError, match="priority"):
+        jobs.region("1MiB", shared=True, priority=1)
+    assert r.priority == 0
+
+
+# ---- ends --------------------------------------------------------------------------------------------------
+
+
+def test_an_array_keeps_its_region_and_the_region_its_pool(jobs: uswap.Pool) -> None:
+    a = jobs.zeros(1000, shared=True, name="a")
+    region = weakref.ref(a.region)
+    assert region() is not None
+    view = a[10:20]
+    del a
+    with pytest.raises(BufferError, match="a \\("):
+        jobs.close()
+    with pytest.raises(BufferError):
+        view.region.close()
+    view[:] = 3
+    assert view.sum() == 30
+    del view
+    gc.collect()
+    assert region() is None
+    assert jobs.shared_regions() == []
+    jobs.close()
+
+
+def test_the_region_ends_with_the_last_that_has_it(jobs: uswap.Pool, member: Member) -> None:
+    r = jobs.region("1MiB", shared=True, name="x")
+    r[:5] = b"hello"
+    member("r = pool.open_region('x')")
+    r.close()
+    r.close()
+    for call in (r.info, lambda: r.users(0), lambda: r.advise(0)):
+        with pytest.raises(uswap.ClosedError):
+            call()
+    assert member("bytes(r[:5]).decode()") == "hello"
+    again = jobs.open_region("x")
+    assert again is not r
+    assert again[:5] == b"hello"
+    again.close()
+    member("r.close()")
+    assert jobs.shared_regions() == []
+    assert jobs.group_info().shared_resident_bytes == 0
+
+
+def test_the_maker_may_go_first(jobs: uswap.Pool, member: Member) -> None:
+    a = jobs.zeros(1 << 20, shared=True, name="a")
+    a[:] = 1
+    member("import numpy as np; a = np.frombuffer(pool.open_region('a'))")
+    del a
+    gc.collect()
+    jobs.close()
+    assert member("float(a.sum())") == 1 << 20
+    assert member("pool.shared_regions()[0].users") == 1
+    member("del a")
+
+
+def test_a_killed_member_leaves_nothing_and_harms_nobody(jobs: uswap.Pool, member: Member) -> None:
+    a = jobs.zeros(1 << 23, dtype="u8", shared=True, name="a")  # 64 MiB
+    a[:] = 7
+    member("import numpy as np; a = np.frombuffer(pool.open_region('a'), dtype='u8')")
+    member("private = pool.zeros(1 << 22); private += 1")
+    member.send("while True: a[:] = 7")
+    assert int((a != 7).sum()) == 0
+    member.kill()
+    for _ in range(3):
+        assert int((a != 7).sum()) == 0
+    with Member() as other:
+        other("pool = uswap.attach('jobs')")
+        assert other("len(pool.members())") == 2
+        other("import numpy as np; a = np.frombuffer(pool.open_region('a'), dtype='u8')")
+        assert other("int((a != 7).sum())") == 0
+        other("del a")
+    jobs.check()
+
+
+def test_with_a_stopped_member_the_others_go_on(jobs: uswap.Pool, member: Member) -> None:
+    a = jobs.zeros(1 << 24, dtype="u8", shared=True, name="a")  # 128 MiB
+    member("import numpy as np; a = np.frombuffer(pool.open_region('a'), dtype='u8')")
+    member("a[:] = 5")
+    member.stop()
+    try:
+        assert int((a != 5).sum()) == 0
+        a[:] = 6
+        (silent,) = [one for one in jobs.members() if one.pid == member.pid]
+        assert silent.state == "alive"
+    finally:
+        member.go_on()
+    assert member("int((a != 6).sum())") == 0
+    member("del a")
+
+
+def test_a_process_that_just_ends_leaves_nothing(runtime_folder: Path, swap_directory: Path) -> None:
+    with Member() as process:
+        process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
+        process("pool = uswap.Pool('32MiB', name='jobs', swap=swap)")
+        process("a = pool.zeros(1 << 20, shared=True); r = pool.region('1MiB', shared=True)")
+        process("a[:] = 1")
+        assert process.end() == 0
+    assert list(runtime_folder.iterdir()) == []
+
+
+def test_what_a_killed_group_left_is_taken_over(runtime_folder: Path, swap: uswap.SwapArea) -> None:
+    with Member() as process:
+        process("pool = uswap.Pool('32MiB', name='jobs'); r = pool.region('1MiB', shared=True, name='x')")
+        process.kill()
+    with pytest.raises(uswap.PoolNotFoundError):
+        uswap.attach("jobs")
+    with uswap.Pool("32MiB", name="jobs", swap=swap) as pool:
+        assert pool.shared_regions() == []
