@@ -19,15 +19,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is swept. */
-#define RING_ENTRIES_PER_FRAME 2
-#define RING_ENTRIES_LEAST 4096
-/* A lowered limit evicts so many pages at a time, and then looks what is left to do: others evict as well. */
-#define SET_LIMIT_STEP_PAGES UINT64_C(1024)
-/* Pages that the kernel has pinned come free without a sign: they are looked for that often, and for so long without any success. */
-#define SET_LIMIT_PAUSE_NS UINT64_C(1000000)
-#define SET_LIMIT_PATIENCE_NS UINT64_C(2000000000)
-
 /* ---- entry and exit of API functions ---- */
 
 _Static_assert(sizeof(sigset_t) <= sizeof((api_guard *)0)->saved_mask, "a signal mask fits");
@@ -126,14 +117,6 @@ static uint32_t machine_pages(void) {
     return pages > 0 ? (uint32_t)MIN_OF(pages, (long)PLACES_MAX) : UINT32_C(1) << 22;
 }
 
-static uint64_t ring_capacity(uint64_t limit_frames) {
-    return MAX_OF(limit_frames * RING_ENTRIES_PER_FRAME, (uint64_t)RING_ENTRIES_LEAST);
-}
-
-static uint64_t ring_pages(uint64_t capacity) {
-    return bytes_to_pages(capacity * sizeof(stay));
-}
-
 static size_t arena_bytes(const uswap_pool *pool) {
     return (size_t)pool->frames.arenas[0].places << PAGE_SHIFT;
 }
@@ -172,7 +155,7 @@ static int make_memory(uswap_pool *pool) {
     if (status == 0)
         status = fill_table_init(&pool->fills, &pool->seg);
     if (status == 0)
-        status = ring_init(&pool->ring, ring_capacity(limit_frames));
+        status = ring_init(&pool->ring, pool_ring_capacity(limit_frames));
     if (status == 0)
         status = ring_init(&pool->inactive, RING_ENTRIES_LEAST); /* grows as it is used */
     if (status == 0)
@@ -260,7 +243,7 @@ static int start(uswap_pool *pool, uswap_error *err) {
                    : os_failure(err, "io_queue_init", status);
     if (pool_list_add(pool) != 0)
         return error_set(err, USWAP_E_NO_MEMORY, 0, "pool", NULL, "a process may have at most %d pools", POOLS_MAX);
-    frame_charge_metadata(pool, ring_pages(pool->ring.capacity) + ring_pages(pool->inactive.capacity) +
+    frame_charge_metadata(pool, pool_ring_pages(pool->ring.capacity) + pool_ring_pages(pool->inactive.capacity) +
                                     bytes_to_pages(orders_bytes(&pool->orders)));
     status = fault_thread_start(pool);
     if (status == 0)
@@ -313,113 +296,7 @@ EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
     return status;
 }
 
-/* ---- the limit ---- */
-
-/* How many frames are used beyond so many below the limit. */
-static uint64_t frames_over(uswap_pool *pool, uint64_t below) {
-    frame_budget *budget = pool->frames.budget;
-    uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames) + below;
-    return used > limit ? used - limit : 0;
-}
-
-/* Idle frames first: they cost nothing. Return: frames that came free. */
-static uint64_t shrink_step(context *ctx) {
-    uswap_pool *pool = ctx->pool;
-    gate_enter(&pool->gate);
-    uint64_t freed = frame_pool_retire(pool, frames_over(pool, RESERVE_FRAMES));
-    if (freed == 0)
-        freed = page_out_oldest(ctx, MIN_OF(frames_over(pool, RESERVE_FRAMES), SET_LIMIT_STEP_PAGES));
-    context_drain(ctx);
-    gate_leave(&pool->gate);
-    return freed;
-}
-
-/* Nothing could be evicted: what is left is in the hands of others, who signal when they give it back, or of the kernel. */
-static void await_shrinking(uswap_pool *pool) {
-    atomic_fetch_add(&pool->frame_waiters, 1);
-    uint32_t seen = event_count(&pool->frames_freed);
-    /* Looked at after frame_waiters was raised: frames freed since then are signalled. */
-    if (atomic_load(&pool->frames.unmet))
-        event_wait(&pool->frames_freed, seen, SET_LIMIT_PAUSE_NS);
-    atomic_fetch_sub(&pool->frame_waiters, 1);
-}
-
-/* Evicts until the limit has been met once, with the reserve free (note_met in frame_pool.c says why once is enough).
- * Return: whether the limit holds now. */
-static bool evict_to_limit(uswap_pool *pool) {
-    context *ctx = context_borrow(pool);
-    uint64_t success_ns = clock_now_ns();
-    while (atomic_load(&pool->frames.unmet)) {
-        uint64_t over = frames_over(pool, 0), freed = shrink_step(ctx), now = clock_now_ns();
-        if (freed > 0 || frames_over(pool, 0) < over)
-            success_ns = now;
-        else if (now - success_ns > SET_LIMIT_PATIENCE_NS)
-            break;
-        else
-            await_shrinking(pool);
-    }
-    context_return(ctx);
-    return frames_over(pool, 0) == 0;
-}
-
-static int change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
-    uint64_t before = atomic_load(&pool->frames.budget->limit_frames), after = limit_bytes >> PAGE_SHIFT;
-    uint64_t held = STAT_GET(pool, locked_pages) + STAT_GET(pool, pinned_pages);
-    uint64_t least = uswap_minimum_limit_bytes() + (pool->bounce_frames << PAGE_SHIFT);
-    if (limit_bytes < least || after < held + RESERVE_FRAMES + HOLD_LEAVES_FRAMES + pool->bounce_frames)
-        return error_set(err, USWAP_E_LIMIT, 0, "limit", NULL,
-                         "a limit of %llu bytes is too low: the minimum is %llu, and %llu bytes are locked or pinned",
-                         (unsigned long long)limit_bytes, (unsigned long long)least,
-                         (unsigned long long)(held << PAGE_SHIFT));
-    uint64_t capacity = ring_capacity(after);
-    if (capacity > pool->ring.capacity) {
-        uint64_t more = ring_pages(capacity) - ring_pages(pool->ring.capacity);
-        if (after > pool->frames.arenas[ARENA_FILL].places || ring_grow(&pool->ring, capacity) == -ENOMEM)
-            return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "limit", NULL,
-                             "no address space for a limit of %llu bytes: make a new pool",
-                             (unsigned long long)limit_bytes);
-        frame_charge_metadata(pool, more);
-    }
-    frame_pool_set_limit(&pool->frames, after, pool->options.background);
-    pool->options.limit_bytes = limit_bytes;
-    if (atomic_load(&pool->frames.unmet) && !evict_to_limit(pool)) {
-        frame_pool_set_limit(&pool->frames, before, pool->options.background);
-        pool->options.limit_bytes = before << PAGE_SHIFT;
-        return error_set(
-            err, USWAP_E_BUSY, 0, "limit", NULL,
-            "the limit stays as it was: pages are pinned by the kernel (direct I/O in flight), or swap is full");
-    }
-    event_signal(&pool->native.pressure);
-    return 0;
-}
-
-EXPORT int uswap_pool_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
-    api_guard guard;
-    int status = api_enter(pool, &guard, err);
-    if (status != 0)
-        return status;
-    small_lock_acquire(&pool->api_lock);
-    status = change_limit(pool, limit_bytes, err);
-    small_lock_release(&pool->api_lock);
-    fault_thread_wake(pool); /* parked faults may go on */
-    api_leave(&guard);
-    return status;
-}
-
-EXPORT int64_t uswap_pool_evict(uswap_pool *pool, uint64_t pages, uswap_error *err) {
-    api_guard guard;
-    int status = api_enter(pool, &guard, err);
-    if (status != 0)
-        return status;
-    context *ctx = context_borrow(pool);
-    gate_enter(&pool->gate);
-    uint64_t freed = page_out_oldest(ctx, pages);
-    context_drain(ctx);
-    gate_leave(&pool->gate);
-    context_return(ctx);
-    api_leave(&guard);
-    return (int64_t)freed;
-}
+/* ---- what this is ---- */
 
 EXPORT const char *uswap_build_info(void) {
     return "0.1.0"

@@ -196,6 +196,10 @@ struct uswap_pool {
     gate gate;                           /* everybody who changes pages, slots or frames is inside */
     _Atomic uint32_t stripe;             /* which of several areas of equal priority is next */
     struct group *_Atomic group;         /* NULL: the pool is this process's alone */
+    struct group *former;                /* what it has left: their memory stays, somebody may still look */
+    _Atomic uint64_t
+        near_distance; /* of a member of a group: with all of its limit, pages evicted so lately would have stayed */
+    _Atomic uint64_t near_refaults; /* pages read back that lately */
 };
 
 /* All pools of this process, for the handlers of forks and signals. (pool_list.c) */
@@ -221,6 +225,28 @@ void api_leave(const api_guard *guard);
 /* The pool's descriptor, transport and fault mode, by what is asked for, permitted and possible (pool_uffd.c). Return: 0 or a
  * uswap_status. */
 int pool_open_uffd(uswap_pool *pool, uswap_error *err);
+/* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is swept. */
+#define RING_ENTRIES_PER_FRAME 2
+#define RING_ENTRIES_LEAST 4096
+
+static inline uint64_t pool_ring_capacity(uint64_t limit_frames) {
+    return MAX_OF(limit_frames * RING_ENTRIES_PER_FRAME, (uint64_t)RING_ENTRIES_LEAST);
+}
+
+static inline uint64_t pool_ring_pages(uint64_t capacity) {
+    return bytes_to_pages(capacity * sizeof(stay));
+}
+
+/* Sets the limit and returns at once: the reclaimers evict what is over a lower one. Return: false if there is no address space for so high a one.
+ * Context: one thread at a time; nobody calls uswap_pool_set_limit meanwhile. (pool_limit.c, as are these) */
+bool pool_start_limit(uswap_pool *pool, uint64_t limit_frames);
+/* As uswap_pool_set_limit. Context: api_lock held; in no group. */
+int pool_change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err);
+/* Whether the used frames have been within the limit since it was set: from then on they are. Without reclaimers it evicts a few itself. */
+bool pool_limit_is_met(uswap_pool *pool);
+/* The least that the pool can do with now: what is locked or pinned stays. */
+uint64_t pool_least_frames(uswap_pool *pool);
+
 /* The refusal, and what mends it. */
 int pool_refuse_uffd(uswap_error *err, int os_errno);
 

@@ -75,7 +75,15 @@
     X(repair_page, "repair.page")           /* a page of a dead member is locked by who mends it */                    \
     X(repair_frames, "repair.frames")       /* all pages are mended, no frame */                                       \
     X(repair_slots, "repair.slots")         /* all frames are mended, no slot */                                       \
-    X(repair_chunks, "repair.chunks")       /* all slots are mended, no chunk */
+    X(repair_chunks, "repair.chunks")       /* all slots are mended, no chunk */                                       \
+    X(group_made, "group.made")             /* the commons are there, nobody can find them yet */                      \
+    X(group_joining, "group.joining")       /* a member has its place, its socket, and no floor yet */                 \
+    X(group_leaving, "group.leaving")       /* a member's threads have ended, its chunks are not given back */         \
+    X(peer_hello, "peer.hello")             /* somebody wants to join, and has not been answered */                    \
+    X(peer_joined, "peer.joined")           /* a new member has given its uffd, and has not been answered */           \
+    X(peer_death, "peer.death")             /* a member was found dead, and nothing is mended yet */                   \
+    X(grant_lower, "grant.lower")           /* chunks are to be given back, the limit is not lowered yet */            \
+    X(grant_give, "grant.give")             /* their frames are free, the chunks are still the member's */
 
 typedef enum {
 #define FAILPOINT_ID(id, name) FAILPOINT_##id,

@@ -4,6 +4,7 @@
 #include "fault/fault_thread.h"
 #include "frame/warm.h"
 #include "pool.h"
+#include "shared/group.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -110,6 +111,9 @@ static void watch_low(uswap_pool *pool) {
         !atomic_exchange(&pool->native.signalled, 1)) {
         atomic_fetch_add_explicit(&pool->native.wakeups, 1, memory_order_relaxed);
         event_signal(&pool->native.pressure);
+        struct group *with = atomic_load_explicit(&pool->group, memory_order_acquire);
+        if (unlikely(with != NULL))
+            grants_want(with);
     }
 }
 

@@ -16,7 +16,7 @@
 
 #include <pthread.h>
 
-#define GROUP_PATH_BYTES 108 /* of a socket */
+#define GROUP_PATH_BYTES 512 /* of a folder; sockets are reached through its descriptor, so this is no socket's path */
 
 /* What is known of another member; of this process too (its own uffd). Under group.peers_lock; but uffd is only ever replaced when the
  * member has been found dead, id first. Other threads use the descriptor without a lock: that of a dead member is not closed while they
@@ -56,7 +56,8 @@ typedef struct group {
     bool user_mode_only;
     int swap_fd;                   /* shared swap: a file without a name, O_DIRECT */
     uint64_t barrier_slot;         /* of the file: never used, punched to wait for the I/O of the dead */
-    char folder[GROUP_PATH_BYTES]; /* of the named pool; "": leaves nothing behind */
+    char folder[GROUP_PATH_BYTES]; /* of the named pool; for messages only */
+    int folder_fd;                 /* checked once; O_PATH */
     small_lock peers_lock;
     peer peers[MEMBERS_MAX];
     small_lock regions_lock;
@@ -68,9 +69,24 @@ typedef struct group {
     uint64_t floor_chunks;
     _Atomic uint64_t slots_looked_ns; /* when all clusters were last looked at, because the hints named no free slot */
     io_queue read_io, write_io;
-    void *share_state, *out_state; /* of shared_thread.c and shared_out.c */
+    void *share_state, *out_state;   /* of shared_thread.c and shared_out.c */
+    struct peers_state *peers_state; /* of peers.c */
+    struct tending *tending;         /* of grants_tend.c */
 } group;
 
+/* ---- group.c: coming and going ---- */
+
+/* Of a pool that is in no group. Return: 0 or a uswap_status. Context: an API caller with every signal blocked. */
+int group_create(struct uswap_pool *pool, const char *folder, uint64_t limit_bytes, const char *swap_folder,
+                 bool map_for_peers, uswap_error *err);
+int group_join(struct uswap_pool *pool, const char *folder, uswap_error *err);
+/* => the pool is its process's alone again, and keeps its limit. Return: 1 if it was the last member, 0, or a uswap_status: USWAP_E_BUSY
+ * while objects are mapped. */
+int group_leave(struct uswap_pool *pool, uswap_error *err);
+/* In a forked child: closes what keeps the parent's mappings registered and its sockets alive. */
+void group_in_child(const struct uswap_pool *pool);
+
+/* Not group_member: unistd.h has one. */
 static inline member_entry *group_entry(const group *g, member_id id) {
     return &commons_head(&g->commons)->members[member_index(id)];
 }
@@ -118,6 +134,12 @@ void grants_of_dead(group *g, member_id dead);
 void grants_set_limit(group *g, uint64_t limit_bytes);
 /* One look around, every few milliseconds while there is want, else every 100: takes, gives and asks by need; sets the private pool's limit. */
 void grants_tend(group *g);
+/* When it is to be called next, by clock_now_ns. (grants_tend.c, as are these) */
+uint64_t grants_due_ns(const group *g);
+int grants_tend_init(group *g);
+void grants_tend_fini(group *g);
+/* Private frames are short: looked at as soon as the peer thread wakes. Context: any; never blocks. */
+void grants_want(group *g);
 
 /* ---- frame_table.c: shared frames ---- */
 

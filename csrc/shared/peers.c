@@ -1,0 +1,164 @@
+/*
+ * peers.c - the thread that keeps up with the other members: answers them, sees them die, tends this member's part of the limit.
+ *
+ * It holds no lock while it waits, calls no malloc, and no step of it waits for another member: so it goes on whatever they do.
+ */
+#define _GNU_SOURCE
+#include "shared/peers.h"
+
+#include "base/failpoint.h"
+#include "base/memory.h"
+#include "fault/uffd.h"
+#include "pool.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define STACK_BYTES ((size_t)256 << 10)
+/* What is left by the dead is looked at again after this, if somebody was at it. */
+#define MEND_AGAIN_NS UINT64_C(1000000)
+/* Descriptors that the thread waits for: its own, the members', and the visitors'. */
+#define POLLED_MAX (2 + MEMBERS_MAX + VISITORS_MAX)
+
+/* Whoever is about to wait for the dead member's pages, of this process: they look again. */
+static void wake_own_waiters(group *g) {
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+        if (!atomic_load_explicit(&g->regions[i].live, memory_order_relaxed))
+            continue;
+        shared_region *r = shared_region_get(g, i);
+        if (!r)
+            continue;
+        uffd_wake(g->uffd, r->base, r->pages << PAGE_SHIFT);
+        shared_region_put(r);
+    }
+}
+
+/* Every survivor does this by itself; repair_after may be done by any number of them. */
+static void bury(group *g, unsigned index) {
+    member_id id = peer_at(g, index);
+    if (id.value == 0 || member_equal(id, g->self))
+        return;
+    FAILPOINT(peer_death);
+    peer_socket socket = peer_socket_of(g, id);
+    members_mark_dead(g, id);
+    bool mended = repair_after(g, id);
+    g->peers_state->unmended |= !mended;
+    wake_own_waiters(g);
+    if (!mended)
+        return;
+    peer_socket_remove(g->folder_fd, socket);
+    small_lock_acquire(&g->peers_lock);
+    if (atomic_load(&g->peers[index].id) == id.value && !member_equal(peer_at(g, index), id))
+        peers_forget(g, index);
+    small_lock_release(&g->peers_lock);
+}
+
+static void bury_dead(group *g) {
+    uint64_t dead = peers_look(g);
+    g->peers_state->unmended = false;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        if (dead >> i & 1)
+            bury(g, i);
+}
+
+/* Return: how many. */
+static nfds_t gather(group *g, struct pollfd *polled) {
+    nfds_t count = 0;
+    polled[count++] = (struct pollfd){.fd = g->listen_fd, .events = POLLIN};
+    polled[count++] = (struct pollfd){.fd = g->peer_wake_fd, .events = POLLIN};
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        if (g->peers[i].pidfd >= 0)
+            polled[count++] = (struct pollfd){.fd = g->peers[i].pidfd, .events = POLLIN};
+    for (int i = 0; i < VISITORS_MAX; i++)
+        if (g->peers_state->visitors[i].fd >= 0)
+            polled[count++] = (struct pollfd){.fd = g->peers_state->visitors[i].fd, .events = POLLIN};
+    return count;
+}
+
+static void wait(group *g) {
+    struct pollfd polled[POLLED_MAX];
+    uint64_t now = clock_now_ns(), due = grants_due_ns(g), count;
+    if (g->peers_state->unmended)
+        due = MIN_OF(due, now + MEND_AGAIN_NS);
+    struct timespec left = {.tv_nsec = due > now ? (long)MIN_OF(due - now, UINT64_C(100000000)) : 0};
+    ppoll(polled, gather(g, polled), &left, NULL);
+    ssize_t ignored = read(g->peer_wake_fd, &count, sizeof count);
+    (void)ignored;
+}
+
+static void *run(void *argument) {
+    group *g = argument;
+    prctl(PR_SET_NAME, "uswap-peer");
+    while (!atomic_load(&g->peers_state->stop)) {
+        wait(g);
+        bury_dead(g);
+        peers_answer(g);
+        peers_ask_wanted(g);
+        if (clock_now_ns() >= grants_due_ns(g))
+            grants_tend(g);
+    }
+    return NULL;
+}
+
+static int make_state(group *g) {
+    g->peers_state = memory_map(sizeof *g->peers_state);
+    g->peer_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!g->peers_state || g->peer_wake_fd < 0)
+        return g->peers_state ? -errno : -ENOMEM;
+    for (int i = 0; i < VISITORS_MAX; i++)
+        g->peers_state->visitors[i].fd = -1;
+    return 0;
+}
+
+int peers_start(group *g) {
+    int status = make_state(g);
+    if (status == 0)
+        status = grants_tend_init(g);
+    if (status == 0)
+        status = g->listen_fd = peer_listen(g->folder_fd, peer_socket_of(g, g->self));
+    if (status < 0)
+        return status;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, MAX_OF(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
+    status = pthread_create(&g->peer_thread, &attributes, run, g);
+    pthread_attr_destroy(&attributes);
+    g->peers_state->started = status == 0;
+    /* After it listens: of two that join at once, one sees the other's socket. */
+    if (status == 0)
+        peers_introduce(g);
+    return -status;
+}
+
+static void close_graves(peers_state *state) {
+    for (int i = 0; i < GRAVES_MAX; i++)
+        if (state->graves[i] > 0)
+            close(state->graves[i]);
+}
+
+void peers_stop(group *g) {
+    peers_state *state = g->peers_state;
+    if (state && state->started) {
+        atomic_store(&state->stop, 1);
+        grants_want(g);
+        pthread_join(g->peer_thread, NULL);
+    }
+    if (g->listen_fd >= 0) {
+        peer_socket_remove(g->folder_fd, peer_socket_of(g, g->self));
+        close(g->listen_fd);
+        g->listen_fd = -1;
+    }
+    if (state) {
+        peers_answer_end(g);
+        for (unsigned i = 0; i < MEMBERS_MAX; i++)
+            peers_forget(g, i);
+        close_graves(state);
+        memory_unmap(state, sizeof *state);
+        g->peers_state = NULL;
+    }
+    grants_tend_fini(g);
+}
