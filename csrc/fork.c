@@ -11,6 +11,7 @@
 #include "fault/signal.h"
 #include "frame/drop_mapped.h"
 #include "pool.h"
+#include "shared/group.h"
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -39,6 +40,7 @@ static void in_child(void) {
             continue;
         any = true;
         occupy_regions(pool);
+        group_in_child(pool);
         close(pool->uffd); /* else the parent's regions would stay registered as long as the child lives */
         close(pool->inlines.uffd);
         close(pool->self_mem_fd);

@@ -10,6 +10,7 @@
 #include "frame/drop_mapped.h"
 #include "reclaim/page_out.h"
 #include "reclaim/reclaimer.h"
+#include "shared/group.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -204,6 +205,7 @@ static void release(uswap_pool *pool) {
     trace_fini(pool);
     region_table_fini(&pool->regions);
     fill_table_fini(&pool->fills);
+    group_release(pool);
     memory_unmap(pool->block_reads, block_reads_bytes(pool));
     frame_pool_fini(&pool->frames);
     segment_destroy(&pool->seg);
@@ -284,9 +286,11 @@ EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
     if (status != 0)
         return status;
     uint32_t live = pool->regions.live;
-    if (live > 0) {
+    if (live > 0)
         status = error_set(err, USWAP_E_BUSY, 0, "pool", NULL, "%u regions of the pool are still in use", live);
-    } else {
+    else if (atomic_load(&pool->group))
+        status = group_leave(pool, err) < 0 ? USWAP_E_BUSY : 0;
+    if (status == 0) {
         reclaimer_stop(pool);
         fault_thread_stop(pool);
         context_drain(&pool->reclaim_context);

@@ -39,7 +39,6 @@ typedef struct {
 } refault_record;
 
 typedef struct tending {
-    _Atomic uint32_t pressed; /* by watch_low */
     uint64_t due_ns, moved_ns, pressed_ns, faded_ns;
     uint64_t wakeups;   /* of the reclaimers, as last seen */
     uint64_t giving;    /* chunks that are still held; the limit is without them */
@@ -70,12 +69,11 @@ void grants_tend_fini(group *g) {
 }
 
 uint64_t grants_due_ns(const group *g) {
-    return atomic_load_explicit(&g->tending->pressed, memory_order_relaxed) ? 0 : g->tending->due_ns;
+    return atomic_load_explicit(&g->pressed, memory_order_relaxed) ? 0 : g->tending->due_ns;
 }
 
 void grants_want(group *g) {
-    tending *state = g->tending;
-    if (state && !atomic_exchange_explicit(&state->pressed, 1, memory_order_relaxed)) {
+    if (!atomic_exchange_explicit(&g->pressed, 1, memory_order_relaxed)) {
         uint64_t one = 1;
         ssize_t ignored = write(g->peer_wake_fd, &one, sizeof one);
         (void)ignored;
@@ -107,11 +105,11 @@ static uint64_t in_chunks(const group *g, uint64_t frames) {
 }
 
 /* Whether private frames are short, or were a moment ago. */
-static bool is_pressed(const group *g, uint64_t now) {
+static bool is_pressed(group *g, uint64_t now) {
     uswap_pool *pool = g->pool;
     tending *state = g->tending;
     uint64_t wakeups = atomic_load(&pool->native.wakeups);
-    if (atomic_exchange(&state->pressed, 0) || wakeups != state->wakeups ||
+    if (atomic_exchange(&g->pressed, 0) || wakeups != state->wakeups ||
         frame_pool_free(&pool->frames) < atomic_load(&pool->frames.low_frames) || atomic_load(&pool->frame_waiters) ||
         atomic_load(&pool->faults.wants_frames))
         state->pressed_ns = now;
@@ -119,7 +117,7 @@ static bool is_pressed(const group *g, uint64_t now) {
     return state->pressed_ns != 0 && now < state->pressed_ns + PRESSED_NS;
 }
 
-static need look_at_self(const group *g, const outlook *seen) {
+static need look_at_self(group *g, const outlook *seen) {
     uswap_pool *pool = g->pool;
     uint64_t most = atomic_load(&commons_head(&g->commons)->limit_chunks), free = frame_pool_free(&pool->frames);
     uint64_t keep = 2 * atomic_load(&pool->frames.wide_low);

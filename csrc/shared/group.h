@@ -72,6 +72,8 @@ typedef struct group {
     void *share_state, *out_state;   /* of shared_thread.c and shared_out.c */
     struct peers_state *peers_state; /* of peers.c */
     struct tending *tending;         /* of grants_tend.c */
+    _Atomic uint32_t pressed;        /* private frames have become short since it last looked */
+    struct group *former;            /* of the same pool, left before */
 } group;
 
 /* ---- group.c: coming and going ---- */
@@ -83,6 +85,10 @@ int group_join(struct uswap_pool *pool, const char *folder, uswap_error *err);
 /* => the pool is its process's alone again, and keeps its limit. Return: 1 if it was the last member, 0, or a uswap_status: USWAP_E_BUSY
  * while objects are mapped. */
 int group_leave(struct uswap_pool *pool, uswap_error *err);
+/* What the pool's former groups still had. Context: no other thread is in the pool. */
+void group_release(struct uswap_pool *pool);
+/* The commons of a named pool that this process is no member of, to be looked at. Return: 0 or a uswap_status. */
+int group_look(const char *folder, commons *c, uswap_error *err);
 /* In a forked child: closes what keeps the parent's mappings registered and its sockets alive. */
 void group_in_child(const struct uswap_pool *pool);
 

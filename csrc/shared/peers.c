@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -109,6 +110,7 @@ static int make_state(group *g) {
     g->peer_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (!g->peers_state || g->peer_wake_fd < 0)
         return g->peers_state ? -errno : -ENOMEM;
+    madvise(g->peers_state, sizeof *g->peers_state, MADV_DOFORK);
     for (int i = 0; i < VISITORS_MAX; i++)
         g->peers_state->visitors[i].fd = -1;
     return 0;
@@ -135,16 +137,27 @@ int peers_start(group *g) {
 }
 
 static void close_graves(peers_state *state) {
-    for (int i = 0; i < GRAVES_MAX; i++)
+    for (int i = 0; i < GRAVES_MAX; i++) {
         if (state->graves[i] > 0)
             close(state->graves[i]);
+        state->graves[i] = 0;
+    }
+}
+
+void peers_in_child(group *g) {
+    if (!g->peers_state)
+        return;
+    peers_answer_end(g);
+    close_graves(g->peers_state);
 }
 
 void peers_stop(group *g) {
     peers_state *state = g->peers_state;
     if (state && state->started) {
+        uint64_t one = 1;
         atomic_store(&state->stop, 1);
-        grants_want(g);
+        ssize_t ignored = write(g->peer_wake_fd, &one, sizeof one);
+        (void)ignored;
         pthread_join(g->peer_thread, NULL);
     }
     if (g->listen_fd >= 0) {

@@ -38,6 +38,9 @@ member_id peer_at(const group *g, unsigned index);
 member_state peer_state_at(const group *g, unsigned index);
 peer_socket peer_socket_of(const group *g, member_id id);
 
+/* In a forked child: the thread is not there, what it had open is. */
+void peers_in_child(group *g);
+
 /* ---- peers_known.c ---- */
 
 /* The member's uffd, ours from now on; closed if the member is gone or its uffd known. */

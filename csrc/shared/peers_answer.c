@@ -23,6 +23,7 @@ static int answer_hello(group *g, peer_answer *answer, peer_fds *fds) {
         status = add(fds, g->commons.fd);
     if (status == 0)
         status = add(fds, g->swap_fd);
+    answer->map_for_peers = g->map_for_peers;
     if (status == 0)
         peers_tell(g, answer, fds);
     return status;

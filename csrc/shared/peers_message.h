@@ -42,7 +42,7 @@ typedef struct {
     int32_t status;   /* 0 or -errno */
     uint32_t member;  /* who answers */
     uint32_t members; /* so many uffds are with it, last of the descriptors */
-    uint32_t reserved;
+    uint32_t map_for_peers;
     uint16_t member_of[MEMBERS_MAX]; /* ... and whose they are */
 } peer_answer;
 

@@ -1,0 +1,455 @@
+/*
+ * group.c - a pool becomes one of several with one limit, and leaves them: the order of its steps.
+ *
+ * A member has its place in the table first, then a socket, then its part of the limit, and only then objects. Who is killed on the way has
+ * left nothing but what its id names. The folder decides who is last: it can be removed only while no socket is in it, and where it has been
+ * removed no socket can be made.
+ */
+#define _GNU_SOURCE
+#include "shared/group.h"
+
+#include "base/failpoint.h"
+#include "base/memory.h"
+#include "base/status.h"
+#include "pool.h"
+#include "shared/peers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What shared pages must have at least, beside the floors of the members. */
+#define SHARED_LEAST_FRAMES 512
+/* The other members give back what a new one needs in this time, or do not. */
+#define FLOOR_PATIENCE_NS UINT64_C(10000000000)
+#define FLOOR_PAUSE_NS 1000000
+/* How often members that did not answer are asked again. */
+#define HELLO_ROUNDS 3
+/* Slot 0 of the swap file is nobody's. */
+#define BARRIER_SLOT 0
+
+/* How far it has come: what is to be undone. */
+typedef enum { STAGE_COMMONS, STAGE_PLACE, STAGE_PEERS, STAGE_FAULTS, STAGE_EVICTIONS } stage;
+
+static int os_failure(uswap_error *err, const char *operation, const char *path, int status) {
+    return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, path,
+                     "cannot join processes in one pool: %s: %s", operation, strerror(-status));
+}
+
+/* ---- what a group has ---- */
+
+static group *group_map(uswap_pool *pool) {
+    group *g = memory_map(sizeof *g);
+    if (!g)
+        return NULL;
+    madvise(g, sizeof *g, MADV_DOFORK); /* a forked child closes what it names (group_in_child) */
+    g->pool = pool;
+    g->commons.fd = g->uffd = g->swap_fd = g->folder_fd = -1;
+    g->peer_wake_fd = g->share_wake_fd = g->out_wake_fd = g->listen_fd = -1;
+    g->barrier_slot = BARRIER_SLOT;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        g->peers[i].uffd = g->peers[i].pidfd = -1;
+    return g;
+}
+
+static void close_one(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void group_close(group *g) {
+    close_one(&g->uffd);
+    close_one(&g->swap_fd);
+    close_one(&g->folder_fd);
+    commons_detach(&g->commons);
+}
+
+static void group_unmap(group *g) {
+    close_one(&g->peer_wake_fd);
+    memory_unmap(g, sizeof *g);
+}
+
+void group_release(uswap_pool *pool) {
+    while (pool->former) {
+        group *g = pool->former;
+        pool->former = g->former;
+        group_unmap(g);
+    }
+}
+
+static uint64_t chunks_for(const group *g, uint64_t frames) {
+    uint64_t size = commons_head(&g->commons)->chunk_frames;
+    return (frames + size - 1) / size;
+}
+
+static uint64_t least_frames(const uswap_pool *pool) {
+    return (uswap_minimum_limit_bytes() >> PAGE_SHIFT) + HOLD_LEAVES_FRAMES + pool->bounce_frames;
+}
+
+/* ---- the first member ---- */
+
+static int open_swap(const char *folder) {
+    char name[GROUP_PATH_BYTES];
+    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC | O_DIRECT, 0600);
+    if (fd < 0 && errno == EINVAL) /* a file system without direct I/O */
+        fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+        return fd >= 0 ? fd : -errno;
+    if (snprintf(name, sizeof name, "%s/.uswap-XXXXXX", folder) >= (int)sizeof name)
+        return -ENAMETOOLONG;
+    fd = mkostemp(name, O_CLOEXEC); /* 0600 */
+    if (fd < 0)
+        return -errno;
+    unlink(name);
+    fcntl(fd, F_SETFL, O_DIRECT); /* refused: the page cache is used */
+    return fd;
+}
+
+static int make_swap(group *g, const char *folder, uswap_error *err) {
+    struct stat status;
+    g->swap_fd = open_swap(folder);
+    if (g->swap_fd < 0)
+        return os_failure(err, "open", folder, g->swap_fd);
+    /* The barrier's slot must lie inside the file: else punching it waits for nothing. */
+    if (fallocate(g->swap_fd, 0, (off_t)(g->barrier_slot << PAGE_SHIFT), PAGE_BYTES) != 0 &&
+        ftruncate(g->swap_fd, (off_t)((g->barrier_slot + 1) << PAGE_SHIFT)) != 0)
+        return os_failure(err, "fallocate", folder, -errno);
+    if (fstat(g->swap_fd, &status) != 0)
+        return os_failure(err, "fstat", folder, -errno);
+    commons_head(&g->commons)->swap_device = status.st_dev;
+    commons_head(&g->commons)->swap_inode = status.st_ino;
+    return 0;
+}
+
+static int refuse_limit(uswap_error *err, uint64_t limit_bytes, uint64_t least_bytes, const char *why) {
+    return error_set(err, USWAP_E_LIMIT, 0, "limit", NULL, "a limit of %llu bytes is below %llu, %s",
+                     (unsigned long long)limit_bytes, (unsigned long long)least_bytes, why);
+}
+
+static int make_commons(group *g, uint64_t limit_bytes, const char *swap_folder, uswap_error *err) {
+    uint64_t least = (least_frames(g->pool) + SHARED_LEAST_FRAMES + 3 * CHUNK_FRAMES_LEAST) << PAGE_SHIFT;
+    if (limit_bytes < least)
+        return refuse_limit(err, limit_bytes, least, "which one member and shared pages need");
+    int status = commons_create(&g->commons, limit_bytes);
+    if (status != 0)
+        return os_failure(err, "memfd_create", NULL, status);
+    status = make_swap(g, swap_folder, err);
+    return status != 0 ? status : (status = FAILPOINT(group_made)) != 0 ? os_failure(err, "group", NULL, status) : 0;
+}
+
+/* ---- further members ---- */
+
+static int attach(group *g, peer_fds *fds, uswap_error *err) {
+    int status = commons_attach(&g->commons, peer_fds_take(fds, 0));
+    g->swap_fd = peer_fds_take(fds, 1);
+    if (status == -EPROTO)
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
+                         "the pool is of an incompatible build of uswap");
+    return status == 0 ? 0 : os_failure(err, "mmap", NULL, status);
+}
+
+static int explain(const group *g, int status, uswap_error *err) {
+    switch (status) {
+    case -ENOENT:
+    case -ECONNREFUSED:
+        return error_set(err, USWAP_E_CLOSED, 0, "join", g->folder, "no living process is in that pool");
+    case -EPROTO:
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
+                         "the pool is of an incompatible build of uswap");
+    case -EPERM:
+        return error_set(err, USWAP_E_NOT_OURS, EPERM, "join", g->folder,
+                         "the pool is another user's, or others could enter its folder");
+    case -EXDEV:
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
+                         "the pool's processes are in another pid namespace: they could not see this one die");
+    case -ETIMEDOUT:
+        return error_set(err, USWAP_E_BUSY, 0, "join", g->folder,
+                         "no process of the pool answers: they are stopped, or being stopped");
+    default:
+        return os_failure(err, "connect", g->folder, status);
+    }
+}
+
+/* Of several who did not help, the one whose reason says most. */
+static int weightier(int before, int status) {
+    bool gone = status == -ENOENT || status == -ECONNREFUSED || status == -EPIPE || status == -ECONNRESET;
+    return gone || (status == -ETIMEDOUT && before != -ENOENT) ? before : status;
+}
+
+/* Asks all members for the commons, until one of them has answered. */
+static int hello(int folder, const char *path, peer_kind kind, peer_answer *answer, peer_fds *fds) {
+    peer_socket sockets[PEER_SOCKETS_MAX];
+    peer_request request = peer_request_of(kind, MEMBER_NONE, 0);
+    int result = -ENOENT;
+    for (int round = 0; round < HELLO_ROUNDS; round++) {
+        int count = peer_sockets(path, sockets, PEER_SOCKETS_MAX);
+        result = count < 0 ? count : -ENOENT;
+        for (int i = 0; i < count; i++) {
+            uint64_t deadline = clock_now_ns() + PEER_PATIENCE_NS;
+            int status = peer_ask(folder, sockets[i], &request, NULL, answer, fds, deadline, NULL, NULL);
+            if (status == 0 && fds->count >= (kind == PEER_HELLO ? 2U : 1U))
+                return 0;
+            if (status == 0)
+                peer_fds_close(fds);
+            result = weightier(result, status == 0 ? -EPROTO : status);
+        }
+        if (result != -ETIMEDOUT)
+            break;
+    }
+    return result;
+}
+
+int group_look(const char *path, commons *c, uswap_error *err) {
+    group g = {.folder_fd = peer_folder_open(path)};
+    peer_answer answer;
+    peer_fds fds;
+    snprintf(g.folder, sizeof g.folder, "%s", path);
+    int status = g.folder_fd;
+    if (status >= 0) {
+        status = hello(g.folder_fd, path, PEER_LOOK, &answer, &fds);
+        close(g.folder_fd);
+    }
+    if (status == 0) {
+        status = commons_attach(c, peer_fds_take(&fds, 0));
+        peer_fds_close(&fds);
+    }
+    return status == 0 ? 0 : explain(&g, status, err);
+}
+
+static int find_commons(group *g, peer_answer *answer, peer_fds *fds, uswap_error *err) {
+    int status = hello(g->folder_fd, g->folder, PEER_HELLO, answer, fds);
+    if (status != 0)
+        return explain(g, status, err);
+    status = attach(g, fds, err);
+    g->map_for_peers = answer->map_for_peers != 0;
+    if (status != 0)
+        peer_fds_close(fds);
+    return status;
+}
+
+/* ---- both ---- */
+
+/* A part of the limit that was there before stays: what is used is evicted down to a floor. */
+static int shrink_to_floor(group *g, uswap_error *err) {
+    uswap_pool *pool = g->pool;
+    g->floor_chunks = chunks_for(g, least_frames(pool));
+    small_lock_acquire(&pool->api_lock);
+    int status = pool_change_limit(pool, g->floor_chunks * commons_head(&g->commons)->chunk_frames << PAGE_SHIFT, err);
+    small_lock_release(&pool->api_lock);
+    return status;
+}
+
+static bool has_room(const group *g) {
+    uint64_t members = 0;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        member_state state = peer_state_at(g, i);
+        members += state == MEMBER_JOINING || state == MEMBER_LIVE;
+    }
+    uint64_t least = members * g->floor_chunks + chunks_for(g, SHARED_LEAST_FRAMES);
+    return least <= atomic_load(&commons_head(&g->commons)->limit_chunks);
+}
+
+/* The peer thread takes what is free, and the others give back what this member lacks. */
+static bool await_floor(group *g) {
+    const member_entry *self = group_entry(g, g->self);
+    uint64_t deadline = clock_now_ns() + FLOOR_PATIENCE_NS;
+    while (has_room(g) && clock_now_ns() < deadline) {
+        if (atomic_load(&self->granted_chunks) >= g->floor_chunks)
+            return true;
+        grants_want(g);
+        nanosleep(&(struct timespec){.tv_nsec = FLOOR_PAUSE_NS}, NULL);
+    }
+    return false;
+}
+
+static void undo(group *g, stage reached) {
+    if (reached >= STAGE_EVICTIONS)
+        shared_out_stop(g);
+    if (reached >= STAGE_FAULTS)
+        shared_thread_stop(g);
+    if (reached >= STAGE_PEERS)
+        peers_stop(g);
+    if (reached >= STAGE_PLACE) {
+        FAILPOINT(group_leaving);
+        grants_unshare(g, 0);
+        grants_give(g, CHUNKS_MAX);
+        members_leave(g);
+    }
+}
+
+/* Return: as group_join; on failure everything is undone. */
+static int enter(group *g, peer_answer *answer, peer_fds *known, uswap_error *err) {
+    stage reached = STAGE_COMMONS;
+    int status = members_join(g);
+    if (status == 0) {
+        reached = STAGE_PLACE;
+        status = shared_uffd_open(g);
+    }
+    if (status == 0) {
+        reached = STAGE_PEERS;
+        status = peers_start(g);
+        if (status == 0 && answer)
+            peers_learn_all(g, answer, known);
+    }
+    if (status == 0)
+        status = FAILPOINT(group_joining);
+    bool floor = status == 0 && await_floor(g);
+    if (floor) {
+        reached = STAGE_FAULTS;
+        status = shared_thread_start(g);
+    }
+    if (floor && status == 0) {
+        reached = STAGE_EVICTIONS;
+        status = shared_out_start(g);
+    }
+    if (floor && status == 0) {
+        members_announce(g);
+        return 0;
+    }
+    undo(g, reached);
+    if (status == 0)
+        return error_set(err, USWAP_E_LIMIT, 0, "join", g->folder,
+                         "the pool's limit is not enough for one process more: each needs %llu bytes",
+                         (unsigned long long)(least_frames(g->pool) << PAGE_SHIFT));
+    if (status == -EUSERS)
+        return error_set(err, USWAP_E_BUSY, 0, "join", g->folder, "a pool has at most %d processes", MEMBERS_MAX - 1);
+    if (status == -ENOENT && peer_folder_gone(g->folder_fd))
+        return explain(g, -ENOENT, err);
+    return os_failure(err, "start", g->folder, status);
+}
+
+/* The folder, and memory for the group. Return: 0 or a uswap_status. */
+static int begin(uswap_pool *pool, const char *folder, group **made, uswap_error *err) {
+    if (atomic_load(&pool->group))
+        return error_set(err, USWAP_E_INVALID, 0, "join", folder, "the pool is in a named pool already");
+    if (strlen(folder) >= GROUP_PATH_BYTES)
+        return error_set(err, USWAP_E_INVALID, 0, "join", folder, "the path of the folder is too long");
+    group *g = group_map(pool);
+    if (!g)
+        return os_failure(err, "mmap", NULL, -ENOMEM);
+    strcpy(g->folder, folder);
+    g->folder_fd = peer_folder_open(folder);
+    if (g->folder_fd < 0) {
+        int status = explain(g, g->folder_fd, err);
+        group_unmap(g);
+        return status;
+    }
+    *made = g;
+    return 0;
+}
+
+static void give_up(group *g) {
+    group_close(g);
+    group_unmap(g);
+}
+
+int group_create(uswap_pool *pool, const char *folder, uint64_t limit_bytes, const char *swap_folder,
+                 bool map_for_peers, uswap_error *err) {
+    group *g;
+    int status = begin(pool, folder, &g, err);
+    if (status != 0)
+        return status;
+    g->map_for_peers = map_for_peers;
+    if (peer_sockets_clean(g->folder_fd, folder) > 0)
+        status = error_set(err, USWAP_E_BUSY, 0, "group", folder, "a pool of that name has living processes");
+    if (status == 0)
+        status = make_commons(g, limit_bytes, swap_folder, err);
+    if (status == 0)
+        status = shrink_to_floor(g, err);
+    if (status == 0)
+        status = enter(g, NULL, NULL, err);
+    if (status == 0)
+        atomic_store(&pool->group, g);
+    else
+        give_up(g);
+    return status;
+}
+
+int group_join(uswap_pool *pool, const char *folder, uswap_error *err) {
+    group *g;
+    peer_answer answer;
+    peer_fds known;
+    int status = begin(pool, folder, &g, err);
+    if (status != 0)
+        return status;
+    status = find_commons(g, &answer, &known, err);
+    if (status == 0) {
+        status = shrink_to_floor(g, err);
+        if (status == 0)
+            status = enter(g, &answer, &known, err);
+        peer_fds_close(&known);
+    }
+    if (status == 0)
+        atomic_store(&pool->group, g);
+    else
+        give_up(g);
+    return status;
+}
+
+/* ---- going ---- */
+
+/* Whether nobody else is in it; then the folder goes too. What a program has put there itself stays. */
+static bool is_last(const group *g) {
+    if (peer_sockets_clean(g->folder_fd, g->folder) > 0)
+        return false;
+    if (rmdir(g->folder) == 0)
+        return true;
+    peer_socket one;
+    return peer_sockets(g->folder, &one, 1) <= 0;
+}
+
+int group_leave(uswap_pool *pool, uswap_error *err) {
+    group *g = atomic_load(&pool->group);
+    if (!g)
+        return error_set(err, USWAP_E_INVALID, 0, "leave", NULL, "the pool is in no named pool");
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++)
+        if (atomic_load(&g->regions[i].live))
+            return error_set(err, USWAP_E_BUSY, 0, "leave", g->folder, "shared regions of the pool are still in use");
+    atomic_store(&pool->group, NULL);
+    atomic_store(&pool->near_distance, 0);
+    undo(g, STAGE_EVICTIONS);
+    bool last = is_last(g);
+    group_close(g);
+    g->former = pool->former; /* a thread may have looked at pool.group just before (grants_want) */
+    pool->former = g;
+    return last;
+}
+
+/* ---- fork ---- */
+
+static void occupy(const shared_region *r) {
+    unsigned char *const starts[] = {r->base, r->alias};
+    for (int i = 0; i < 2; i++)
+        if (starts[i])
+            mmap(starts[i], r->pages << PAGE_SHIFT, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+void group_in_child(const uswap_pool *pool) {
+    group *g = atomic_load(&pool->group);
+    if (!g)
+        return;
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++)
+        if (atomic_load(&g->regions[i].live)) {
+            occupy(&g->regions[i]);
+            close_one(&g->regions[i].fd);
+        }
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        int uffd = atomic_exchange(&g->peers[i].uffd, -1);
+        if (uffd >= 0 && uffd != g->uffd)
+            close(uffd);
+        close_one(&g->peers[i].pidfd);
+    }
+    peers_in_child(g);
+    int *const own[] = {&g->uffd,          &g->swap_fd,     &g->folder_fd, &g->peer_wake_fd,
+                        &g->share_wake_fd, &g->out_wake_fd, &g->listen_fd, &g->commons.fd};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        close_one(own[i]);
+}
