@@ -186,6 +186,9 @@ void slot_table_end_leave(group *g, uint64_t slot); /* -> FREE */
 void slot_table_condemn(group *g, uint64_t slot);
 /* Whether the slot has contents of that page: only then is it kept. */
 bool slot_table_is_of(const group *g, uint64_t slot, shared_ref page);
+/* The slot that the frame keeps, plus 1: one that has contents of its page. 0: none; what the frame names may still be (or have been) on its
+ * way, of somebody who finds out, or is dead. */
+uint64_t slot_table_kept(const group *g, uint32_t frame);
 /* quiet: no write of the dead member is under way any more; else its slots are never used again. Return: as frame_table_of_dead. */
 bool slot_table_of_dead(group *g, member_id dead, bool quiet);
 /* There is to be room on the disk for the pages of all objects that have a place (MAKING too), so nobody's promise is lost or counted twice.
@@ -241,6 +244,12 @@ void shared_out_wake(group *g);
  * once, and may die of it; one thread of a member. Then the dead is buried. Return: false: somebody has a page just now that is to be mended; come
  * again. */
 bool repair_after(group *g, member_id dead);
+
+/* ---- group_check.c ---- */
+
+/* The invariants of the commons (README, I15 to I18), while nobody does anything with shared pages. Return: 0, or USWAP_E_CORRUPT with what is
+ * wrong. */
+int group_check(group *g, uswap_error *err);
 
 /* ---- peers.c: sockets, descriptors, deaths ---- */
 

@@ -67,7 +67,7 @@ void shared_punch(int fd, uint64_t page, uint64_t pages) {
 
 /* RESIDENT or WRITING (its writer finds out) => ZERO. */
 static void discard_resident(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
-    uint64_t kept = frame_table_slot(g, frame);
+    uint64_t kept = slot_table_kept(g, frame);
     frame_table_begin_leave(g, frame);
     if (kept > 0)
         slot_table_begin_leave(g, kept - 1);

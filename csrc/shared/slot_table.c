@@ -189,6 +189,12 @@ bool slot_table_is_of(const group *g, uint64_t slot, shared_ref page) {
            atomic_load(&slot_at(g, slot)->page) == page.value;
 }
 
+uint64_t slot_table_kept(const group *g, uint32_t frame) {
+    const shared_frame *entry = &commons_frames(&g->commons)[frame];
+    uint64_t slot = use_field_of(use_load(&entry->use));
+    return slot > 0 && slot_table_is_of(g, slot - 1, (shared_ref){atomic_load(&entry->page)}) ? slot : 0;
+}
+
 /* ---- after a death ---- */
 
 void slot_table_seize(group *g, uint64_t slot, shared_ref page) {
