@@ -62,6 +62,7 @@ typedef struct group {
     peer peers[MEMBERS_MAX];
     small_lock regions_lock;
     shared_region regions[OBJECTS_MAX]; /* by index of the object */
+    _Atomic uint32_t regions_end;       /* none is, or was, at this index or beyond */
     bool map_for_peers;                 /* what is brought in is mapped in all mappers at once */
     pthread_t peer_thread, share_thread, out_thread;
     _Atomic uint32_t stop;

@@ -161,6 +161,9 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned 
                          .pages = pages,
                          .words = commons_at(&g->commons, atomic_load(&object->words)),
                          .soft_run = 1};
+    uint32_t end = atomic_load(&g->regions_end);
+    while (end <= index && !atomic_compare_exchange_weak(&g->regions_end, &end, index + 1)) {
+    }
     if (become_mapper(g, object, state, base)) {
         atomic_store(&r->live, 1);
         return 0;
@@ -248,7 +251,7 @@ shared_region *shared_region_get(group *g, uint32_t index) {
 }
 
 shared_region *shared_region_at(group *g, uintptr_t address) {
-    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+    for (uint32_t i = 0; i < atomic_load(&g->regions_end); i++) {
         shared_region *r = shared_region_get(g, i);
         if (r && address - (uintptr_t)r->base < r->pages << PAGE_SHIFT)
             return r;

@@ -143,6 +143,68 @@ void shared_in_send(group *g);
 bool shared_in_complete(group *g, bool wait);
 void shared_in_give_back_frames(group *g);
 
+/* ---- going out (shared_hand.c, shared_out.c) ---- */
+
+#define OUT_BATCH 256U
+#define OUT_BATCHES 4U
+
+typedef enum { OUT_GIVEN_UP, OUT_CHOSEN, OUT_EMPTY, OUT_CLEAN, OUT_DIRTY, OUT_WRITTEN } out_kind;
+
+/* A page that is WRITING by us, if nobody has taken it back. */
+typedef struct {
+    shared_region *r; /* referenced */
+    size_t page;
+    uint32_t frame;
+    out_kind kind;
+    uint64_t kept;  /* slot + 1 */
+    uint64_t slot;  /* CLAIMED by us: DIRTY, WRITTEN */
+    uint64_t epoch; /* of the object, when the page was write-protected */
+    uint8_t hash[16];
+} out_page;
+
+typedef struct {
+    out_page page[OUT_BATCH];
+    uint32_t count, pending; /* requests */
+    unsigned char *memory;   /* OUT_BATCH bounce frames */
+} out_batch;
+
+typedef struct {
+    uint8_t batch;
+    uint32_t
+        first; /* index of its first page in the batch; the others are those DIRTY ones behind it with the slots that follow */
+} out_request;
+
+typedef struct {
+    small_lock lock; /* one evicts at a time */
+    out_batch batch[OUT_BATCHES];
+    out_request request[IO_REQUESTS];
+    unsigned char *memory;
+    uint64_t *under_way; /* a bit a frame: of a page in a batch, even if it was taken back */
+    size_t under_way_bytes;
+    uint64_t freed;
+    uint64_t counted_ns; /* when the used frames were last counted */
+    _Atomic uint32_t woken;
+    bool starved; /* we have said so */
+    bool started;
+} out_state;
+
+/* Where victims are looked for. */
+typedef struct {
+    uint64_t first, end; /* frames; end 0: wherever the hand is */
+    uint64_t left;       /* frames that may still be looked at */
+} out_search;
+
+static inline out_state *out_of(group *g) {
+    return g->out_state;
+}
+
+/* Pages that the hand comes to next: WRITING, referenced, in no order. Return: how many. */
+uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want);
+/* Lets go of a page that hand_choose has given. */
+void hand_release(group *g, out_page *victim);
+/* How many frames are for shared pages, and how many of them are in use; counts if it is time to. */
+void hand_count(group *g, uint64_t *total, uint64_t *used);
+
 /* Asks the share thread. Return: false: too many orders. */
 bool shared_order_give(group *g, const shared_order *order);
 void shared_thread_wake(group *g);

@@ -137,8 +137,10 @@ static void follow(group *g, shared_region *r, shared_order *order) {
             done = shared_fault(g, r, order->page) != SHARED_NO_FRAME;
         if (done == 0)
             return;
-        order->page++;
-        order->pages--;
+        if (state == SHARED_RESIDENT && order->map && r->soft_next > order->page)
+            done = MIN_OF(r->soft_next - order->page, (size_t)order->pages);
+        order->page += done;
+        order->pages -= done;
     }
 }
 
@@ -207,7 +209,7 @@ static void look_at_waiting(group *g) {
     if (!s->waits)
         return;
     s->waits = false;
-    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+    for (uint32_t i = 0; i < atomic_load(&g->regions_end); i++) {
         shared_region *r = &g->regions[i];
         uint64_t since = atomic_load(&r->waiting_ns);
         if (since == 0 || !atomic_load(&r->live))

@@ -1,0 +1,130 @@
+/*
+ * shared_hand.c - which shared pages go next: a hand over the frame table, one for all members.
+ *
+ * Frames are handed out in the order of the table too, so the hand meets the oldest first: a clock. Accesses to a mapped page leave no
+ * trace; what came back soon after it went (HOT) is passed over once.
+ */
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "pool.h"
+
+#define STEP 64U
+#define COUNT_NS UINT64_C(1000000000)
+
+static uint64_t *bit_word(out_state *s, uint32_t frame) {
+    return &s->under_way[frame / 64];
+}
+
+static bool is_under_way(out_state *s, uint32_t frame) {
+    return *bit_word(s, frame) >> (frame % 64) & 1;
+}
+
+void hand_release(group *g, out_page *victim) {
+    *bit_word(out_of(g), victim->frame) &= ~(UINT64_C(1) << (victim->frame % 64));
+    shared_region_put(victim->r);
+    victim->r = NULL;
+}
+
+static bool is_shared(group *g, uint64_t frame) {
+    uint32_t chunk = atomic_load(&commons_chunks(&g->commons)[frame / commons_head(&g->commons)->chunk_frames]);
+    return chunk == CHUNK_SHARED || (chunk & CHUNK_DRAINING);
+}
+
+/* RESIDENT in that frame and free to go => WRITING. */
+static bool take(group *g, shared_region *r, size_t page, uint32_t frame) {
+    shared_word *word = &r->words[page];
+    uint64_t now = shared_load(word);
+    if (shared_state_of(now) != SHARED_RESIDENT || shared_field_of(now) != frame || (now & SHARED_LOCK) ||
+        shared_is_held(g, r->object, page) || !shared_try_lock(word, g->self, false))
+        return false;
+    now = shared_load(word);
+    bool here = shared_state_of(now) == SHARED_RESIDENT && shared_field_of(now) == frame;
+    bool hot = now & SHARED_HOT;
+    if (here)
+        shared_set(word, g->self, hot ? SHARED_RESIDENT : SHARED_WRITING, frame, false);
+    if (shared_unlock(word, g->self))
+        shared_wake(g, r, page, 1);
+    return here && !hot;
+}
+
+static bool look_at(group *g, uint32_t frame, out_page *victim) {
+    shared_ref ref;
+    if (is_under_way(out_of(g), frame) || !frame_table_page(g, frame, &ref))
+        return false;
+    shared_region *r = shared_region_get(g, shared_ref_index(ref));
+    if (!r)
+        return false; /* those that have it mapped evict it */
+    size_t page = shared_ref_page(ref);
+    if (r->generation != shared_ref_generation(ref) || page >= r->pages || !take(g, r, page, frame)) {
+        shared_region_put(r);
+        return false;
+    }
+    *bit_word(out_of(g), frame) |= UINT64_C(1) << (frame % 64);
+    *victim = (out_page){.r = r, .page = page, .frame = frame, .kind = OUT_CHOSEN, .kept = frame_table_slot(g, frame)};
+    return true;
+}
+
+/* The next frames to be looked at. Return: false: there are no more. */
+static bool advance(group *g, out_search *search, uint64_t *first, uint64_t *end) {
+    commons_header *head = commons_head(&g->commons);
+    while (search->left > 0) {
+        bool range = search->end > 0;
+        uint64_t at = range ? search->first : atomic_load(&head->hand);
+        if (range && at >= search->end)
+            return false;
+        uint64_t start = at < head->frames ? at : 0;
+        uint64_t chunk_end = (start / head->chunk_frames + 1) * head->chunk_frames;
+        bool shared = is_shared(g, start);
+        uint64_t stop = shared ? MIN_OF(start + STEP, chunk_end) : chunk_end;
+        if (range)
+            search->first = stop = MIN_OF(stop, search->end);
+        else if (!atomic_compare_exchange_strong(&head->hand, &at, stop))
+            continue;
+        search->left -= MIN_OF(search->left, stop - start);
+        if (shared) {
+            *first = start;
+            *end = stop;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want) {
+    uint32_t count = 0;
+    uint64_t first, end;
+    while (count + STEP <= want && advance(g, search, &first, &end))
+        for (uint64_t frame = first; frame < end; frame++)
+            count += look_at(g, (uint32_t)frame, &victims[count]);
+    return count;
+}
+
+static uint64_t count_used(group *g) {
+    const commons_header *head = commons_head(&g->commons);
+    shared_frame *frames = commons_frames(&g->commons);
+    uint64_t used = 0;
+    for (uint64_t start = 0; start < head->frames; start += head->chunk_frames) {
+        if (!is_shared(g, start))
+            continue;
+        for (uint64_t i = start; i < start + head->chunk_frames; i++) {
+            use_kind kind = use_kind_of(atomic_load_explicit(&frames[i].use, memory_order_relaxed));
+            used += kind != USE_FREE && kind != USE_RETIRED;
+        }
+    }
+    return used;
+}
+
+void hand_count(group *g, uint64_t *total, uint64_t *used) {
+    commons_header *head = commons_head(&g->commons);
+    out_state *s = out_of(g);
+    uint64_t now = clock_now_ns();
+    *total = 0; /* without those that are being emptied */
+    for (uint64_t chunk = 0; chunk < head->chunks; chunk++)
+        *total += atomic_load(&commons_chunks(&g->commons)[chunk]) == CHUNK_SHARED ? head->chunk_frames : 0;
+    if (now - s->counted_ns > COUNT_NS) { /* who died took its changes of the count with it */
+        s->counted_ns = now;
+        atomic_store(&head->shared_used, count_used(g));
+    }
+    *used = MIN_OF(atomic_load(&head->shared_used), *total);
+}

@@ -1,0 +1,334 @@
+/*
+ * shared_out.c - evictions of shared pages, by the steps of README (Processes of one pool), and the thread "uswap-shout".
+ */
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/failpoint.h"
+#include "base/memory.h"
+#include "pool.h"
+#include "swap/fill_value.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ---- choosing, protecting ---- */
+
+static bool comes_before(const out_page *a, const out_page *b) {
+    return a->r->object != b->r->object ? a->r->object < b->r->object : a->page < b->page;
+}
+
+/* By address: neighbours share calls, and slots. They mostly come so. */
+static void sort(out_batch *b) {
+    for (uint32_t i = 1; i < b->count; i++) {
+        out_page page = b->page[i];
+        uint32_t at = i;
+        for (; at > 0 && comes_before(&page, &b->page[at - 1]); at--)
+            b->page[at] = b->page[at - 1];
+        b->page[at] = page;
+    }
+}
+
+/* Pages from i on that are neighbours. */
+static uint32_t run_from(const out_batch *b, uint32_t i) {
+    uint32_t run = 1;
+    const out_page *first = &b->page[i];
+    while (i + run < b->count && first[run].r == first->r && first[run].page == first->page + run)
+        run++;
+    return run;
+}
+
+static void protect(group *g, out_batch *b) {
+    mapper_set set;
+    const shared_region *known = NULL;
+    for (uint32_t i = 0, run; i < b->count; i += run) {
+        run = run_from(b, i);
+        out_page *first = &b->page[i];
+        if (first->r != known)
+            mappers_look(g, first->r->object, &set);
+        known = first->r;
+        bool done = mappers_protect(g, &set, first->page, run);
+        for (uint32_t n = 0; n < run; n++) {
+            first[n].epoch = set.epoch;
+            first[n].kind = done ? OUT_CHOSEN : OUT_GIVEN_UP;
+        }
+    }
+    FAILPOINT(shared_protected);
+}
+
+/* ---- contents ---- */
+
+static unsigned char *page_memory(const out_batch *b, uint32_t i) {
+    return b->memory + ((size_t)i << PAGE_SHIFT);
+}
+
+static void judge(group *g, out_page *v, const void *memory) {
+    uint64_t value;
+    if (fill_value_of(memory, &value) && value == 0) {
+        v->kind = OUT_EMPTY;
+        return;
+    }
+    shared_hash(g, memory, v->hash);
+    bool same = v->kept > 0 && slot_table_is_of(g, v->kept - 1, region_ref(v->r, v->page)) &&
+                memcmp(commons_slots(&g->commons)[v->kept - 1].hash, v->hash, sizeof v->hash) == 0;
+    v->kind = same ? OUT_CLEAN : OUT_DIRTY;
+}
+
+static void read_contents(group *g, out_batch *b) {
+    for (uint32_t i = 0, run; i < b->count; i += run) {
+        run = run_from(b, i);
+        out_page *first = &b->page[i];
+        size_t bytes = (size_t)run << PAGE_SHIFT;
+        ssize_t done = first->kind == OUT_GIVEN_UP ? 0
+                                                   : pread(first->r->fd, page_memory(b, i), bytes,
+                                                           (off_t)((uint64_t)first->page << PAGE_SHIFT));
+        for (uint32_t n = 0; n < run; n++)
+            if (done == (ssize_t)bytes)
+                judge(g, &first[n], page_memory(b, i + n));
+            else
+                first[n].kind = OUT_GIVEN_UP;
+    }
+}
+
+/* ---- slots, writes ---- */
+
+static void claim_slots(group *g, out_batch *b) {
+    uint32_t need = 0;
+    for (uint32_t i = 0; i < b->count; i++)
+        need += b->page[i].kind == OUT_DIRTY;
+    uint64_t next = 0;
+    for (uint32_t i = 0, left = 0; i < b->count; i++) {
+        out_page *v = &b->page[i];
+        if (v->kind != OUT_DIRTY)
+            continue;
+        if (left == 0 && need > 0)
+            left = slot_table_claim(g, need, &next);
+        if (left == 0) { /* the swap is full: data goes before the limit */
+            v->kind = OUT_GIVEN_UP;
+            need = 0;
+            continue;
+        }
+        v->slot = next++;
+        left--;
+        need--;
+        slot_table_aim(g, v->slot, region_ref(v->r, v->page));
+    }
+}
+
+static void send(group *g, io_request *request) {
+    atomic_fetch_add_explicit(&commons_head(&g->commons)->pages_written, request->pages, memory_order_relaxed);
+    io_submit(&g->write_io, request);
+}
+
+static void write_out(group *g, out_batch *b) {
+    out_state *s = out_of(g);
+    io_request *request = NULL;
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (b->page[i].kind != OUT_DIRTY)
+            continue;
+        uint64_t slot = b->page[i].slot;
+        if (request && slot == swap_entry_slot(request->first) + request->pages &&
+            io_request_add(request, page_memory(b, i)))
+            continue;
+        if (request)
+            send(g, request);
+        request = io_request_get(&g->write_io, IO_WRITE, g->swap_fd, swap_entry_make(0, slot));
+        if (!request) { /* so scattered a batch there is hardly ever */
+            for (; i < b->count; i++)
+                if (b->page[i].kind == OUT_DIRTY) {
+                    slot_table_release(g, b->page[i].slot);
+                    b->page[i].kind = OUT_GIVEN_UP;
+                }
+            break;
+        }
+        io_request_add(request, page_memory(b, i));
+        s->request[request - g->write_io.requests] = (out_request){.batch = (uint8_t)(b - s->batch), .first = i};
+        b->pending++;
+    }
+    if (request)
+        send(g, request);
+    io_flush(&g->write_io);
+}
+
+/* ---- the end of it ---- */
+
+static bool write_again(group *g, const void *memory, uint64_t slot) {
+    return io_page(&g->write_io, IO_WRITE, g->swap_fd, (void *)(uintptr_t)memory, swap_entry_make(0, slot)) == 0;
+}
+
+static void note_written(group *g, const io_request *request) {
+    out_state *s = out_of(g);
+    const out_request *of = &s->request[request - g->write_io.requests];
+    out_batch *b = &s->batch[of->batch];
+    bool whole = FAILPOINT(shared_written) == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
+    uint64_t slot = swap_entry_slot(request->first);
+    for (uint32_t i = of->first, left = request->pages; left > 0; i++) {
+        out_page *v = &b->page[i];
+        if (v->kind != OUT_DIRTY || v->slot != slot)
+            continue;
+        if (whole || write_again(g, page_memory(b, i), slot)) {
+            v->kind = OUT_WRITTEN;
+        } else {
+            slot_table_condemn(g, slot);
+            v->kind = OUT_GIVEN_UP;
+        }
+        slot++;
+        left--;
+    }
+    b->pending--;
+}
+
+/* Locks the page if it is ours still, and may go. */
+static bool lock_to_leave(group *g, out_page *v) {
+    shared_word *word = &v->r->words[v->page];
+    if (!shared_lock_own(word, g->self, SHARED_WRITING))
+        return false;
+    bool ours = shared_field_of(shared_load(word)) == v->frame;
+    bool goes = ours && v->kind != OUT_GIVEN_UP && !shared_is_held(g, v->r->object, v->page) &&
+                atomic_load(&group_object(g, v->r->object)->epoch) == v->epoch;
+    if (goes)
+        return true;
+    if (ours)
+        shared_set(word, g->self, SHARED_RESIDENT, v->frame, false);
+    if (shared_unlock(word, g->self))
+        shared_wake(g, v->r, v->page, 1);
+    return false;
+}
+
+/* Locked: the word lets go of the frame. The slot it keeps has the contents, and the frame names that slot before the word does. */
+static void let_go(group *g, out_page *v, uint64_t clock) {
+    shared_word *word = &v->r->words[v->page];
+    if (v->kind != OUT_CLEAN && v->kept > 0)
+        slot_table_begin_leave(g, v->kept - 1);
+    if (v->kind == OUT_WRITTEN) {
+        frame_table_set_slot(g, v->frame, v->slot + 1);
+        slot_table_settle(g, v->slot, region_ref(v->r, v->page), v->hash);
+    } else if (v->kind == OUT_CLEAN) {
+        v->slot = v->kept - 1;
+    }
+    frame_table_begin_leave(g, v->frame);
+    if (v->kind == OUT_EMPTY) {
+        shared_set(word, g->self, SHARED_ZERO, 0, false);
+        return;
+    }
+    slot_note_eviction(g, v->slot, clock);
+    shared_set(word, g->self, SHARED_SWAPPED, v->slot, false);
+}
+
+/* The hole is punched: frame and old slot are free. */
+static void finish(group *g, out_page *v) {
+    commons_header *head = commons_head(&g->commons);
+    frame_table_end_leave(g, v->frame);
+    frames_release(g, v->frame);
+    if (v->kind != OUT_CLEAN && v->kept > 0)
+        slot_table_end_leave(g, v->kept - 1);
+    atomic_fetch_add_explicit(&head->evictions, 1, memory_order_relaxed);
+    if (v->kind == OUT_CLEAN)
+        atomic_fetch_add_explicit(&head->clean_drops, 1, memory_order_relaxed);
+    if (v->kind == OUT_EMPTY)
+        atomic_fetch_add_explicit(&head->zero_drops, 1, memory_order_relaxed);
+}
+
+/* Neighbours, all locked by lock_to_leave. */
+static void run_leaves(group *g, out_page *first, uint32_t run) {
+    uint64_t clock = atomic_fetch_add_explicit(&commons_head(&g->commons)->eviction_clock, run, memory_order_relaxed);
+    for (uint32_t i = 0; i < run; i++)
+        let_go(g, &first[i], clock + i);
+    FAILPOINT(shared_committed);
+    shared_punch(first->r->fd, first->page, run);
+    FAILPOINT(shared_punched);
+    bool waiters = false;
+    for (uint32_t i = 0; i < run; i++) {
+        finish(g, &first[i]);
+        waiters |= shared_unlock(&first->r->words[first->page + i], g->self);
+    }
+    if (waiters)
+        shared_wake(g, first->r, first->page, run);
+    out_of(g)->freed += run;
+}
+
+/* All writes of the batch have ended. */
+static void commit(group *g, out_batch *b) {
+    for (uint32_t i = 0; i < b->count;) {
+        uint32_t most = run_from(b, i), run = 0;
+        while (run < most && lock_to_leave(g, &b->page[i + run]))
+            run++;
+        if (run > 0)
+            run_leaves(g, &b->page[i], run);
+        i += run;
+        if (run < most) { /* this one stays */
+            out_page *v = &b->page[i++];
+            if (v->kind == OUT_WRITTEN)
+                slot_table_release(g, v->slot);
+        }
+    }
+    for (uint32_t i = 0; i < b->count; i++)
+        hand_release(g, &b->page[i]);
+    b->count = 0;
+    shared_frames_freed(g);
+}
+
+/* Return: false: nothing was in flight. */
+static bool collect(group *g) {
+    io_request *request = io_collect(&g->write_io, true);
+    if (!request)
+        return false;
+    out_batch *b = &out_of(g)->batch[out_of(g)->request[request - g->write_io.requests].batch];
+    note_written(g, request);
+    io_request_put(&g->write_io, request);
+    if (b->pending == 0)
+        commit(g, b);
+    return true;
+}
+
+static out_batch *free_batch(group *g) {
+    do
+        for (uint32_t i = 0; i < OUT_BATCHES; i++)
+            if (out_of(g)->batch[i].count == 0)
+                return &out_of(g)->batch[i];
+    while (collect(g));
+    return NULL;
+}
+
+static void evict_batch(group *g, out_batch *b) {
+    sort(b);
+    FAILPOINT(shared_writing);
+    protect(g, b);
+    read_contents(g, b);
+    claim_slots(g, b);
+    write_out(g, b);
+    if (b->pending == 0)
+        commit(g, b);
+}
+
+static uint64_t evict(group *g, uint64_t want, out_search search) {
+    out_state *s = out_of(g);
+    small_lock_acquire(&s->lock);
+    uint64_t begun = 0;
+    s->freed = 0;
+    while (begun < want) {
+        out_batch *b = free_batch(g);
+        uint64_t room = MIN_OF(MAX_OF(want - begun, UINT64_C(64)), (uint64_t)OUT_BATCH);
+        if (!b || (b->count = hand_choose(g, &search, b->page, (uint32_t)room)) == 0)
+            break;
+        begun += b->count;
+        evict_batch(g, b);
+    }
+    while (collect(g)) {
+    }
+    uint64_t freed = s->freed;
+    small_lock_release(&s->lock);
+    return freed;
+}
+
+uint64_t shared_out(group *g, uint64_t want) {
+    uint64_t frames = commons_head(&g->commons)->frames; /* twice round: the first one takes HOT away */
+    return out_of(g) ? evict(g, want, (out_search){.left = 2 * frames}) : 0;
+}
+
+uint64_t shared_out_frames(group *g, uint64_t first, uint64_t frames) {
+    out_search search = {.first = first, .end = first + frames, .left = frames};
+    return out_of(g) ? evict(g, frames, search) : 0;
+}

@@ -1,0 +1,188 @@
+/*
+ * shared_out_thread.c - the thread "uswap-shout": keeps frames free for shared pages, and ends objects that nobody maps.
+ */
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/memory.h"
+#include "pool.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define STACK_BYTES ((size_t)256 << 10)
+#define TICK_MS 100
+/* Nothing could be evicted: so long until the next try. */
+#define AGAIN_MS 2
+#define LOW_LEAST 512
+#define LOW_SHARE 64
+#define ENDING_NS UINT64_C(1000000000)
+#define WRITE_REQUESTS 128
+
+typedef struct {
+    uint64_t total, used, low;
+} level;
+
+static level look(group *g) {
+    share_state *share = share_of(g);
+    level now;
+    hand_count(g, &now.total, &now.used);
+    now.low = MIN_OF(MAX_OF((uint64_t)LOW_LEAST, now.total / LOW_SHARE), now.total / 4);
+    if (share) {
+        atomic_store(&share->frames_total, now.total);
+        atomic_store(&share->frames_low, now.low);
+    }
+    return now;
+}
+
+static bool faults_wait(group *g) {
+    return share_of(g) && atomic_load(&share_of(g)->wants_frames);
+}
+
+/* The limit of shared pages is too small: by so many chunks. One word for all members: only who has said so takes it back. */
+static void say_starved(group *g, uint64_t chunks) {
+    out_state *s = out_of(g);
+    if (chunks > 0 || s->starved)
+        atomic_store(&commons_head(&g->commons)->shared_starved, chunks);
+    s->starved = chunks > 0;
+}
+
+/* Return: how long to sleep, ms. */
+static int keep_free(group *g) {
+    uint64_t chunk_frames = commons_head(&g->commons)->chunk_frames;
+    level now = look(g);
+    bool wait = faults_wait(g);
+    if (now.total - now.used > now.low && !wait) {
+        say_starved(g, 0);
+        return TICK_MS;
+    }
+    uint64_t lacks = MAX_OF(2 * now.low, (uint64_t)LOW_LEAST) - MIN_OF(now.total - now.used, now.low);
+    uint64_t freed = grants_share(g, lacks / chunk_frames + 1) * chunk_frames;
+    if (freed == 0 && now.total > 0)
+        freed = shared_out(g, lacks);
+    look(g);
+    if (freed > 0) {
+        say_starved(g, 0);
+        shared_frames_freed(g);
+        return 0;
+    }
+    if (wait)
+        say_starved(g, lacks / chunk_frames + 1);
+    return wait ? AGAIN_MS : TICK_MS;
+}
+
+static void end_objects(group *g) {
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+        object_entry *object = group_object(g, i);
+        object_state state = object_state_of(atomic_load(&object->state));
+        if (state == OBJECT_DYING || (state == OBJECT_LIVE && atomic_load(&object->mappers) == MAPPERS_CLOSED))
+            objects_end(g, i);
+    }
+}
+
+static void *run(void *argument) {
+    group *g = argument;
+    out_state *s = out_of(g);
+    struct pollfd ready = {.fd = g->out_wake_fd, .events = POLLIN};
+    uint64_t ended_ns = 0;
+    prctl(PR_SET_NAME, "uswap-shout");
+    for (int timeout_ms = 0; !atomic_load(&g->stop);) {
+        if (poll(&ready, 1, timeout_ms) > 0) {
+            uint64_t count;
+            ssize_t ignored = read(g->out_wake_fd, &count, sizeof count);
+            (void)ignored;
+        }
+        atomic_store(&s->woken, 0);
+        timeout_ms = keep_free(g);
+        if (clock_now_ns() - ended_ns > ENDING_NS) {
+            end_objects(g);
+            ended_ns = clock_now_ns();
+        }
+    }
+    return NULL;
+}
+
+void shared_out_wake(group *g) {
+    out_state *s = out_of(g);
+    if (!s || atomic_load(&s->woken) || atomic_exchange(&s->woken, 1))
+        return;
+    uint64_t one = 1;
+    ssize_t ignored = write(g->out_wake_fd, &one, sizeof one);
+    (void)ignored;
+}
+
+/* ---- made, ended ---- */
+
+static size_t memory_bytes(void) {
+    return (size_t)OUT_BATCHES * OUT_BATCH << PAGE_SHIFT;
+}
+
+static int make_memory(group *g) {
+    out_state *s = out_of(g);
+    s->under_way_bytes = (commons_head(&g->commons)->frames + 63) / 64 * sizeof(uint64_t);
+    s->under_way = memory_map(s->under_way_bytes);
+    s->memory = memory_map(memory_bytes());
+    if (!s->memory || !s->under_way)
+        return -ENOMEM;
+    frame_charge_over(g->pool, memory_bytes() >> PAGE_SHIFT);
+    madvise(s->memory, memory_bytes(), MADV_HUGEPAGE);
+    for (uint32_t i = 0; i < OUT_BATCHES; i++)
+        s->batch[i].memory = s->memory + ((size_t)i * OUT_BATCH << PAGE_SHIFT);
+    return 0;
+}
+
+static int start_thread(group *g) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, MAX_OF(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
+    int status = pthread_create(&g->out_thread, &attributes, run, g); /* signals are blocked: api_enter */
+    pthread_attr_destroy(&attributes);
+    out_of(g)->started = status == 0;
+    return -status;
+}
+
+int shared_out_start(group *g) {
+    out_state *s = memory_map(sizeof(out_state));
+    if (!s)
+        return -ENOMEM;
+    g->out_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    g->out_state = s;
+    int status = g->out_wake_fd < 0 ? -errno : make_memory(g);
+    if (status == 0)
+        status = io_queue_init(&g->write_io, (uswap_io_kind)g->pool->options.io_kind, IO_AT_ONCE, WRITE_REQUESTS, NULL);
+    if (status == 0)
+        status = start_thread(g);
+    if (status != 0)
+        shared_out_stop(g);
+    return status;
+}
+
+/* Context: before shared_thread_stop; nobody else evicts any more. */
+void shared_out_stop(group *g) {
+    out_state *s = out_of(g);
+    if (!s)
+        return;
+    if (s->started) {
+        atomic_store(&g->stop, 1);
+        atomic_store(&s->woken, 0);
+        shared_out_wake(g);
+        pthread_join(g->out_thread, NULL);
+        say_starved(g, 0);
+    }
+    io_queue_fini(&g->write_io);
+    if (s->memory && s->under_way)
+        frame_uncharge(g->pool, memory_bytes() >> PAGE_SHIFT);
+    memory_unmap(s->memory, memory_bytes());
+    memory_unmap(s->under_way, s->under_way_bytes);
+    g->out_state = NULL;
+    memory_unmap(s, sizeof *s);
+    if (g->out_wake_fd >= 0)
+        close(g->out_wake_fd);
+    g->out_wake_fd = -1;
+}
