@@ -69,7 +69,7 @@ def test_the_limit_is_that_of_the_whole_wherever_it_is_set(jobs: uswap.Pool, mem
 
 
 def test_a_name_in_use_is_refused_and_free_again_after_the_last(jobs: uswap.Pool, member: Member) -> None:
-    with pytest.raises(uswap.PoolExistsError, match="uswap.attach"):
+    with pytest.raises(uswap.PoolExistsError, match="uswap"):
         uswap.Pool("16MiB", name="jobs")
     with pytest.raises(MemberError, match="PoolExistsError"):
         member("uswap.Pool('16MiB', name='jobs')")
