@@ -38,6 +38,7 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
+        self.pid = self._process.pid
 
     def __enter__(self) -> Worker:
         return self

@@ -34,6 +34,12 @@ def hits(name: str) -> int:
     return check_error(lib.uswap_failpoint_hits(name.encode(), error), error)
 
 
+def set_failpoint(name: str, action: Action | int, argument: int = 0, *, nth: int = 1) -> None:
+    """From now on, until the process ends."""
+    error = new_error()
+    check_error(lib.uswap_failpoint_set(name.encode(), int(action), argument, nth, False, error), error)
+
+
 @contextlib.contextmanager
 def armed(name: str, action: Action, argument: int = 0, *, nth: int = 1, every: bool = False) -> Iterator[None]:
     """Inside the block the failpoint is set; at its end threads it holds are let go."""
