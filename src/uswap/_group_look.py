@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uswap._core import check_error, error_from_core, ffi, lib, new_error
-from uswap._errors import ClosedError, UnsupportedError
+from uswap._errors import BusyError, ClosedError, UnsupportedError
 from uswap._group_info import GroupInfo, MemberInfo, group_info_from_core, member_info_from_core
 from uswap._stats import RegionInfo, shared_region_info_from_core
 
@@ -29,7 +29,8 @@ def look(folder: Path) -> Look | None:
     """The pool whose folder that is; None: it has no living member.
 
     Raises:
-        UnsupportedError: it is of an incompatible build. UswapError: as the core says.
+        UnsupportedError: it is of an incompatible build, or in another process namespace. BusyError: all its processes
+            are stopped. SwapAreaError: another user's. SystemCallError.
     """
     info = ffi.new("uswap_group_info *")
     members = ffi.new("uswap_member_info[]", MEMBERS_MAX)
@@ -47,8 +48,8 @@ def look(folder: Path) -> Look | None:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether the pool whose folder that is has a living member; of an incompatible build, too."""
+    """Whether the pool whose folder that is has a living member, also one that does not answer. Raises as look."""
     try:
         return look(folder) is not None
-    except UnsupportedError:
+    except (UnsupportedError, BusyError):
         return True

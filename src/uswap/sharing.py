@@ -66,7 +66,7 @@ def attach(
     Raises:
         PoolNotFoundError: no living process is in a pool of that name.
         LimitError: the limit has no floor for one more member. BusyError: there are as many members as there can
-            be.
+            be, or all are stopped.
         UnsupportedError: the pool was made by an incompatible build of uswap.
         Otherwise as Pool.
 

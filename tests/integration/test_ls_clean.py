@@ -89,6 +89,8 @@ def test_a_stopped_pool_lives(live: Member, capsys: pytest.CaptureFixture[str]) 
         assert output(capsys, "clean") == "nothing was stale\n"
         (pool,) = json.loads(output(capsys, "ls", "--json"))["pools"]
         assert not pool["stale"]
+        with pytest.raises(uswap.BusyError, match="stopped"):
+            uswap.attach("live")
         with pytest.raises(uswap.PoolExistsError):
             uswap.Pool("16MiB", name="live")
     finally:

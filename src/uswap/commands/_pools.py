@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from uswap._errors import UnsupportedError
+from uswap._errors import UswapError
 from uswap._group_look import Look, look
 from uswap._rendezvous import pool_folders
 
@@ -65,6 +65,6 @@ def find_pools() -> list[Found]:
     for folder in pool_folders():
         try:
             found.append(Found(folder, look(folder)))
-        except UnsupportedError as error:
+        except UswapError as error:
             found.append(Found(folder, None, str(error)))
     return found
