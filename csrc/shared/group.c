@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "pool.h"
+#include "shared/group_info.h"
 #include "shared/peers.h"
 
 #include <errno.h>
@@ -90,7 +91,7 @@ static uint64_t chunks_for(const group *g, uint64_t frames) {
 }
 
 static uint64_t least_frames(const uswap_pool *pool) {
-    return (uswap_minimum_limit_bytes() >> PAGE_SHIFT) + HOLD_LEAVES_FRAMES + pool->bounce_frames;
+    return group_floor_frames(pool->bounce_frames);
 }
 
 /* ---- the first member ---- */
@@ -246,14 +247,17 @@ static int shrink_to_floor(group *g, uswap_error *err) {
     return status;
 }
 
-static bool has_room(const group *g) {
+uint64_t group_least_chunks(const group *g) {
     uint64_t members = 0;
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         member_state state = peer_state_at(g, i);
         members += state == MEMBER_JOINING || state == MEMBER_LIVE;
     }
-    uint64_t least = members * g->floor_chunks + chunks_for(g, SHARED_LEAST_FRAMES);
-    return least <= atomic_load(&commons_head(&g->commons)->limit_chunks);
+    return members * g->floor_chunks + chunks_for(g, SHARED_LEAST_FRAMES);
+}
+
+static bool has_room(const group *g) {
+    return group_least_chunks(g) <= atomic_load(&commons_head(&g->commons)->limit_chunks);
 }
 
 /* The peer thread takes what is free, and the others give back what this member lacks. */

@@ -86,6 +86,8 @@ int group_join(struct uswap_pool *pool, const char *folder, uswap_error *err);
 /* => the pool is its process's alone again, and keeps its limit. Return: 1 if it was the last member, 0, or a uswap_status: USWAP_E_BUSY
  * while objects are mapped. */
 int group_leave(struct uswap_pool *pool, uswap_error *err);
+/* The floors of all members, and what shared pages need. */
+uint64_t group_least_chunks(const group *g);
 /* What the pool's former groups still had. Context: no other thread is in the pool. */
 void group_release(struct uswap_pool *pool);
 /* The commons of a named pool that this process is no member of, to be looked at. Return: 0 or a uswap_status. */

@@ -1,0 +1,129 @@
+#include "shared/group_info.h"
+
+#include "base/lock.h"
+#include "frame/frame_pool.h"
+#include "shared/shared_word.h"
+
+#include <string.h>
+
+uint64_t group_floor_frames(uint64_t bounce_frames) {
+    return RESERVE_FRAMES + LEAST_FAULT_FRAMES + HOLD_LEAVES_FRAMES + bounce_frames;
+}
+
+static uint64_t chunk_bytes(const commons *c) {
+    return commons_head(c)->chunk_frames << PAGE_SHIFT;
+}
+
+static void count_chunks(const commons *c, uint64_t *free, uint64_t *shared) {
+    const commons_header *head = commons_head(c);
+    uint64_t limit = atomic_load(&head->limit_chunks);
+    for (uint64_t i = 0; i < head->chunks; i++) {
+        uint32_t word = atomic_load_explicit(&commons_chunks(c)[i], memory_order_relaxed);
+        *free += word == CHUNK_FREE && i < limit;
+        *shared += word == CHUNK_SHARED || (word & CHUNK_DRAINING);
+    }
+}
+
+static uint64_t slots_used(const commons *c) {
+    const commons_header *head = commons_head(c);
+    uint64_t clusters = (atomic_load(&head->usable_slots) + COMMONS_CLUSTER_SLOTS - 1) / COMMONS_CLUSTER_SLOTS,
+             used = 0;
+    for (uint64_t i = 0; i < clusters; i++)
+        used += atomic_load_explicit(&commons_clusters(c)[i], memory_order_relaxed);
+    return used;
+}
+
+void group_info_get(const commons *c, uswap_group_info *info) {
+    const commons_header *head = commons_head(c);
+    uint64_t free = 0, shared = 0, floor = group_floor_frames(0);
+    count_chunks(c, &free, &shared);
+    *info = (uswap_group_info){.limit_bytes = atomic_load(&head->limit_bytes),
+                               .free_bytes = free * chunk_bytes(c),
+                               .shared_limit_bytes = shared * chunk_bytes(c),
+                               .shared_resident_bytes = atomic_load(&head->shared_used) << PAGE_SHIFT,
+                               .shared_swap_used_bytes = slots_used(c) << PAGE_SHIFT,
+                               .floor_bytes = (floor + head->chunk_frames - 1) / head->chunk_frames * chunk_bytes(c),
+                               .faults = atomic_load(&head->faults),
+                               .soft_faults = atomic_load(&head->soft_faults),
+                               .pages_read = atomic_load(&head->pages_read),
+                               .pages_written = atomic_load(&head->pages_written),
+                               .evictions = atomic_load(&head->evictions),
+                               .clean_drops = atomic_load(&head->clean_drops),
+                               .zero_drops = atomic_load(&head->zero_drops),
+                               .mapped_for_peers = atomic_load(&head->mapped_for_peers)};
+    info->members = group_info_members(c, MEMBER_NONE, NULL, 0);
+    info->objects = group_info_objects(c, NULL, 0);
+}
+
+static uint64_t chunks_held(const commons *c, member_id id) {
+    uint64_t held = 0;
+    for (uint64_t i = 0; i < commons_head(c)->chunks; i++)
+        held += atomic_load_explicit(&commons_chunks(c)[i], memory_order_relaxed) == id.value;
+    return held;
+}
+
+uint32_t group_info_members(const commons *c, member_id self, uswap_member_info *infos, uint32_t capacity) {
+    uint32_t count = 0;
+    uint64_t now = clock_now_ns();
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        const member_entry *entry = &commons_head(c)->members[i];
+        uint64_t word = atomic_load(&entry->state), beat = atomic_load(&entry->beat_ns);
+        if (member_state_of(word) == MEMBER_FREE)
+            continue;
+        if (count < capacity)
+            infos[count] = (uswap_member_info){.member = member_id_of(word).value,
+                                               .pid = member_pid_of(word),
+                                               .state = member_state_of(word),
+                                               .self = member_equal(member_id_of(word), self),
+                                               .limit_bytes = chunks_held(c, member_id_of(word)) * chunk_bytes(c),
+                                               .private_bytes = atomic_load(&entry->private_frames) << PAGE_SHIFT,
+                                               .silent_ns = beat > 0 && now > beat ? now - beat : 0};
+        count++;
+    }
+    return count;
+}
+
+static uint32_t pid_of(const commons *c, member_id id) {
+    uint64_t word = atomic_load(&commons_head(c)->members[member_index(id)].state);
+    return member_equal(member_id_of(word), id) && member_state_of(word) != MEMBER_FREE ? member_pid_of(word) : 0;
+}
+
+/* Only words that have been touched are looked at: the others are of ZERO pages. */
+static void count_pages(const commons *c, const object_entry *object, uswap_object_info *info) {
+    uint64_t at = atomic_load(&object->words), end = at + atomic_load(&object->pages) * sizeof(shared_word), last;
+    if (end > c->bytes)
+        return;
+    for (; commons_touched(c, at, end, &at, &last); at = last)
+        for (; at < last; at += sizeof(shared_word)) {
+            shared_state state = shared_state_of(shared_load(commons_at(c, at)));
+            info->resident_bytes +=
+                state == SHARED_RESIDENT || state == SHARED_READING || state == SHARED_WRITING ? PAGE_BYTES : 0;
+            info->swapped_bytes += state == SHARED_SWAPPED ? PAGE_BYTES : 0;
+        }
+}
+
+static void describe(const commons *c, uint32_t index, uswap_object_info *info) {
+    const object_entry *object = &commons_head(c)->objects[index];
+    uint64_t mappers = atomic_load(&object->mappers) & ~MAPPERS_CLOSED;
+    *info = (uswap_object_info){.object = index,
+                                .creator_pid = pid_of(c, (member_id){(uint16_t)atomic_load(&object->creator)}),
+                                .creator_region = atomic_load(&object->creator_region),
+                                .size_bytes = atomic_load(&object->pages) << PAGE_SHIFT,
+                                .mappers = (uint64_t)__builtin_popcountll(mappers)};
+    memcpy(info->name, object->name, sizeof info->name);
+    info->name[sizeof info->name - 1] = '\0';
+    count_pages(c, object, info);
+}
+
+uint32_t group_info_objects(const commons *c, uswap_object_info *infos, uint32_t capacity) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
+        uint64_t word = atomic_load(&commons_head(c)->objects[i].state);
+        if (object_state_of(word) != OBJECT_LIVE)
+            continue;
+        if (count < capacity)
+            describe(c, i, &infos[count]);
+        count++;
+    }
+    return count;
+}
