@@ -216,6 +216,8 @@ void objects_unmap(group *g, uint32_t index);
 /* Ends the object if nobody maps it (mappers 0, and it has been mapped or its maker is dead; then MAPPERS_CLOSED): pages that somebody has locked are left to the next call (the eviction thread goes round). For repair.c
  * too, after it has taken the dead member out of mappers. */
 void objects_end(group *g, uint32_t index);
+/* What there is to be said of an object. Return: false: there is none in that place. */
+bool objects_info(const commons *c, uint32_t index, uswap_object_info *info);
 /* The object's mapping here, referenced; NULL: none. */
 shared_region *shared_region_get(group *g, uint32_t index);
 shared_region *shared_region_at(group *g, uintptr_t address);

@@ -264,3 +264,28 @@ shared_region *shared_region_at(group *g, uintptr_t address) {
 void shared_region_put(shared_region *r) {
     atomic_fetch_sub(&r->references, 1);
 }
+
+bool objects_info(const commons *c, uint32_t index, uswap_object_info *info) {
+    const commons_header *head = commons_head(c);
+    const object_entry *object = &head->objects[index];
+    uint64_t state = atomic_load(&object->state), at = atomic_load(&object->words);
+    if (object_state_of(state) != OBJECT_LIVE)
+        return false;
+    member_id creator = {(uint16_t)atomic_load(&object->creator)};
+    uint64_t member = atomic_load(&head->members[member_index(creator)].state), first, last;
+    *info =
+        (uswap_object_info){.object = index,
+                            .creator_pid = member_equal(member_id_of(member), creator) ? member_pid_of(member) : 0,
+                            .creator_region = atomic_load(&object->creator_region),
+                            .size_bytes = atomic_load(&object->pages) << PAGE_SHIFT,
+                            .mappers = (uint64_t)__builtin_popcountll(atomic_load(&object->mappers) & ~MAPPERS_CLOSED)};
+    memcpy(info->name, object->name, sizeof info->name - 1);
+    uint64_t from = at, end = at + atomic_load(&object->pages) * sizeof(shared_word);
+    for (; at > 0 && commons_touched(c, from, end, &first, &last); from = last)
+        for (uint64_t offset = first; offset < last; offset += sizeof(shared_word)) {
+            shared_state page = shared_state_of(shared_load(commons_at(c, offset)));
+            info->resident_bytes += page == SHARED_RESIDENT || page == SHARED_WRITING ? PAGE_BYTES : 0;
+            info->swapped_bytes += page == SHARED_SWAPPED || page == SHARED_READING ? PAGE_BYTES : 0;
+        }
+    return true;
+}

@@ -192,6 +192,8 @@ typedef struct {
 typedef struct {
     uint64_t first, end; /* frames; end 0: wherever the hand is */
     uint64_t left;       /* frames that may still be looked at */
+    shared_region *r;    /* or these pages of this region, HOT or not */
+    size_t page, pages;
 } out_search;
 
 static inline out_state *out_of(group *g) {

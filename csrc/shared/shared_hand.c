@@ -32,7 +32,7 @@ static bool is_shared(group *g, uint64_t frame) {
 }
 
 /* RESIDENT in that frame and free to go => WRITING. */
-static bool take(group *g, shared_region *r, size_t page, uint32_t frame) {
+static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool even_hot) {
     shared_word *word = &r->words[page];
     uint64_t now = shared_load(word);
     if (shared_state_of(now) != SHARED_RESIDENT || shared_field_of(now) != frame || (now & SHARED_LOCK) ||
@@ -40,7 +40,7 @@ static bool take(group *g, shared_region *r, size_t page, uint32_t frame) {
         return false;
     now = shared_load(word);
     bool here = shared_state_of(now) == SHARED_RESIDENT && shared_field_of(now) == frame;
-    bool hot = now & SHARED_HOT;
+    bool hot = (now & SHARED_HOT) && !even_hot;
     if (here)
         shared_set(word, g->self, hot ? SHARED_RESIDENT : SHARED_WRITING, frame, false);
     if (shared_unlock(word, g->self))
@@ -48,7 +48,7 @@ static bool take(group *g, shared_region *r, size_t page, uint32_t frame) {
     return here && !hot;
 }
 
-static bool look_at(group *g, uint32_t frame, out_page *victim) {
+static bool look_at(group *g, uint32_t frame, bool even_hot, out_page *victim) {
     shared_ref ref;
     if (is_under_way(out_of(g), frame) || !frame_table_page(g, frame, &ref))
         return false;
@@ -56,12 +56,12 @@ static bool look_at(group *g, uint32_t frame, out_page *victim) {
     if (!r)
         return false; /* those that have it mapped evict it */
     size_t page = shared_ref_page(ref);
-    if (r->generation != shared_ref_generation(ref) || page >= r->pages || !take(g, r, page, frame)) {
+    if (r->generation != shared_ref_generation(ref) || page >= r->pages || !take(g, r, page, frame, even_hot)) {
         shared_region_put(r);
         return false;
     }
     *bit_word(out_of(g), frame) |= UINT64_C(1) << (frame % 64);
-    *victim = (out_page){.r = r, .page = page, .frame = frame, .kind = OUT_CHOSEN, .kept = frame_table_slot(g, frame)};
+    *victim = (out_page){.r = r, .page = page, .frame = frame, .kind = OUT_CHOSEN, .kept = slot_table_kept(g, frame)};
     return true;
 }
 
@@ -91,12 +91,24 @@ static bool advance(group *g, out_search *search, uint64_t *first, uint64_t *end
     return false;
 }
 
+static uint32_t choose_in_range(group *g, out_search *search, out_page *victims, uint32_t want) {
+    uint32_t count = 0;
+    for (; search->pages > 0 && count < want; search->page++, search->pages--) {
+        uint64_t word = shared_load(&search->r->words[search->page]);
+        if (shared_state_of(word) == SHARED_RESIDENT && shared_field_of(word) < commons_head(&g->commons)->frames)
+            count += look_at(g, (uint32_t)shared_field_of(word), true, &victims[count]);
+    }
+    return count;
+}
+
 uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want) {
     uint32_t count = 0;
     uint64_t first, end;
+    if (search->r)
+        return choose_in_range(g, search, victims, want);
     while (count + STEP <= want && advance(g, search, &first, &end))
         for (uint64_t frame = first; frame < end; frame++)
-            count += look_at(g, (uint32_t)frame, &victims[count]);
+            count += look_at(g, (uint32_t)frame, false, &victims[count]);
     return count;
 }
 

@@ -7,6 +7,7 @@
 #include "base/failpoint.h"
 #include "base/memory.h"
 #include "pool.h"
+#include "shared/shared_advise.h"
 #include "swap/fill_value.h"
 
 #include <errno.h>
@@ -331,4 +332,10 @@ uint64_t shared_out(group *g, uint64_t want) {
 uint64_t shared_out_frames(group *g, uint64_t first, uint64_t frames) {
     out_search search = {.first = first, .end = first + frames, .left = frames};
     return out_of(g) ? evict(g, frames, search) : 0;
+}
+
+void shared_evict(group *g, shared_region *r, size_t page, size_t pages) {
+    out_search search = {.r = r, .page = page, .pages = pages};
+    if (out_of(g))
+        evict(g, pages, search);
 }

@@ -1,0 +1,110 @@
+#define _GNU_SOURCE
+#include "shared/shared_advise.h"
+
+#include "base/memory.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* So long a page that somebody else has locked, or is reading, is tried again. */
+#define PATIENCE_NS UINT64_C(2000000000)
+#define PAUSE_US 100
+#define VERIFY_PAGES 64U
+#define VERIFY_TRIES 5
+
+/* ---- discard ---- */
+
+static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page, bool *waiters) {
+    uint64_t begin = clock_now_ns();
+    while (!shared_discard_page(g, group_object(g, r->object), state, r->fd, page, waiters)) {
+        if (clock_now_ns() - begin > PATIENCE_NS)
+            return false;
+        usleep(PAUSE_US);
+    }
+    return true;
+}
+
+int shared_discard(group *g, shared_region *r, size_t page, size_t pages) {
+    uint64_t state = atomic_load(&group_object(g, r->object)->state);
+    bool waiters = false;
+    int status = 0;
+    for (size_t i = 0; i < pages && status == 0; i++)
+        if (shared_is_held(g, r->object, page + i))
+            return -EBUSY;
+    for (size_t i = 0; i < pages && status == 0; i++)
+        if (!discard_one(g, r, state, page + i, &waiters))
+            status = -EBUSY;
+    if (waiters)
+        shared_wake(g, r, page, pages);
+    return status;
+}
+
+/* ---- verify ---- */
+
+/* Pages from the first on that are out, with neighbouring slots. */
+static size_t run_out(shared_region *r, size_t page, size_t pages, uint64_t *slot) {
+    size_t run = 0;
+    for (; run < MIN_OF(pages, (size_t)VERIFY_PAGES); run++) {
+        uint64_t word = shared_load(&r->words[page + run]);
+        if (shared_state_of(word) != SHARED_SWAPPED || (run > 0 && shared_field_of(word) != *slot + run))
+            break;
+        if (run == 0)
+            *slot = shared_field_of(word);
+    }
+    return run;
+}
+
+static bool reads_right(group *g, uint64_t slot, unsigned char *memory) {
+    uint8_t found[16];
+    if (pread(g->swap_fd, memory, PAGE_BYTES, (off_t)(slot << PAGE_SHIFT)) != (ssize_t)PAGE_BYTES)
+        return false;
+    shared_hash(g, memory, found);
+    return memcmp(found, commons_slots(&g->commons)[slot].hash, sizeof found) == 0;
+}
+
+/* The page may come and go meanwhile: only what is out in that slot before and after is judged by it. */
+static bool is_bad(group *g, shared_region *r, size_t page, unsigned char *memory) {
+    for (int tries = 0; tries < VERIFY_TRIES; tries++) {
+        uint64_t word = shared_load(&r->words[page]);
+        if (shared_state_of(word) == SHARED_POISONED)
+            return true;
+        if (shared_state_of(word) != SHARED_SWAPPED || reads_right(g, shared_field_of(word), memory))
+            return false;
+    }
+    return true;
+}
+
+static bool run_is_right(group *g, uint64_t slot, size_t run, unsigned char *memory) {
+    size_t bytes = run << PAGE_SHIFT;
+    uint8_t found[16];
+    if (pread(g->swap_fd, memory, bytes, (off_t)(slot << PAGE_SHIFT)) != (ssize_t)bytes)
+        return false;
+    for (size_t i = 0; i < run; i++) {
+        shared_hash(g, memory + (i << PAGE_SHIFT), found);
+        if (memcmp(found, commons_slots(&g->commons)[slot + i].hash, sizeof found) != 0)
+            return false;
+    }
+    return true;
+}
+
+int shared_verify(group *g, shared_region *r, size_t page, size_t pages, size_t *bad) {
+    size_t bytes = (size_t)VERIFY_PAGES << PAGE_SHIFT;
+    unsigned char *memory = memory_map(bytes);
+    if (!memory)
+        return -ENOMEM;
+    int status = 0;
+    for (size_t end = page + pages; page < end && status == 0;) {
+        uint64_t slot = 0;
+        size_t run = MAX_OF(run_out(r, page, end - page, &slot), (size_t)1);
+        bool right = slot > 0 && run_is_right(g, slot, run, memory);
+        for (size_t i = 0; i < run && !right && status == 0; i++)
+            if (is_bad(g, r, page + i, memory)) {
+                *bad = page + i;
+                status = -EIO;
+            }
+        page += run;
+    }
+    memory_unmap(memory, bytes);
+    return status;
+}

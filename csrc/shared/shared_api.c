@@ -1,0 +1,343 @@
+/*
+ * shared_api.c - the API of shared regions.
+ */
+#define _GNU_SOURCE
+#include "base/status.h"
+#include "pool.h"
+#include "shared/shared_advise.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What every call on a range of a shared region begins and ends with. */
+typedef struct {
+    api_guard guard;
+    group *g;
+    shared_region *r;
+    size_t first, count; /* pages */
+} shared_range;
+
+static int enter(uswap_pool *pool, api_guard *guard, group **g, uswap_error *err) {
+    int status = api_enter(pool, guard, err);
+    if (status != 0)
+        return status;
+    *g = atomic_load(&pool->group);
+    if (*g)
+        return 0;
+    api_leave(guard);
+    return error_set(err, USWAP_E_INVALID, 0, "shared", NULL, "the pool is not a named one: it has no shared regions");
+}
+
+static int not_mapped(uswap_error *err, uint32_t object) {
+    return error_set(err, USWAP_E_CLOSED, 0, "shared", NULL, "shared region %u is not open in this process", object);
+}
+
+static int range_begin(shared_range *range, uswap_pool *pool, uint32_t object, uint64_t start, uint64_t length,
+                       bool inside, uswap_error *err) {
+    int status = enter(pool, &range->guard, &range->g, err);
+    if (status != 0)
+        return status;
+    range->r = shared_region_get(range->g, object);
+    uint64_t bytes = range->r ? (uint64_t)range->r->pages << PAGE_SHIFT : 0;
+    if (range->r && start <= bytes && length <= bytes - start) {
+        uint64_t round = PAGE_BYTES - 1, end = start + length;
+        range->first = (inside ? start + round : start) >> PAGE_SHIFT;
+        size_t last = (inside ? end : end + round) >> PAGE_SHIFT;
+        range->count = last > range->first ? last - range->first : 0;
+        return 0;
+    }
+    if (range->r)
+        shared_region_put(range->r);
+    api_leave(&range->guard);
+    if (!range->r)
+        return not_mapped(err, object);
+    return error_set(err, USWAP_E_INVALID, 0, "shared", NULL, "the range lies outside of the region");
+}
+
+static void range_end(shared_range *range) {
+    shared_region_put(range->r);
+    api_leave(&range->guard);
+}
+
+static int lost(uswap_error *err, const char *operation, const shared_range *range, size_t bad) {
+    return error_set(err, USWAP_E_SWAP_READ, EIO, operation, NULL,
+                     "page %zu of shared region %u (offset %#zx) is lost: its slot could not be read back, or its "
+                     "checksum is wrong",
+                     bad, range->r->object, bad << PAGE_SHIFT);
+}
+
+/* ---- made, opened, mapped ---- */
+
+EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, const char *name, uint64_t region_id, uint32_t *object,
+                               int *fd, uswap_error *err) {
+    api_guard guard;
+    group *g;
+    int status = enter(pool, &guard, &g, err);
+    if (status != 0)
+        return status;
+    uint64_t pages = bytes_to_pages(bytes);
+    int64_t made = -EINVAL;
+    if (pages > 0 && pages < UINT64_C(1) << 36 && strlen(name) < OBJECT_NAME_BYTES)
+        made = objects_create(g, pages, name, fd);
+    api_leave(&guard);
+    if (made >= 0) {
+        *object = (uint32_t)made;
+        atomic_store(&group_object(g, *object)->creator_region, region_id);
+        return 0;
+    }
+    switch (made) {
+    case -EEXIST:
+        return error_set(err, USWAP_E_INVALID, EEXIST, "region", name, "a shared region named '%s' exists", name);
+    case -EINVAL:
+        return error_set(err, USWAP_E_INVALID, 0, "region", NULL, "bad size, or a name of more than %d bytes",
+                         OBJECT_NAME_BYTES - 1);
+    case -ENFILE:
+        return error_set(err, USWAP_E_NO_MEMORY, 0, "region", NULL, "a pool has at most %d shared regions",
+                         OBJECTS_MAX);
+    default:
+        return error_set(err, USWAP_E_NO_MEMORY, (int)-made, "region", NULL,
+                         "no room for a shared region of %llu bytes: %s", (unsigned long long)bytes,
+                         strerror((int)-made));
+    }
+}
+
+static int no_such(uswap_error *err, const char *name) {
+    return error_set(err, USWAP_E_INVALID, ENOENT, "region", name, "there is no shared region %s%s%s",
+                     name ? "named '" : "of that number", name ? name : "", name ? "'" : "");
+}
+
+EXPORT int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *object, uint64_t *bytes, int *fd,
+                             uswap_error *err) {
+    api_guard guard;
+    group *g;
+    int status = enter(pool, &guard, &g, err);
+    if (status != 0)
+        return status;
+    int64_t index = name ? objects_find(g, name) : *object < OBJECTS_MAX ? (int64_t)*object : -ENOENT;
+    if (index < 0 || object_state_of(atomic_load(&group_object(g, (uint32_t)index)->state)) != OBJECT_LIVE) {
+        api_leave(&guard);
+        return no_such(err, name);
+    }
+    shared_region *r = shared_region_get(g, (uint32_t)index);
+    int file = r ? fcntl(r->fd, F_DUPFD_CLOEXEC, 3) : peers_object_fd(g, (uint32_t)index);
+    if (r && file < 0)
+        file = -errno;
+    if (r)
+        shared_region_put(r);
+    api_leave(&guard);
+    if (file == -ENOENT)
+        return no_such(err, name);
+    if (file < 0)
+        return error_set(err, USWAP_E_OS, -file, "open", name, "no member that has the region gave it: %s",
+                         strerror(-file));
+    *object = (uint32_t)index;
+    *bytes = atomic_load(&group_object(g, *object)->pages) << PAGE_SHIFT;
+    *fd = file;
+    return 0;
+}
+
+EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, int fd, void *address, void *alias, uswap_error *err) {
+    api_guard guard;
+    group *g;
+    int status = enter(pool, &guard, &g, err);
+    if (status != 0)
+        return status;
+    small_lock_acquire(&pool->api_lock);
+    status = object < OBJECTS_MAX ? objects_map(g, object, fd, address, alias) : -ENOENT;
+    small_lock_release(&pool->api_lock);
+    api_leave(&guard);
+    if (status == -ENOENT)
+        return no_such(err, NULL);
+    if (status == -EBUSY)
+        return error_set(err, USWAP_E_BUSY, 0, "map", NULL, "shared region %u is open in this process already", object);
+    return status == 0 ? 0 : error_set(err, USWAP_E_OS, -status, "map", NULL, "%s", strerror(-status));
+}
+
+EXPORT int uswap_shared_unmap(uswap_pool *pool, uint32_t object, uswap_error *err) {
+    api_guard guard;
+    group *g;
+    int status = enter(pool, &guard, &g, err);
+    if (status != 0)
+        return status;
+    if (object < OBJECTS_MAX) {
+        small_lock_acquire(&pool->api_lock);
+        shared_release_all(g, object);
+        objects_unmap(g, object);
+        small_lock_release(&pool->api_lock);
+    }
+    api_leave(&guard);
+    return 0;
+}
+
+EXPORT int uswap_shared_get_info(uswap_pool *pool, uint32_t object, uswap_object_info *info, uswap_error *err) {
+    api_guard guard;
+    group *g;
+    int status = enter(pool, &guard, &g, err);
+    if (status != 0)
+        return status;
+    bool found = object < OBJECTS_MAX && objects_info(&g->commons, object, info);
+    api_leave(&guard);
+    return found ? 0 : no_such(err, NULL);
+}
+
+/* ---- ranges ---- */
+
+/* The share thread reads it in its own time; what does not fit into its orders is not read. */
+static void will_need(const shared_range *range) {
+    shared_order order = {.object = range->r->object, .page = range->first, .pages = range->count};
+    shared_order_give(range->g, &order);
+}
+
+static int follow_advice(const shared_range *range, uint32_t advice, uswap_error *err) {
+    switch (advice) {
+    case USWAP_ADVICE_NORMAL:
+    case USWAP_ADVICE_RANDOM:
+    case USWAP_ADVICE_SEQUENTIAL:
+        atomic_store(&range->r->advice, advice);
+        return 0;
+    case USWAP_ADVICE_WILLNEED:
+        will_need(range);
+        return 0;
+    case USWAP_ADVICE_DONTNEED:
+        if (shared_discard(range->g, range->r, range->first, range->count) == 0)
+            return 0;
+        return error_set(err, USWAP_E_BUSY, EBUSY, "discard", NULL,
+                         "the range is locked or held by a process of the pool (at least in part)");
+    case USWAP_ADVICE_COLD:
+    case USWAP_ADVICE_PAGEOUT:
+        shared_evict(range->g, range->r, range->first, range->count);
+        return 0;
+    default:
+        return error_set(err, USWAP_E_INVALID, 0, "advise", NULL, "no such advice: %u", advice);
+    }
+}
+
+EXPORT int uswap_shared_advise(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
+                               uint32_t advice, uswap_error *err) {
+    shared_range range;
+    int status = range_begin(&range, pool, object, start_bytes, length_bytes, advice == USWAP_ADVICE_DONTNEED, err);
+    if (status != 0)
+        return status;
+    status = range.count > 0 ? follow_advice(&range, advice, err) : 0;
+    range_end(&range);
+    return status;
+}
+
+EXPORT int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
+                             uswap_error *err) {
+    shared_range range;
+    int status = range_begin(&range, pool, object, start_bytes, length_bytes, false, err);
+    if (status != 0)
+        return status;
+    size_t bad = 0;
+    status = range.count > 0 ? shared_hold(range.g, range.r, range.first, range.count, &bad) : 0;
+    if (status == -EIO)
+        status = lost(err, "hold", &range, bad);
+    else if (status == -EMFILE)
+        status = error_set(err, USWAP_E_LIMIT, EMFILE, "hold", NULL,
+                           "a process holds at most %d ranges of shared regions", HOLDS_MAX);
+    else if (status != 0)
+        status = error_set(err, USWAP_E_LIMIT, 0, "hold", NULL,
+                           "holding %llu bytes needs more memory than the pool's limit leaves to shared pages",
+                           (unsigned long long)range.count << PAGE_SHIFT);
+    range_end(&range);
+    return status;
+}
+
+EXPORT int uswap_shared_release(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
+                                uswap_error *err) {
+    shared_range range;
+    int status = range_begin(&range, pool, object, start_bytes, length_bytes, false, err);
+    if (status != 0)
+        return status;
+    if (range.count > 0)
+        shared_release(range.g, range.r, range.first, range.count);
+    range_end(&range);
+    return 0;
+}
+
+EXPORT int uswap_shared_verify(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
+                               uswap_error *err) {
+    shared_range range;
+    int status = range_begin(&range, pool, object, start_bytes, length_bytes, false, err);
+    if (status != 0)
+        return status;
+    size_t bad = 0;
+    status = shared_verify(range.g, range.r, range.first, range.count, &bad);
+    if (status == -EIO)
+        status = lost(err, "verify", &range, bad);
+    else if (status != 0)
+        status = error_set(err, USWAP_E_NO_MEMORY, -status, "verify", NULL, "%s", strerror(-status));
+    range_end(&range);
+    return status;
+}
+
+/* ---- single pages ---- */
+
+static uint8_t class_of(uint64_t word) {
+    switch (shared_state_of(word)) {
+    case SHARED_RESIDENT:
+    case SHARED_WRITING:
+        return USWAP_PAGE_RESIDENT;
+    case SHARED_SWAPPED:
+        return USWAP_PAGE_SWAPPED;
+    case SHARED_READING:
+        return USWAP_PAGE_CACHED;
+    case SHARED_POISONED:
+        return USWAP_PAGE_POISONED;
+    case SHARED_ZERO:
+        break;
+    }
+    return USWAP_PAGE_ZERO;
+}
+
+EXPORT int uswap_shared_page_classes(uswap_pool *pool, uint32_t object, uint64_t first_page, uint64_t pages,
+                                     uint8_t *classes, uswap_error *err) {
+    shared_range range;
+    uint64_t bound = UINT64_MAX >> PAGE_SHIFT;
+    int status = range_begin(&range, pool, object, MIN_OF(first_page, bound) << PAGE_SHIFT,
+                             MIN_OF(pages, bound) << PAGE_SHIFT, false, err);
+    if (status != 0)
+        return status;
+    for (size_t i = 0; i < range.count; i++)
+        classes[i] = class_of(shared_load(&range.r->words[range.first + i]));
+    range_end(&range);
+    return 0;
+}
+
+/* By the kernel's page map of that process, if this one may look at it. */
+static bool has_mapped(uint32_t pid, uint64_t address) {
+    char path[40];
+    uint64_t entry = 0;
+    snprintf(path, sizeof path, "/proc/%u/pagemap", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t length = pread(fd, &entry, sizeof entry, (off_t)((address >> PAGE_SHIFT) * sizeof entry));
+    close(fd);
+    return length == (ssize_t)sizeof entry && entry >> 63;
+}
+
+EXPORT int uswap_shared_users(uswap_pool *pool, uint32_t object, uint64_t page, uswap_page_user *users,
+                              uint32_t capacity, uswap_error *err) {
+    shared_range range;
+    int status =
+        range_begin(&range, pool, object, MIN_OF(page, UINT64_MAX >> PAGE_SHIFT) << PAGE_SHIFT, PAGE_BYTES, false, err);
+    if (status != 0)
+        return status;
+    const object_entry *entry = group_object(range.g, object);
+    uint32_t count = 0;
+    for (uint64_t bits = atomic_load(&entry->mappers) & ~MAPPERS_CLOSED; bits != 0; bits &= bits - 1) {
+        unsigned index = (unsigned)__builtin_ctzll(bits);
+        uint32_t pid = member_pid_of(atomic_load(&commons_head(&range.g->commons)->members[index].state));
+        uint64_t address = atomic_load(&entry->base[index]) + (page << PAGE_SHIFT);
+        if (count < capacity)
+            users[count] = (uswap_page_user){.pid = pid, .mapped = has_mapped(pid, address), .page = page};
+        count++;
+    }
+    range_end(&range);
+    return (int)count;
+}
