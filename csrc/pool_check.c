@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "pool.h"
+#include "shared/group.h"
 #include "swap/swap_cache.h"
 
 #include <stdarg.h>
@@ -213,13 +214,14 @@ static void check_sums(check *c) {
     uint64_t idle = atomic_load(&budget->idle_frames), metadata = atomic_load(&budget->metadata_frames);
     uint64_t used = atomic_load(&budget->used_frames), limit = atomic_load(&budget->limit_frames);
     uint64_t warm = atomic_load(&pool->frames.warm.frames), warm_places = pool->frames.warm.idle;
-    if (used != c->resident + c->cached + idle + warm + metadata + pool->bounce_frames)
+    const group *g = atomic_load(&pool->group);
+    uint64_t bounce = pool->bounce_frames + (g ? atomic_load(&g->bounce_frames) : 0);
+    if (used != c->resident + c->cached + idle + warm + metadata + bounce)
         fail(c, "I1",
              "%llu frames are counted; there are %llu mapped + %llu cached + %llu idle + %llu warm + %llu for metadata "
              "+ "
              "%llu to bounce",
-             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)warm, (ull)metadata,
-             (ull)pool->bounce_frames);
+             (ull)used, (ull)c->resident, (ull)c->cached, (ull)idle, (ull)warm, (ull)metadata, (ull)bounce);
     if (used > limit && atomic_load(&budget->over_limit_events) == 0)
         fail(c, "I2", "%llu frames are over the limit of %llu, and nobody said so", (ull)(used - limit), (ull)limit);
     if (c->uses != c->with_entry)

@@ -70,6 +70,7 @@ typedef struct group {
     uint64_t floor_chunks;
     _Atomic uint64_t slots_looked_ns; /* when all clusters were last looked at, because the hints named no free slot */
     io_queue read_io, write_io;
+    _Atomic uint64_t bounce_frames;  /* of the two threads; counted */
     void *share_state, *out_state;   /* of shared_thread.c and shared_out.c */
     struct peers_state *peers_state; /* of peers.c */
     struct tending *tending;         /* of grants_tend.c */

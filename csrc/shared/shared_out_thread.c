@@ -131,6 +131,7 @@ static int make_memory(group *g) {
     if (!s->memory || !s->under_way)
         return -ENOMEM;
     frame_charge_over(g->pool, memory_bytes() >> PAGE_SHIFT);
+    atomic_fetch_add(&g->bounce_frames, memory_bytes() >> PAGE_SHIFT);
     madvise(s->memory, memory_bytes(), MADV_HUGEPAGE);
     for (uint32_t i = 0; i < OUT_BATCHES; i++)
         s->batch[i].memory = s->memory + ((size_t)i * OUT_BATCH << PAGE_SHIFT);
@@ -176,8 +177,10 @@ void shared_out_stop(group *g) {
         say_starved(g, 0);
     }
     io_queue_fini(&g->write_io);
-    if (s->memory && s->under_way)
+    if (s->memory && s->under_way) {
         frame_uncharge(g->pool, memory_bytes() >> PAGE_SHIFT);
+        atomic_fetch_sub(&g->bounce_frames, memory_bytes() >> PAGE_SHIFT);
+    }
     memory_unmap(s->memory, memory_bytes());
     memory_unmap(s->under_way, s->under_way_bytes);
     g->out_state = NULL;

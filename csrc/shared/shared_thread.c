@@ -292,6 +292,7 @@ static int make_memory(group *g) {
     if (!s->memory || !s->parked)
         return -ENOMEM;
     frame_charge_over(g->pool, pages);
+    atomic_fetch_add(&g->bounce_frames, pages);
     madvise(s->memory, s->memory_bytes, MADV_HUGEPAGE);
     madvise(s->memory, s->memory_bytes, MADV_POPULATE_WRITE);
     unsigned char *at = s->memory;
@@ -310,8 +311,10 @@ static void free_memory(group *g) {
     share_state *s = share_of(g);
     if (!s)
         return;
-    if (s->memory && s->parked)
+    if (s->memory && s->parked) {
         frame_uncharge(g->pool, s->memory_bytes >> PAGE_SHIFT);
+        atomic_fetch_sub(&g->bounce_frames, s->memory_bytes >> PAGE_SHIFT);
+    }
     memory_unmap(s->memory, s->memory_bytes);
     memory_unmap(s->parked, SHARED_PARKED_MAX * sizeof *s->parked);
     memory_unmap(s, sizeof *s);

@@ -18,7 +18,7 @@ DEADLINE_SECONDS = 60.0
 
 _LOOP = """
 import json, os, sys
-answers = os.fdopen(os.dup(1), "w")
+answers = os.fdopen(os.dup(1), "w")  # closed by the end of the process
 os.dup2(2, 1)
 import uswap
 names = {"uswap": uswap}
