@@ -117,6 +117,7 @@ typedef struct {
     event progress; /* pages have come in */
     /* By the eviction thread, now and then: how many frames are for shared pages, and how many of them are to be free. */
     _Atomic uint64_t frames_total, frames_low;
+    _Atomic uint64_t cut_ns; /* when a window was last cut for want of frames */
     bool waits; /* some region has waiting_ns */
     _Atomic uint32_t wants_frames;
     awake_record record;
@@ -184,7 +185,8 @@ typedef struct {
     uint64_t freed;
     uint64_t counted_ns; /* when the used frames were last counted */
     _Atomic uint32_t woken;
-    bool starved; /* we have said so */
+    bool starved;        /* we have said so */
+    uint64_t pressed_ns; /* when we last had to evict */
     bool started;
 } out_state;
 

@@ -26,8 +26,11 @@ static bool next_frame(group *g, uint32_t want, bool ahead, uint32_t *frame) {
     if (s->frames_left == 0) {
         uint64_t used = atomic_load_explicit(&commons_head(&g->commons)->shared_used, memory_order_relaxed);
         uint64_t keep = atomic_load(&s->frames_low) / 4;
-        if (ahead && used + keep >= atomic_load(&s->frames_total))
+        if (ahead && used + keep >= atomic_load(&s->frames_total)) {
+            atomic_store(&s->cut_ns, clock_now_ns());
+            shared_out_wake(g);
             return false;
+        }
         s->frames_left = frames_claim(g, MIN_OF(MAX_OF(want, 1U), IN_UNIT_PAGES), s->frames);
     }
     if (s->frames_left == 0)

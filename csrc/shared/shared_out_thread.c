@@ -22,6 +22,13 @@
 #define AGAIN_MS 2
 #define LOW_LEAST 512
 #define LOW_SHARE 64
+/* While streams ask for more than is free: so many are kept free, at most. */
+#define WIDE_NS UINT64_C(2000000000)
+#define WIDE_SHARE 8
+#define WIDE_MOST 6144
+#define EVICT_LEAST 512
+#define WANT_LEAST 16
+#define PRESSED_NS UINT64_C(1000000000)
 #define ENDING_NS UINT64_C(1000000000)
 #define WRITE_REQUESTS 128
 
@@ -33,7 +40,9 @@ static level look(group *g) {
     share_state *share = share_of(g);
     level now;
     hand_count(g, &now.total, &now.used);
-    now.low = MIN_OF(MAX_OF((uint64_t)LOW_LEAST, now.total / LOW_SHARE), now.total / 4);
+    bool wide = share && clock_now_ns() - atomic_load(&share->cut_ns) < WIDE_NS;
+    uint64_t part = wide ? MIN_OF(now.total / WIDE_SHARE, (uint64_t)WIDE_MOST) : now.total / LOW_SHARE;
+    now.low = MIN_OF(MAX_OF((uint64_t)LOW_LEAST, part), now.total / 4);
     if (share) {
         atomic_store(&share->frames_total, now.total);
         atomic_store(&share->frames_low, now.low);
@@ -45,7 +54,7 @@ static bool faults_wait(group *g) {
     return share_of(g) && atomic_load(&share_of(g)->wants_frames);
 }
 
-/* The limit of shared pages is too small: by so many chunks. One word for all members: only who has said so takes it back. */
+/* Shared pages could do with more: so many chunks. One word for all members: only who has said so takes it back. */
 static void say_starved(group *g, uint64_t chunks) {
     out_state *s = out_of(g);
     if (chunks > 0 || s->starved)
@@ -53,28 +62,35 @@ static void say_starved(group *g, uint64_t chunks) {
     s->starved = chunks > 0;
 }
 
+/* As private frames do: pressed is who has had to evict, a moment ago. Whether it pays is told by refaults. */
+static void note_pressure(group *g, const level *now, bool evicts) {
+    out_state *s = out_of(g);
+    uint64_t clock = clock_now_ns(), chunks = now->total / commons_head(&g->commons)->chunk_frames;
+    if (evicts) {
+        s->pressed_ns = clock;
+        say_starved(g, MAX_OF(chunks / 2, (uint64_t)WANT_LEAST));
+    } else if (s->starved && clock - s->pressed_ns > PRESSED_NS) {
+        say_starved(g, 0);
+    }
+}
+
 /* Return: how long to sleep, ms. */
 static int keep_free(group *g) {
     uint64_t chunk_frames = commons_head(&g->commons)->chunk_frames;
     level now = look(g);
-    bool wait = faults_wait(g);
-    if (now.total - now.used > now.low && !wait) {
-        say_starved(g, 0);
+    bool wait = faults_wait(g), evicts = now.total - now.used <= now.low || wait;
+    note_pressure(g, &now, evicts);
+    if (!evicts)
         return TICK_MS;
-    }
-    uint64_t lacks = MAX_OF(2 * now.low, (uint64_t)LOW_LEAST) - MIN_OF(now.total - now.used, now.low);
+    uint64_t lacks = MAX_OF(2 * now.low, (uint64_t)EVICT_LEAST) - MIN_OF(now.total - now.used, now.low);
     uint64_t freed = grants_share(g, lacks / chunk_frames + 1) * chunk_frames;
     if (freed == 0 && now.total > 0)
         freed = shared_out(g, lacks);
     look(g);
-    if (freed > 0) {
-        say_starved(g, 0);
-        shared_frames_freed(g);
-        return 0;
-    }
-    if (wait)
-        say_starved(g, lacks / chunk_frames + 1);
-    return wait ? AGAIN_MS : TICK_MS;
+    if (freed == 0)
+        return wait ? AGAIN_MS : TICK_MS;
+    shared_frames_freed(g);
+    return 0;
 }
 
 static void end_objects(group *g) {
