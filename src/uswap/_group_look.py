@@ -29,8 +29,8 @@ def look(folder: Path) -> Look | None:
     """The pool whose folder that is; None: it has no living member.
 
     Raises:
-        UnsupportedError: it is of an incompatible build, or in another process namespace. BusyError: all its processes
-            are stopped. SwapAreaError: another user's. SystemCallError.
+        UnsupportedError: it is of an incompatible build, or in another process namespace. BusyError: all its
+            processes are stopped. SwapAreaError: another user's. SystemCallError.
     """
     info = ffi.new("uswap_group_info *")
     members = ffi.new("uswap_member_info[]", MEMBERS_MAX)

@@ -72,7 +72,8 @@ def place_of(
 
 def array_on(region: SharedRegion, shape: Any, dtype: np.dtype[Any], order: Any, offset: int) -> SharedArray:
     """A fresh one from byte offset on. Raises ValueError: it does not fit."""
-    array: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, buffer=region, offset=offset, order=order)
+    memory = np.frombuffer(region, np.uint8)  # unlike ndarray, it exports the region's buffer as long as it lives
+    array: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, buffer=memory, offset=offset, order=order)
     array._region = region
     return array
 
@@ -86,8 +87,9 @@ def array_at(
     writeable: bool,
 ) -> SharedArray:
     """What place_of was taken from. Raises ValueError: it does not fit."""
+    memory = np.frombuffer(region, np.uint8)
     array: SharedArray = np.ndarray.__new__(
-        SharedArray, shape, dtype, buffer=region, offset=offset, strides=strides
+        SharedArray, shape, dtype, buffer=memory, offset=offset, strides=strides
     )
     array.flags.writeable = writeable
     array._region = region

@@ -18,7 +18,7 @@ DEADLINE_SECONDS = 60.0
 
 _LOOP = """
 import json, os, sys
-answers = os.fdopen(os.dup(1), "w")  # closed by the end of the process
+answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 import uswap
 names = {"uswap": uswap}
@@ -33,6 +33,7 @@ for line in sys.stdin:
     except Exception as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     print(json.dumps(answer), file=answers, flush=True)
+answers.close()
 """
 
 

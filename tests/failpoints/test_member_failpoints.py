@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from _support.failpoints import Action, names
 from _support.crowd import Members, pool_of_members
+from _support.failpoints import Action, names
 
 from uswap._core import lib
 

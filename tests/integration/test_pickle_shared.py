@@ -152,8 +152,9 @@ def test_the_workers_of_multiprocessing(method: str, runtime_folder: Path, swap_
         HEAD
         + f"""
     with mp.get_context({method!r}).Pool(2) as workers:
-        pids = set(workers.starmap(shared_work.add, [(a[i * 256:(i + 1) * 256], 1.0) for i in range(4)],
-        chunksize=1)) assert os.getpid() not in pids
+        tasks = [(a[i * 256:(i + 1) * 256], 1.0) for i in range(4)]
+        pids = set(workers.starmap(shared_work.add, tasks, chunksize=1))
+        assert os.getpid() not in pids
         assert (a == 2).all(), a
         name, total, users = workers.apply(shared_work.total, (a,))
         assert (name, total) == ("SharedArray", 2.0 * a.size), (name, total)

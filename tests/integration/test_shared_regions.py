@@ -141,7 +141,7 @@ def test_names_are_taken_once_and_found_or_not(jobs: uswap.Pool, member: Member)
     r.close()
     with pytest.raises(MemberError, match="no shared region 'x'"):
         member("pool.open_region('x')")
-    member("pool.region('2MiB', shared=True, name='x')")
+    member("x = pool.region('2MiB', shared=True, name='x')")
 
 
 def test_more_than_the_limit_goes_to_swap_and_comes_back(jobs: uswap.Pool, member: Member) -> None:
