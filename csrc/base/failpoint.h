@@ -67,8 +67,10 @@
     X(chunk_draining, "chunk.draining")     /* a chunk is being emptied, or filled, by this member */                  \
     X(frame_claimed, "frame.claimed")       /* a shared frame is claimed, no page has it */                            \
     X(frame_leaving, "frame.leaving")       /* a shared frame is being taken from its page */                          \
+    X(frame_freed, "frame.freed")           /* a shared frame is free, searches may pass over it */                    \
     X(slot_claimed, "slot.claimed")         /* a shared slot is claimed, no page has it */                             \
     X(slot_leaving, "slot.leaving")         /* a shared slot is being taken from its page */                           \
+    X(slot_freed, "slot.freed")             /* a shared slot is free, searches may pass over it */                     \
     X(shared_fallocate, "shared.fallocate") /* error: the disk of the shared swap file is full */                      \
     X(repair_marked, "repair.marked")       /* a dead member is marked, nothing is mended */                           \
     X(repair_barrier, "repair.barrier")     /* error: the end of its writes cannot be waited for */                    \

@@ -78,6 +78,7 @@ void frame_table_release(group *g, uint32_t frame) {
     do {
         INVARIANT(I16, use_is(seen, USE_CLAIMED, g->self));
     } while (!use_swap(use, &seen, use_make(USE_FREE, MEMBER_NONE, 0)));
+    FAILPOINT(frame_freed);
     frame_table_note_free(g, chunk_of(g, frame));
 }
 

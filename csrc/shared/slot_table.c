@@ -153,6 +153,7 @@ static void set_free(group *g, uint64_t slot, use_kind from, member_id member) {
     do {
         INVARIANT(I17, use_is(seen, from, member));
     } while (!use_swap(&slot_at(g, slot)->use, &seen, use_make(USE_FREE, MEMBER_NONE, 0)));
+    FAILPOINT(slot_freed);
     note(g, slot / COMMONS_CLUSTER_SLOTS, -1);
 }
 

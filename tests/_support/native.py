@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @functools.cache
 def shared_object(source: Path) -> str:
@@ -19,5 +21,21 @@ def shared_object(source: Path) -> str:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / "made.so"
             subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(source), "-o", str(made), "-pthread"], check=True)
+            made.replace(target)
+    return str(target)
+
+
+@functools.cache
+def program(source: Path, *core: Path, flags: tuple[str, ...] = ()) -> str:
+    """The path of a program made from source and files of the core; kept for the next session of tests."""
+    stamp = hashlib.sha256(" ".join(flags).encode())
+    for file in (source, *core, *sorted((ROOT / "csrc").rglob("*.h")), *source.parent.glob("*.h")):
+        stamp.update(file.read_bytes())
+    target = Path(tempfile.gettempdir()) / f"uswap-{source.stem}-{os.getuid()}-{stamp.hexdigest()[:16]}"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / "made"
+            command = ["cc", "-std=gnu11", "-O2", "-g", *flags, f"-I{ROOT / 'csrc'}", str(source), *map(str, core)]
+            subprocess.run([*command, "-o", str(made), "-pthread"], check=True)
             made.replace(target)
     return str(target)
