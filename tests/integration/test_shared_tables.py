@@ -1,4 +1,4 @@
-"""The tables that processes of one pool share: members are killed and stopped at every step of every protocol, and at
+"""The tables that processes of one pool share: members are killed and stopped at every step of every protocol; at
 the end every frame, slot and chunk is accounted for, and every page has what was last stored."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def shared_tables() -> str:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_nothing_is_lost_or_leaked_whoever_dies_where(shared_tables: str, tmp_path: Path, seed: int) -> None:
     done = subprocess.run(
-        [shared_tables, str(tmp_path), str(seed), "300"],
+        [shared_tables, str(tmp_path), str(seed), "200"],
         capture_output=True,
         text=True,
         check=False,
