@@ -10,6 +10,7 @@
 #include "pool.h"
 #include "shared/group.h"
 #include "shared/need.h"
+#include "shared/peers.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -30,7 +31,10 @@
 /* Whoever is short asks for half as much as it has, but for so many at least. */
 #define WANT_LEAST 4
 /* What shared pages are never asked for, while there are objects. */
-#define SHARED_FLOOR_FRAMES 512
+#define SHARED_FLOOR_FRAMES 256
+
+/* Shared chunks that are emptied in one look: their pages are written meanwhile. */
+#define DRAIN_MOST 16
 
 /* Somebody's near refaults, as they were and as they fade. */
 typedef struct {
@@ -51,10 +55,11 @@ typedef struct tending {
 /* What one look has seen. */
 typedef struct {
     uint64_t now, held, free;
+    uint64_t beyond; /* of those held, from the limit on: they must go, and as good as have gone */
     need self, shared;
     need others[MEMBERS_MAX + 1];
     uint32_t count;
-    bool first; /* of those who look around: it acts for the shared pages */
+    bool first; /* of those who look around and have all their threads: it acts for the shared pages */
 } outlook;
 
 int grants_tend_init(group *g) {
@@ -117,11 +122,21 @@ static bool is_pressed(group *g, uint64_t now) {
     return state->pressed_ns != 0 && now < state->pressed_ns + PRESSED_NS;
 }
 
+/* Chunks with that word from the limit on: it has been lowered. */
+static uint64_t beyond_limit(const group *g, uint32_t word) {
+    const commons_header *head = commons_head(&g->commons);
+    _Atomic uint32_t *chunks = commons_chunks(&g->commons);
+    uint64_t beyond = 0;
+    for (uint64_t i = atomic_load(&head->limit_chunks); i < head->chunks; i++)
+        beyond += atomic_load_explicit(&chunks[i], memory_order_relaxed) == word;
+    return beyond;
+}
+
 static need look_at_self(group *g, const outlook *seen) {
     uswap_pool *pool = g->pool;
     uint64_t most = atomic_load(&commons_head(&g->commons)->limit_chunks), free = frame_pool_free(&pool->frames);
     uint64_t keep = 2 * atomic_load(&pool->frames.wide_low);
-    uint64_t held = seen->held - g->tending->giving;
+    uint64_t held = seen->held - MAX_OF(g->tending->giving, seen->beyond);
     need self = {.chunks = held, .floor = g->floor_chunks};
     self.rate = rate_of(g->tending, member_index(g->self), g->self.value, atomic_load(&pool->near_refaults));
     if (is_pressed(g, seen->now) && held < most)
@@ -161,13 +176,17 @@ static need look_at_shared(group *g) {
 }
 
 static void look_around(group *g, outlook *seen) {
-    *seen = (outlook){.now = clock_now_ns(), .held = grants_held(g, g->self), .free = grants_free(g), .first = true};
+    *seen = (outlook){.now = clock_now_ns(),
+                      .held = grants_held(g, g->self),
+                      .free = grants_free(g),
+                      .first = peer_state_at(g, member_index(g->self)) == MEMBER_LIVE};
+    seen->beyond = beyond_limit(g, g->self.value);
     fade(g->tending, seen->now);
     seen->self = look_at_self(g, seen);
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
         if (i != member_index(g->self) && look_at(g, i, seen->now, &seen->others[seen->count])) {
             seen->count++;
-            seen->first &= i > member_index(g->self);
+            seen->first &= i > member_index(g->self) || peer_state_at(g, i) != MEMBER_LIVE;
         }
     seen->shared = look_at_shared(g);
 }
@@ -199,16 +218,6 @@ static void take(group *g, outlook *seen, uint64_t chunks) {
     }
 }
 
-/* Own chunks from the limit on: it has been lowered. */
-static uint64_t beyond_limit(const group *g) {
-    const commons_header *head = commons_head(&g->commons);
-    _Atomic uint32_t *chunks = commons_chunks(&g->commons);
-    uint64_t beyond = 0;
-    for (uint64_t i = atomic_load(&head->limit_chunks); i < head->chunks; i++)
-        beyond += atomic_load_explicit(&chunks[i], memory_order_relaxed) == g->self.value;
-    return beyond;
-}
-
 static void end_giving(group *g, outlook *seen) {
     tending *state = g->tending;
     if (pool_limit_is_met(g->pool)) {
@@ -226,7 +235,7 @@ static void end_giving(group *g, outlook *seen) {
 
 static void begin_giving(group *g, outlook *seen, uint64_t chunks) {
     tending *state = g->tending;
-    uint64_t least = (pool_least_frames(g->pool) + to_frames(g, 1) - 1) / to_frames(g, 1);
+    uint64_t least = MAX_OF((pool_least_frames(g->pool) + to_frames(g, 1) - 1) / to_frames(g, 1), g->floor_chunks);
     if (seen->now < state->unable_ns || seen->held <= least)
         return;
     state->giving = MIN_OF(chunks, seen->held - least);
@@ -246,12 +255,11 @@ static void tend_own(group *g, outlook *seen) {
         end_giving(g, seen);
         return;
     }
-    uint64_t beyond = beyond_limit(g);
     uint64_t give = need_to_give(&seen->self, all, seen->count + 1, seen->free);
     uint64_t want = need_to_take(&seen->self, all, seen->count + 1, seen->free);
-    take(g, seen, MAX_OF(want, MIN_OF(beyond, seen->free)));
-    if (MAX_OF(give, beyond) > 0)
-        begin_giving(g, seen, MAX_OF(give, beyond));
+    take(g, seen, MAX_OF(want, MIN_OF(seen->beyond, seen->free)));
+    if (MAX_OF(give, seen->beyond) > 0)
+        begin_giving(g, seen, MAX_OF(give, seen->beyond));
 }
 
 /* Shared pages and their chunks: by the first of those who look around, so that not all do the same at once. */
@@ -264,6 +272,9 @@ static void tend_shared(group *g, outlook *seen) {
     uint64_t free = grants_free(g);
     uint64_t want = seen->first ? need_to_take(&seen->shared, privates, seen->count + 1, free) : 0;
     uint64_t give = seen->first ? need_to_give(&seen->shared, privates, seen->count + 1, free) : 0;
+    if (seen->first)
+        give = MAX_OF(give, beyond_limit(g, CHUNK_SHARED) + beyond_limit(g, CHUNK_DRAINING | g->self.value));
+    give = MIN_OF(give, (uint64_t)DRAIN_MOST);
     if (want > 0 && grants_share(g, want) > 0) {
         state->moved_ns = seen->now;
         shared_out_wake(g); /* who waits for a frame looks again */
@@ -290,7 +301,7 @@ static bool somebody_wants(const outlook *seen) {
 static void publish(group *g, const outlook *seen) {
     member_entry *own = group_entry(g, g->self);
     atomic_store(&own->private_frames, atomic_load(&g->pool->frames.budget->used_frames));
-    atomic_store(&own->granted_chunks, seen->held);
+    atomic_store(&own->granted_chunks, seen->held - MIN_OF(seen->beyond, seen->held));
     atomic_store(&own->near_refaults, atomic_load(&g->pool->near_refaults));
     atomic_store(&own->starved, seen->self.starved);
     atomic_store(&own->beat_ns, clock_now_ns());
@@ -304,8 +315,8 @@ void grants_tend(group *g) {
     tend_shared(g, &seen);
     publish(g, &seen);
     bool moving = seen.now < state->moved_ns + WANTING_NS;
-    state->due_ns = seen.now + (state->giving > 0        ? GIVING_NS
-                                : !somebody_wants(&seen) ? IDLE_NS
-                                : moving                 ? MOVING_NS
-                                                         : WANTING_NS);
+    state->due_ns = seen.now + (state->giving > 0 || state->draining > 0 ? GIVING_NS
+                                : !somebody_wants(&seen)                 ? IDLE_NS
+                                : moving                                 ? MOVING_NS
+                                                                         : WANTING_NS);
 }

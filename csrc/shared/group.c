@@ -26,12 +26,13 @@
 #include <unistd.h>
 
 /* What shared pages must have at least, beside the floors of the members. */
-#define SHARED_LEAST_FRAMES 512
+#define SHARED_LEAST_FRAMES 256
 /* The other members give back what a new one needs in this time, or do not. */
 #define FLOOR_PATIENCE_NS UINT64_C(10000000000)
 #define FLOOR_PAUSE_NS 1000000
-/* How often members that did not answer are asked again. */
-#define HELLO_ROUNDS 3
+/* How often members that did not answer are asked again, and how patiently: first all of them briefly, as some may be stopped. */
+static const uint64_t hello_patience_ns[] = {20000000, PEER_PATIENCE_NS, 3 * PEER_PATIENCE_NS};
+#define HELLO_ROUNDS (sizeof hello_patience_ns / sizeof hello_patience_ns[0])
 /* Slot 0 of the swap file is nobody's. */
 #define BARRIER_SLOT 0
 
@@ -90,8 +91,8 @@ static uint64_t chunks_for(const group *g, uint64_t frames) {
     return (frames + size - 1) / size;
 }
 
-static uint64_t least_frames(const uswap_pool *pool) {
-    return group_floor_frames(pool->bounce_frames);
+static uint64_t least_frames(const group *g, uint64_t limit_bytes) {
+    return group_floor_frames(limit_bytes, g->pool->bounce_frames);
 }
 
 /* ---- the first member ---- */
@@ -135,7 +136,7 @@ static int refuse_limit(uswap_error *err, uint64_t limit_bytes, uint64_t least_b
 }
 
 static int make_commons(group *g, uint64_t limit_bytes, const char *swap_folder, uswap_error *err) {
-    uint64_t least = (least_frames(g->pool) + SHARED_LEAST_FRAMES + 3 * CHUNK_FRAMES_LEAST) << PAGE_SHIFT;
+    uint64_t least = (least_frames(g, limit_bytes) + SHARED_LEAST_FRAMES + 3 * CHUNK_FRAMES_LEAST) << PAGE_SHIFT;
     if (limit_bytes < least)
         return refuse_limit(err, limit_bytes, least, "which one member and shared pages need");
     int status = commons_create(&g->commons, limit_bytes);
@@ -189,11 +190,11 @@ static int hello(int folder, const char *path, peer_kind kind, peer_answer *answ
     peer_socket sockets[PEER_SOCKETS_MAX];
     peer_request request = peer_request_of(kind, MEMBER_NONE, 0);
     int result = -ENOENT;
-    for (int round = 0; round < HELLO_ROUNDS; round++) {
+    for (size_t round = 0; round < HELLO_ROUNDS; round++) {
         int count = peer_sockets(path, sockets, PEER_SOCKETS_MAX);
         result = count < 0 ? count : -ENOENT;
         for (int i = 0; i < count; i++) {
-            uint64_t deadline = clock_now_ns() + PEER_PATIENCE_NS;
+            uint64_t deadline = clock_now_ns() + hello_patience_ns[round];
             int status = peer_ask(folder, sockets[i], &request, NULL, answer, fds, deadline, NULL, NULL);
             if (status == 0 && fds->count >= (kind == PEER_HELLO ? 2U : 1U))
                 return 0;
@@ -240,7 +241,7 @@ static int find_commons(group *g, peer_answer *answer, peer_fds *fds, uswap_erro
 /* A part of the limit that was there before stays: what is used is evicted down to a floor. */
 static int shrink_to_floor(group *g, uswap_error *err) {
     uswap_pool *pool = g->pool;
-    g->floor_chunks = chunks_for(g, least_frames(pool));
+    g->floor_chunks = chunks_for(g, least_frames(g, atomic_load(&commons_head(&g->commons)->limit_bytes)));
     small_lock_acquire(&pool->api_lock);
     int status = pool_change_limit(pool, g->floor_chunks * commons_head(&g->commons)->chunk_frames << PAGE_SHIFT, err);
     small_lock_release(&pool->api_lock);
@@ -273,7 +274,10 @@ static bool await_floor(group *g) {
     return false;
 }
 
+/* The peer thread first: it evicts too. Then who evicts, then who serves faults: they ask for the descriptors of others, which go last. */
 static void undo(group *g, stage reached) {
+    if (reached >= STAGE_PEERS)
+        peers_halt(g);
     if (reached >= STAGE_EVICTIONS)
         shared_out_stop(g);
     if (reached >= STAGE_FAULTS)
@@ -321,7 +325,7 @@ static int enter(group *g, peer_answer *answer, peer_fds *known, uswap_error *er
     if (status == 0)
         return error_set(err, USWAP_E_LIMIT, 0, "join", g->folder,
                          "the pool's limit is not enough for one process more: each needs %llu bytes",
-                         (unsigned long long)(least_frames(g->pool) << PAGE_SHIFT));
+                         (unsigned long long)(g->floor_chunks * commons_head(&g->commons)->chunk_frames << PAGE_SHIFT));
     if (status == -EUSERS)
         return error_set(err, USWAP_E_BUSY, 0, "join", g->folder, "a pool has at most %d processes", MEMBERS_MAX - 1);
     if (status == -ENOENT && peer_folder_gone(g->folder_fd))

@@ -260,6 +260,8 @@ int group_check(group *g, uswap_error *err);
 /* ---- peers.c: sockets, descriptors, deaths ---- */
 
 int peers_start(group *g);
+/* The thread ends; what is known of the others is still there, for who evicts. */
+void peers_halt(group *g);
 void peers_stop(group *g);
 /* The descriptor of a mapper's mappings; -1: not known (it will be asked for). */
 int peers_uffd(group *g, unsigned index);

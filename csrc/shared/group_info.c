@@ -2,12 +2,17 @@
 
 #include "base/lock.h"
 #include "frame/frame_pool.h"
-#include "shared/shared_word.h"
+#include "shared/shared_core.h"
 
 #include <string.h>
 
-uint64_t group_floor_frames(uint64_t bounce_frames) {
-    return RESERVE_FRAMES + LEAST_FAULT_FRAMES + HOLD_LEAVES_FRAMES + bounce_frames;
+/* Room for what is locked and pinned, as a share of the limit of all. */
+#define HELD_SHARE 64
+
+uint64_t group_floor_frames(uint64_t limit_bytes, uint64_t bounce_frames) {
+    uint64_t limit = limit_bytes >> PAGE_SHIFT;
+    return RESERVE_FRAMES + LEAST_FAULT_FRAMES + MIN_OF(limit / HELD_SHARE, (uint64_t)HOLD_LEAVES_FRAMES) +
+           shared_bounce_frames(limit) + bounce_frames;
 }
 
 static uint64_t chunk_bytes(const commons *c) {
@@ -35,7 +40,7 @@ static uint64_t slots_used(const commons *c) {
 
 void group_info_get(const commons *c, uswap_group_info *info) {
     const commons_header *head = commons_head(c);
-    uint64_t free = 0, shared = 0, floor = group_floor_frames(0);
+    uint64_t free = 0, shared = 0, floor = group_floor_frames(atomic_load(&head->limit_bytes), 0);
     count_chunks(c, &free, &shared);
     *info = (uswap_group_info){.limit_bytes = atomic_load(&head->limit_bytes),
                                .free_bytes = free * chunk_bytes(c),

@@ -6,8 +6,8 @@
 
 #include "shared/commons.h"
 
-/* Frames that every member is to have at least. bounce_frames: of its private pool. */
-uint64_t group_floor_frames(uint64_t bounce_frames);
+/* Frames that every member is to have at least, with the bounce frames of its threads for shared pages, and bounce_frames of its private pool. */
+uint64_t group_floor_frames(uint64_t limit_bytes, uint64_t bounce_frames);
 void group_info_get(const commons *c, uswap_group_info *info);
 /* Return: how many there are; at most capacity are written. */
 uint32_t group_info_members(const commons *c, member_id self, uswap_member_info *infos, uint32_t capacity);

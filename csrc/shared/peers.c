@@ -151,15 +151,21 @@ void peers_in_child(group *g) {
     close_graves(g->peers_state);
 }
 
+void peers_halt(group *g) {
+    peers_state *state = g->peers_state;
+    if (!state || !state->started)
+        return;
+    uint64_t one = 1;
+    atomic_store(&state->stop, 1);
+    ssize_t ignored = write(g->peer_wake_fd, &one, sizeof one);
+    (void)ignored;
+    pthread_join(g->peer_thread, NULL);
+    state->started = false;
+}
+
 void peers_stop(group *g) {
     peers_state *state = g->peers_state;
-    if (state && state->started) {
-        uint64_t one = 1;
-        atomic_store(&state->stop, 1);
-        ssize_t ignored = write(g->peer_wake_fd, &one, sizeof one);
-        (void)ignored;
-        pthread_join(g->peer_thread, NULL);
-    }
+    peers_halt(g);
     if (g->listen_fd >= 0) {
         peer_socket_remove(g->folder_fd, peer_socket_of(g, g->self));
         close(g->listen_fd);

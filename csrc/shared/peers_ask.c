@@ -8,6 +8,10 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* Who has not looked around for so long is stopped, or waits for a disk: asked all the same, but not waited for. */
+#define SILENT_NS UINT64_C(500000000)
+#define SILENT_PATIENCE_NS UINT64_C(10000000)
+
 static bool can_be_asked(const group *g, unsigned index, member_id *id) {
     member_state state = peer_state_at(g, index);
     *id = peer_at(g, index);
@@ -16,8 +20,9 @@ static bool can_be_asked(const group *g, unsigned index, member_id *id) {
 
 static int ask(group *g, member_id whom, const peer_request *request, const peer_fds *with, peer_answer *answer,
                peer_fds *fds, void (*meanwhile)(void *)) {
-    return peer_ask(g->folder_fd, peer_socket_of(g, whom), request, with, answer, fds,
-                    clock_now_ns() + PEER_PATIENCE_NS, meanwhile, g);
+    uint64_t now = clock_now_ns(), beat = atomic_load(&group_entry(g, whom)->beat_ns);
+    uint64_t patience = beat == 0 || now < beat + SILENT_NS ? PEER_PATIENCE_NS : SILENT_PATIENCE_NS;
+    return peer_ask(g->folder_fd, peer_socket_of(g, whom), request, with, answer, fds, now + patience, meanwhile, g);
 }
 
 void peers_introduce(group *g) {

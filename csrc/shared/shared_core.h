@@ -149,6 +149,20 @@ void shared_in_give_back_frames(group *g);
 #define OUT_BATCH 256U
 #define OUT_BATCHES 4U
 
+/* Every member has bounce frames, whether it is at work or not, so they are few where the limit of all is small. */
+static inline uint32_t shared_out_batch_pages(uint64_t limit_frames) {
+    return (uint32_t)MIN_OF(MAX_OF(limit_frames / 512, UINT64_C(16)), (uint64_t)OUT_BATCH);
+}
+
+static inline uint32_t shared_in_units(uint64_t limit_frames) {
+    return (uint32_t)MIN_OF(MAX_OF(limit_frames / 8192, UINT64_C(2)), (uint64_t)IN_UNITS);
+}
+
+static inline uint64_t shared_bounce_frames(uint64_t limit_frames) {
+    return (uint64_t)OUT_BATCHES * shared_out_batch_pages(limit_frames) +
+           (uint64_t)shared_in_units(limit_frames) * IN_UNIT_PAGES + IN_SINGLES;
+}
+
 typedef enum { OUT_GIVEN_UP, OUT_CHOSEN, OUT_EMPTY, OUT_CLEAN, OUT_DIRTY, OUT_WRITTEN } out_kind;
 
 /* A page that is WRITING by us, if nobody has taken it back. */
@@ -166,7 +180,7 @@ typedef struct {
 typedef struct {
     out_page page[OUT_BATCH];
     uint32_t count, pending; /* requests */
-    unsigned char *memory;   /* OUT_BATCH bounce frames */
+    unsigned char *memory;   /* batch_pages bounce frames */
 } out_batch;
 
 typedef struct {
@@ -176,7 +190,8 @@ typedef struct {
 } out_request;
 
 typedef struct {
-    small_lock lock; /* one evicts at a time */
+    small_lock lock;      /* one evicts at a time */
+    uint32_t batch_pages; /* in use of OUT_BATCH */
     out_batch batch[OUT_BATCHES];
     out_request request[IO_REQUESTS];
     unsigned char *memory;

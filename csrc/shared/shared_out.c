@@ -311,7 +311,7 @@ static uint64_t evict(group *g, uint64_t want, out_search search) {
     s->freed = 0;
     while (begun < want) {
         out_batch *b = free_batch(g);
-        uint64_t room = MIN_OF(MAX_OF(want - begun, UINT64_C(64)), (uint64_t)OUT_BATCH);
+        uint64_t room = MIN_OF(MAX_OF(want - begun, UINT64_C(64)), (uint64_t)s->batch_pages);
         if (!b || (b->count = hand_choose(g, &search, b->page, (uint32_t)room)) == 0)
             break;
         begun += b->count;

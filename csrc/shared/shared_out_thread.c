@@ -135,22 +135,23 @@ void shared_out_wake(group *g) {
 
 /* ---- made, ended ---- */
 
-static size_t memory_bytes(void) {
-    return (size_t)OUT_BATCHES * OUT_BATCH << PAGE_SHIFT;
+static size_t memory_bytes(const out_state *s) {
+    return (size_t)OUT_BATCHES * s->batch_pages << PAGE_SHIFT;
 }
 
 static int make_memory(group *g) {
     out_state *s = out_of(g);
+    s->batch_pages = shared_out_batch_pages(atomic_load(&commons_head(&g->commons)->limit_bytes) >> PAGE_SHIFT);
     s->under_way_bytes = (commons_head(&g->commons)->frames + 63) / 64 * sizeof(uint64_t);
     s->under_way = memory_map(s->under_way_bytes);
-    s->memory = memory_map(memory_bytes());
+    s->memory = memory_map(memory_bytes(s));
     if (!s->memory || !s->under_way)
         return -ENOMEM;
-    frame_charge_over(g->pool, memory_bytes() >> PAGE_SHIFT);
-    atomic_fetch_add(&g->bounce_frames, memory_bytes() >> PAGE_SHIFT);
-    madvise(s->memory, memory_bytes(), MADV_HUGEPAGE);
+    frame_charge_over(g->pool, memory_bytes(s) >> PAGE_SHIFT);
+    atomic_fetch_add(&g->bounce_frames, memory_bytes(s) >> PAGE_SHIFT);
+    madvise(s->memory, memory_bytes(s), MADV_HUGEPAGE);
     for (uint32_t i = 0; i < OUT_BATCHES; i++)
-        s->batch[i].memory = s->memory + ((size_t)i * OUT_BATCH << PAGE_SHIFT);
+        s->batch[i].memory = s->memory + ((size_t)i * s->batch_pages << PAGE_SHIFT);
     return 0;
 }
 
@@ -194,10 +195,10 @@ void shared_out_stop(group *g) {
     }
     io_queue_fini(&g->write_io);
     if (s->memory && s->under_way) {
-        frame_uncharge(g->pool, memory_bytes() >> PAGE_SHIFT);
-        atomic_fetch_sub(&g->bounce_frames, memory_bytes() >> PAGE_SHIFT);
+        frame_uncharge(g->pool, memory_bytes(s) >> PAGE_SHIFT);
+        atomic_fetch_sub(&g->bounce_frames, memory_bytes(s) >> PAGE_SHIFT);
     }
-    memory_unmap(s->memory, memory_bytes());
+    memory_unmap(s->memory, memory_bytes(s));
     memory_unmap(s->under_way, s->under_way_bytes);
     g->out_state = NULL;
     memory_unmap(s, sizeof *s);

@@ -27,8 +27,6 @@
 #define PARKED_MS 2
 /* Faults that wait for somebody else are looked at again so often, whoever should have woken them. */
 #define WAITING_MS 50
-/* Frames of the pool's limit for each unit of bounce memory. */
-#define FRAMES_PER_UNIT 4096
 
 int shared_uffd_open(group *g) {
     uint64_t offered = 0;
@@ -283,8 +281,7 @@ static void *run(void *argument) {
 /* Bounce frames: counted, as the pool's own. */
 static int make_memory(group *g) {
     share_state *s = share_of(g);
-    uint64_t limit = atomic_load(&g->pool->frames.budget->limit_frames);
-    s->units = (uint32_t)MIN_OF(MAX_OF(limit / FRAMES_PER_UNIT, UINT64_C(4)), (uint64_t)IN_UNITS);
+    s->units = shared_in_units(atomic_load(&commons_head(&g->commons)->limit_bytes) >> PAGE_SHIFT);
     size_t pages = (size_t)s->units * IN_UNIT_PAGES + IN_SINGLES;
     s->memory_bytes = pages << PAGE_SHIFT;
     s->memory = memory_map(s->memory_bytes);
