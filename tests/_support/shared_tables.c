@@ -36,7 +36,7 @@ _Atomic uint64_t *expected;
 static int commons_fd;
 static _Atomic uint32_t *deaths_left;
 static uint64_t dice_state;
-static bool mortal;
+static bool mortal, alone;
 
 /* ---- dice, death ---- */
 
@@ -50,7 +50,7 @@ uint64_t dice(uint64_t sides) {
 void step(void) {
     if (!mortal || dice(700) != 0)
         return;
-    if (dice(4) == 0)
+    if (!alone && dice(4) == 0)
         kill(getpid(), SIGSTOP);
     uint32_t left = atomic_load(deaths_left);
     while (left > 0)
@@ -195,9 +195,10 @@ static void make_group(const char *folder) {
 
 static uint64_t count_frames(use_kind kind) {
     uint64_t count = 0;
-    for (uint64_t i = 0; i < commons_head(&g.commons)->frames; i++)
+    const commons_header *head = commons_head(&g.commons);
+    for (uint64_t i = 0; i < atomic_load(&head->limit_chunks) * head->chunk_frames; i++)
         count += use_kind_of(use_load(&commons_frames(&g.commons)[i].use)) == kind &&
-                 atomic_load(&commons_chunks(&g.commons)[i / commons_head(&g.commons)->chunk_frames]) == CHUNK_SHARED;
+                 atomic_load(&commons_chunks(&g.commons)[i / head->chunk_frames]) == CHUNK_SHARED;
     return count;
 }
 
@@ -239,12 +240,18 @@ static uint64_t check_pages(uint64_t *kept) {
 
 /* What the hints hide cannot be claimed: all of it must be. */
 static void claim_all(uint64_t frames, uint64_t slots) {
-    uint32_t *all = calloc(frames + 1, sizeof *all);
-    expect("frames that can be claimed", frame_table_claim(&g, (uint32_t)frames + 1, all), frames);
-    uint64_t count = 0, first;
-    for (uint32_t some; (some = slot_table_claim(&g, 256, &first)) > 0;)
-        count += some;
+    uint32_t *all = calloc(frames + 1, sizeof *all), claimed = frame_table_claim(&g, (uint32_t)frames + 1, all);
+    expect("frames that can be claimed", claimed, frames);
+    while (claimed > 0)
+        frame_table_release(&g, all[--claimed]);
+    uint64_t *runs = calloc(slots + 1, 2 * sizeof *runs), count = 0, run = 0;
+    while ((runs[2 * run + 1] = slot_table_claim(&g, 256, &runs[2 * run])) > 0)
+        count += runs[2 * run++ + 1];
     expect("slots that can be claimed", count, slots);
+    while (run-- > 0)
+        for (uint64_t i = 0; i < runs[2 * run + 1]; i++)
+            slot_table_release(&g, runs[2 * run] + i);
+    free(runs);
     free(all);
 }
 
@@ -266,8 +273,6 @@ static void check_all(void) {
     expect("free slots", count_slots(USE_FREE), atomic_load(&head->usable_slots) - kept);
     expect("mappers", atomic_load(&group_object(&g, 0)->mappers), UINT64_C(1) << member_index(g.self));
     claim_all(shared - resident, atomic_load(&head->usable_slots) - kept - 1); /* the barrier's is nobody's */
-    printf("%llu resident, %llu slots, %llu shared chunks\n", (unsigned long long)resident, (unsigned long long)kept,
-           (unsigned long long)grants_shared(&g));
 }
 
 static pid_t begin(uint64_t seed) {
@@ -283,42 +288,73 @@ static void go_on(pid_t *stopped, int *count, int keep) {
         kill(stopped[--*count], SIGCONT);
 }
 
-int main(int argc, char **argv) {
-    uint64_t seed = argc > 3 ? strtoull(argv[2], NULL, 10) * 1000000 : 0;
-    if (argc < 4)
-        return 2;
-    void *shared =
-        mmap(NULL, (PAGES + 1) * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    expected = shared;
-    deaths_left = (void *)(expected + PAGES);
-    atomic_store(deaths_left, (uint32_t)atoi(argv[3]));
-    make_group(argv[1]);
-    int running = 0, halted = 0, deaths = 0;
-    pid_t stopped[WORKERS];
-    for (; running < WORKERS; running++)
-        begin(++seed);
-    while (running > 0) {
+static void mend_all(void) {
+    for (member_id left[MEMBERS_MAX]; members_unburied(&g, left) > 0;)
+        mend_others();
+}
+
+static void fail(int status) {
+    fprintf(stderr, "a worker ended with status %x\n", (unsigned)status);
+    signal(SIGTERM, SIG_IGN);
+    kill(0, SIGTERM);
+    exit(1);
+}
+
+/* One dies, by itself: whatever it leaves is mended, at once and wholly. */
+static void die_alone(uint64_t *seed, uint32_t deaths) {
+    alone = true;
+    for (; deaths > 0; deaths--) {
         int status;
+        atomic_store(deaths_left, 1);
+        begin(++*seed);
+        wait(&status);
+        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+            fail(status);
+        mend_all();
+        check_all();
+    }
+    alone = false;
+}
+
+/* Many die, and are stopped, also while they mend what others left. */
+static void die_together(uint64_t *seed, uint32_t count) {
+    int running = 0, halted = 0, deaths = 0, status;
+    pid_t stopped[WORKERS];
+    atomic_store(deaths_left, count);
+    for (; running < WORKERS; running++)
+        begin(++*seed);
+    while (running > 0) {
         pid_t pid = waitpid(-1, &status, WUNTRACED);
         if (WIFSTOPPED(status)) {
             stopped[halted++] = pid;
             go_on(stopped, &halted, running - 1);
         } else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
-            begin(++seed);
+            begin(++*seed);
             if (++deaths % 3 == 0)
                 go_on(stopped, &halted, 0);
         } else if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
             running--;
             go_on(stopped, &halted, MAX_OF(running - 1, 0));
         } else {
-            fprintf(stderr, "a worker ended with status %x\n", (unsigned)status);
-            signal(SIGTERM, SIG_IGN);
-            kill(0, SIGTERM);
-            return 1;
+            fail(status);
         }
     }
-    for (member_id left[MEMBERS_MAX]; members_unburied(&g, left) > 0;)
-        mend_others();
+    mend_all();
     check_all();
+}
+
+int main(int argc, char **argv) {
+    if (argc < 4)
+        return 2;
+    uint64_t seed = strtoull(argv[2], NULL, 10) * 1000000;
+    void *shared =
+        mmap(NULL, (PAGES + 1) * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    expected = shared;
+    deaths_left = (void *)(expected + PAGES);
+    make_group(argv[1]);
+    die_alone(&seed, (uint32_t)atoi(argv[3]));
+    die_together(&seed, (uint32_t)atoi(argv[3]));
+    printf("%llu resident, %llu slots\n", (unsigned long long)count_frames(USE_PAGE),
+           (unsigned long long)count_slots(USE_PAGE));
     return 0;
 }

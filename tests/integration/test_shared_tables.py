@@ -35,7 +35,7 @@ def shared_tables() -> str:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_nothing_is_lost_or_leaked_whoever_dies_where(shared_tables: str, tmp_path: Path, seed: int) -> None:
     done = subprocess.run(
-        [shared_tables, str(tmp_path), str(seed), "200"],
+        [shared_tables, str(tmp_path), str(seed), "120"],
         capture_output=True,
         text=True,
         check=False,
