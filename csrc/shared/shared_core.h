@@ -118,7 +118,7 @@ typedef struct {
     /* By the eviction thread, now and then: how many frames are for shared pages, and how many of them are to be free. */
     _Atomic uint64_t frames_total, frames_low;
     _Atomic uint64_t cut_ns; /* when a window was last cut for want of frames */
-    bool waits; /* some region has waiting_ns */
+    bool waits;              /* some region has waiting_ns */
     _Atomic uint32_t wants_frames;
     awake_record record;
     bool started;
@@ -148,10 +148,15 @@ void shared_in_give_back_frames(group *g);
 
 #define OUT_BATCH 256U
 #define OUT_BATCHES 4U
+#define OUT_BATCH_LEAST 64U /* the hand goes on by as many frames at once */
 
 /* Every member has bounce frames, whether it is at work or not, so they are few where the limit of all is small. */
 static inline uint32_t shared_out_batch_pages(uint64_t limit_frames) {
-    return (uint32_t)MIN_OF(MAX_OF(limit_frames / 512, UINT64_C(16)), (uint64_t)OUT_BATCH);
+    return (uint32_t)MIN_OF(MAX_OF(limit_frames / 512, (uint64_t)OUT_BATCH_LEAST), (uint64_t)OUT_BATCH);
+}
+
+static inline uint32_t shared_out_batches(uint64_t limit_frames) {
+    return (uint32_t)MIN_OF(MAX_OF(limit_frames / 8192, UINT64_C(1)), (uint64_t)OUT_BATCHES);
 }
 
 static inline uint32_t shared_in_units(uint64_t limit_frames) {
@@ -159,7 +164,7 @@ static inline uint32_t shared_in_units(uint64_t limit_frames) {
 }
 
 static inline uint64_t shared_bounce_frames(uint64_t limit_frames) {
-    return (uint64_t)OUT_BATCHES * shared_out_batch_pages(limit_frames) +
+    return (uint64_t)shared_out_batches(limit_frames) * shared_out_batch_pages(limit_frames) +
            (uint64_t)shared_in_units(limit_frames) * IN_UNIT_PAGES + IN_SINGLES;
 }
 
@@ -190,8 +195,8 @@ typedef struct {
 } out_request;
 
 typedef struct {
-    small_lock lock;      /* one evicts at a time */
-    uint32_t batch_pages; /* in use of OUT_BATCH */
+    small_lock lock;               /* one evicts at a time */
+    uint32_t batches, batch_pages; /* in use of OUT_BATCHES and OUT_BATCH */
     out_batch batch[OUT_BATCHES];
     out_request request[IO_REQUESTS];
     unsigned char *memory;

@@ -9,7 +9,7 @@
 
 #include "pool.h"
 
-#define STEP 64U
+#define STEP OUT_BATCH_LEAST
 #define COUNT_NS UINT64_C(1000000000)
 
 static uint64_t *bit_word(out_state *s, uint32_t frame) {

@@ -286,7 +286,7 @@ static bool collect(group *g) {
 
 static out_batch *free_batch(group *g) {
     do
-        for (uint32_t i = 0; i < OUT_BATCHES; i++)
+        for (uint32_t i = 0; i < out_of(g)->batches; i++)
             if (out_of(g)->batch[i].count == 0)
                 return &out_of(g)->batch[i];
     while (collect(g));

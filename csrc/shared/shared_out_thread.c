@@ -136,12 +136,14 @@ void shared_out_wake(group *g) {
 /* ---- made, ended ---- */
 
 static size_t memory_bytes(const out_state *s) {
-    return (size_t)OUT_BATCHES * s->batch_pages << PAGE_SHIFT;
+    return (size_t)s->batches * s->batch_pages << PAGE_SHIFT;
 }
 
 static int make_memory(group *g) {
     out_state *s = out_of(g);
-    s->batch_pages = shared_out_batch_pages(atomic_load(&commons_head(&g->commons)->limit_bytes) >> PAGE_SHIFT);
+    uint64_t limit_frames = atomic_load(&commons_head(&g->commons)->limit_bytes) >> PAGE_SHIFT;
+    s->batch_pages = shared_out_batch_pages(limit_frames);
+    s->batches = shared_out_batches(limit_frames);
     s->under_way_bytes = (commons_head(&g->commons)->frames + 63) / 64 * sizeof(uint64_t);
     s->under_way = memory_map(s->under_way_bytes);
     s->memory = memory_map(memory_bytes(s));
@@ -150,7 +152,7 @@ static int make_memory(group *g) {
     frame_charge_over(g->pool, memory_bytes(s) >> PAGE_SHIFT);
     atomic_fetch_add(&g->bounce_frames, memory_bytes(s) >> PAGE_SHIFT);
     madvise(s->memory, memory_bytes(s), MADV_HUGEPAGE);
-    for (uint32_t i = 0; i < OUT_BATCHES; i++)
+    for (uint32_t i = 0; i < s->batches; i++)
         s->batch[i].memory = s->memory + ((size_t)i * s->batch_pages << PAGE_SHIFT);
     return 0;
 }
