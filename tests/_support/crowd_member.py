@@ -133,14 +133,14 @@ class Worker(threading.Thread):
 
     def __init__(self, part: Any, stop: threading.Event) -> None:
         super().__init__(daemon=True)
-        self._part, self._stop = part, stop
+        self._part, self._halt = part, stop
         self.turns = 0
         self.error: BaseException | None = None
 
     def run(self) -> None:
         """The thread."""
         try:
-            while not self._stop.is_set():
+            while not self._halt.is_set():
                 self._part.turn()
                 self.turns += 1
             self._part.check_all()
