@@ -34,7 +34,7 @@ static uint64_t slots_used(const commons *c) {
     uint64_t clusters = (atomic_load(&head->usable_slots) + COMMONS_CLUSTER_SLOTS - 1) / COMMONS_CLUSTER_SLOTS,
              used = 0;
     for (uint64_t i = 0; i < clusters; i++)
-        used += atomic_load_explicit(&commons_clusters(c)[i], memory_order_relaxed);
+        used += atomic_load_explicit(&commons_clusters(c)[i], memory_order_relaxed) & (2 * COMMONS_CLUSTER_SLOTS - 1);
     return used;
 }
 
