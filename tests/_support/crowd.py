@@ -125,13 +125,22 @@ class Member:
 
 @contextlib.contextmanager
 def pool_of_members(
-    runtime: Path, folder: Path, *, places: int, limit: str, size: str, private: str | None = None, seed: int = 1
+    runtime: Path,
+    folder: Path,
+    *,
+    places: int,
+    taken: int | None = None,
+    limit: str,
+    size: str,
+    private: str | None = None,
+    seed: int = 1,
 ) -> Iterator[Members]:
-    """A named pool with so many members, all at work. None of them outlives the block."""
+    """A named pool with members at so many places (taken: at those of them, from the first on), all at work. None of them
+    outlives the block."""
     members = Members(runtime, folder, places, size, private, seed)
     try:
         members.start(0, limit=limit)
-        for place in range(1, places):
+        for place in range(1, places if taken is None else taken):
             members.start(place)
         yield members
     finally:
