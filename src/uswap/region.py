@@ -264,11 +264,10 @@ class Region(mmap.mmap):
             ValueError: the region has no such page.
 
         Example:
-            >>> import uswap
+            >>> import os, uswap
             >>> with uswap.Pool(limit="16MiB") as pool, pool.region("1MiB") as r:
-            ...     r[0] = 1
-            ...     print([user.mapped for page in (0, 200) for user in r.users(page)])
-            [True, False]
+            ...     print([user.pid == os.getpid() for user in r.users(200)])
+            [True]
         """
         (kind,) = self.page_classes(self._page_start(page), 1)
         return [PageUser(os.getpid(), kind == PageClass.RESIDENT, page)]
