@@ -25,19 +25,22 @@ class Member:
 
     def __init__(self, job: dict[str, Any], runtime: Path) -> None:
         self.job = job
+        path = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "_support.crowd_member", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS), "USWAP_RUNTIME_DIR": str(runtime)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "USWAP_RUNTIME_DIR": str(runtime)},
         )
         self.pid = self._process.pid
         self._lines: queue.Queue[str] = queue.Queue()
         self._errors: list[str] = []
-        for stream, take in ((self._process.stdout, self._lines.put), (self._process.stderr, self._errors.append)):
-            threading.Thread(target=self._read, args=(stream, take), daemon=True).start()
+        streams = ((self._process.stdout, self._lines.put), (self._process.stderr, self._errors.append))
+        self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams]
+        for reader in self._readers:
+            reader.start()
 
     @staticmethod
     def _read(stream: Any, take: Any) -> None:
@@ -78,6 +81,17 @@ class Member:
     def end_by_itself(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Waits for its end; => its status."""
         return self._process.wait(seconds)
+
+    def close(self) -> None:
+        """Kills it, if it is there."""
+        if self.alive:
+            self.resume()
+            self.kill()
+        for reader in self._readers:
+            reader.join()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with contextlib.suppress(OSError):  # what it was never told
+                stream.close()  # type: ignore[union-attr]
 
     @property
     def alive(self) -> bool:
@@ -145,9 +159,7 @@ def pool_of_members(
         yield members
     finally:
         for member in members.all:
-            if member.alive:
-                member.resume()
-                member.kill()
+            member.close()
 
 
 class Members:

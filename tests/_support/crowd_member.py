@@ -1,5 +1,5 @@
-"""A member of a named pool that writes and checks: ``python -m _support.crowd_member JSON``, told what to do by lines on
-standard input.
+"""A member of a named pool that writes and checks: ``python -m _support.crowd_member JSON``, told what to do by lines
+on standard input.
 
 Pages of the shared region belong to *places*: page p to place p % places. The member that has a place writes its
 pages, and knows what they hold; all others may look. Every word of a page names the page and the version, so that a
