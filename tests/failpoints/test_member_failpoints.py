@@ -28,8 +28,9 @@ def _victim(members: Members, name: str, action: Action, nth: int) -> None:
     """A member that is to meet the failpoint, in place 2, and a death for it to repair after."""
     coming = name.startswith(COMING) and name not in REPAIRING
     victim = members.begin(2, failpoint=[name, int(action), nth], arm_first=coming)
-    if name.startswith(REPAIRING):
+    if not coming:
         victim.await_line("ready")
+    if name.startswith(REPAIRING):
         members.at[1].kill()
         members.start(1)
 
