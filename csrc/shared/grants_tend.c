@@ -172,6 +172,7 @@ static need look_at_shared(group *g) {
                  .starved = atomic_load(&head->shared_starved),
                  .rate = rate_of(g->tending, MEMBERS_MAX, 1, atomic_load(&head->shared_near_refaults))};
     seen.unused = used < frames ? in_chunks(g, frames - used) : 0;
+    seen.starved -= MIN_OF(seen.starved, seen.unused); /* what was asked for may have come meanwhile */
     return seen;
 }
 
@@ -292,7 +293,7 @@ static void tend_shared(group *g, outlook *seen) {
 /* ---- the look ---- */
 
 static bool somebody_wants(const outlook *seen) {
-    bool wants = seen->self.starved > 0 || seen->shared.starved > 0;
+    bool wants = seen->self.starved > 0 || seen->shared.starved > 0 || seen->self.chunks < seen->self.floor;
     for (uint32_t i = 0; i < seen->count && !wants; i++)
         wants = seen->others[i].starved > 0 || seen->others[i].chunks < seen->others[i].floor;
     return wants;

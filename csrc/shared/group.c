@@ -268,7 +268,6 @@ static bool await_floor(group *g) {
     while (has_room(g) && clock_now_ns() < deadline) {
         if (atomic_load(&self->granted_chunks) >= g->floor_chunks)
             return true;
-        grants_want(g);
         nanosleep(&(struct timespec){.tv_nsec = FLOOR_PAUSE_NS}, NULL);
     }
     return false;

@@ -154,7 +154,6 @@ static int await_limit(group *g, uint64_t before_bytes, uswap_error *err) {
     while ((beyond = chunks_beyond(g, false)) > 0 && clock_now_ns() < deadline) {
         if (chunks_beyond(g, true) == beyond && clock_now_ns() > deadline - SET_LIMIT_PATIENCE_NS + SILENT_NS)
             break;
-        grants_want(g);
         nanosleep(&(struct timespec){.tv_nsec = SET_LIMIT_PAUSE_NS}, NULL);
     }
     if (beyond == 0)

@@ -78,7 +78,7 @@ static void note_pressure(group *g, const level *now, bool evicts) {
 static int keep_free(group *g) {
     uint64_t chunk_frames = commons_head(&g->commons)->chunk_frames;
     level now = look(g);
-    bool wait = faults_wait(g), evicts = now.total - now.used <= now.low || wait;
+    bool wait = faults_wait(g), evicts = (now.used > 0 && now.total - now.used <= now.low) || wait;
     note_pressure(g, &now, evicts);
     if (!evicts)
         return TICK_MS;

@@ -80,6 +80,11 @@ class Member:
             raise MemberError(f"{answer['error']}: {answer['message']}")
         return answer["value"]
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
     def stop(self) -> None:
         """SIGSTOP."""
         os.kill(self.pid, signal.SIGSTOP)

@@ -1,0 +1,360 @@
+"""Processes of one pool: how they come, share the limit, are stopped, die and go. Of shared pages: test_shared_regions."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from _support.members import Member, MemberError
+
+import uswap
+from uswap._core import lib
+
+MIB = 1 << 20
+DEADLINE_SECONDS = 60.0  # only against hangs
+HELLO = 1
+PEER_MAGIC, PEER_VERSION = 0x75777370, 1
+
+needs_failpoints = pytest.mark.skipif(not lib.uswap_failpoints_built(), reason="the core was built without failpoints")
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Returns when it is true."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def swap(swap_directory: Path) -> uswap.SwapArea:
+    return uswap.SwapArea(swap_directory, size="1GiB")
+
+
+@pytest.fixture
+def jobs(runtime_folder: Path, swap: uswap.SwapArea) -> Iterator[uswap.Pool]:
+    """A named pool of 64 MiB."""
+    pool = uswap.Pool("64MiB", name="jobs", swap=swap)
+    yield pool
+    if not pool._core.freed:
+        pool.check()
+        pool.close()
+
+
+@pytest.fixture
+def more(swap_directory: Path) -> Iterator[Callable[[], Member]]:
+    """Makes members of it, each with the pool as `pool`."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> Member:
+            process = stack.enter_context(Member())
+            process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
+            process("pool = uswap.attach('jobs', swap=swap)")
+            return process
+
+        yield make
+
+
+def fill(process: Member, mib: int) -> None:
+    """An array of so many MiB of pages that differ."""
+    process("import numpy as np")
+    process(f"a = pool.zeros({mib * MIB // 8}, dtype='u8'); a[:] = np.arange(len(a), dtype='u8')")
+
+
+def read_until(process: Member, condition: Callable[[], object]) -> None:
+    """It reads its array again and again, until that is true."""
+
+    def once() -> object:
+        assert process("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
+        return condition()
+
+    until(once)
+
+
+def limit_of(pool: uswap.Pool, pid: int) -> int:
+    return next(one.limit for one in pool.members() if one.pid == pid)
+
+
+def handed_out(pool: uswap.Pool) -> int:
+    """All parts of the limit. They change hands while they are added up: a chunk may be missed, or counted twice."""
+    info = pool.group_info()
+    return sum(one.limit for one in pool.members()) + info.free_bytes + info.shared_limit_bytes
+
+
+# ---- the limit -------------------------------------------------------------------------------------------------
+
+
+def test_parts_add_up_to_the_limit_and_go_to_who_is_short(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    first, second = more(), more()
+    fill(first, 40)
+    read_until(first, lambda: limit_of(jobs, first.pid) > 30 * MIB)
+    until(lambda: handed_out(jobs) == 64 * MIB)
+    fill(second, 40)
+    # What the first has is not missed, while the second reads the same again and again.
+    read_until(second, lambda: limit_of(jobs, second.pid) > 24 * MIB)
+    assert first("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
+
+
+def test_a_scan_takes_nothing_from_what_is_in_use(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    hot, scan = more(), more()
+    fill(hot, 24)
+    hot.send(
+        "import time\n"
+        "end = time.monotonic() + 3\n"
+        "while time.monotonic() < end: assert int((a != np.arange(len(a), dtype='u8')).sum()) == 0"
+    )
+    fill(scan, 256)
+    hot.answer()
+    assert limit_of(jobs, hot.pid) > 24 * MIB
+
+
+def test_the_limit_can_be_changed_under_load(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    first, second = more(), more()
+    fill(first, 40)
+    fill(second, 40)
+    jobs.limit = "32MiB"
+    assert first("pool.limit") == 32 * MIB
+    assert sum(one.limit for one in jobs.members()) <= 32 * MIB
+    assert all(one.used <= one.limit for one in jobs.members())
+    with pytest.raises(uswap.LimitError):
+        jobs.limit = "8MiB"
+    jobs.limit = "64MiB"
+    for process in (first, second):
+        assert process("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
+
+
+def test_who_finds_no_floor_cannot_join(runtime_folder: Path, swap: uswap.SwapArea, more: Callable[[], Member]) -> None:
+    with uswap.Pool("16MiB", name="jobs", swap=swap) as pool:
+        with pytest.raises(MemberError, match="LimitError"):
+            for _ in range(5):
+                more()
+        assert handed_out(pool) <= 16 * MIB
+        assert all(one.limit >= pool.group_info().floor_bytes for one in pool.members())
+
+
+# ---- death, and worse --------------------------------------------------------------------------------------------
+
+
+def test_a_killed_member_gives_its_part_back(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    dead, alive = more(), more()
+    fill(dead, 40)
+    dead.kill()
+    until(lambda: [one.pid for one in jobs.members()] == [os.getpid(), alive.pid])
+    fill(alive, 48)
+    read_until(alive, lambda: limit_of(jobs, alive.pid) > 40 * MIB)
+    until(lambda: handed_out(jobs) == 64 * MIB)
+
+
+def test_who_made_the_pool_is_nothing_special(runtime_folder: Path, swap_directory: Path, swap: uswap.SwapArea) -> None:
+    with Member() as maker:
+        maker(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
+        maker("pool = uswap.Pool('64MiB', name='jobs', swap=swap)")
+        pool = uswap.attach("jobs", swap=swap)
+        maker.kill()
+        until(lambda: len(pool.members()) == 1)
+        with Member() as late:
+            late("pool = uswap.attach('jobs')")
+            assert late("len(pool.members())") == 2
+            late("pool.close()")
+        pool.close()
+    assert not (runtime_folder / "jobs").exists()
+
+
+def test_beside_a_stopped_member_others_come_and_go(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    stopped = more()
+    fill(stopped, 20)
+    stopped.stop()
+    try:
+        for _ in range(3):
+            process = more()
+            fill(process, 20)
+            assert process("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
+            process("del a; pool.close()")
+        assert limit_of(jobs, stopped.pid) >= jobs.group_info().floor_bytes
+        until(lambda: next(one.silent_seconds for one in jobs.members() if one.pid == stopped.pid) > 0.5)
+    finally:
+        stopped.go_on()
+    assert stopped("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
+    assert stopped("len(pool.members())") == 2
+
+
+def test_only_stopped_members_cannot_let_anybody_in(runtime_folder: Path, swap_directory: Path) -> None:
+    with Member() as maker:
+        maker(f"pool = uswap.Pool('64MiB', name='jobs', swap=uswap.SwapArea({str(swap_directory)!r}, size='1GiB'))")
+        maker.stop()
+        with pytest.raises(uswap.BusyError):
+            uswap.attach("jobs")
+        maker.go_on()
+        uswap.attach("jobs").close()
+        maker("pool.close()")
+
+
+def test_many_come_at_once_and_die_at_once(jobs: uswap.Pool, swap_directory: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(Member()) for _ in range(6)]
+        for process in crowd:
+            process.send(f"pool = uswap.attach('jobs', swap=uswap.SwapArea({str(swap_directory)!r}, size='1GiB'))")
+        for process in crowd:
+            process.answer()
+        assert len(jobs.members()) == 7
+        for process in crowd:
+            process.kill()
+        until(lambda: len(jobs.members()) == 1)
+    until(lambda: handed_out(jobs) == 64 * MIB)
+
+
+@needs_failpoints
+@pytest.mark.parametrize("name", ["group.joining", "group.leaving", "grant.lower", "grant.give"])
+def test_killed_on_the_way_it_leaves_nothing(
+    name: str, jobs: uswap.Pool, more: Callable[[], Member], swap_directory: Path
+) -> None:
+    with Member() as victim:
+        victim("from _support.failpoints import Action, set_failpoint")
+        if name != "group.joining":
+            victim(f"pool = uswap.attach('jobs', swap=uswap.SwapArea({str(swap_directory)!r}, size='1GiB'))")
+        victim(f"set_failpoint({name!r}, Action.KILL)")
+        if name == "group.joining":
+            victim.send("pool = uswap.attach('jobs')")
+        elif name == "group.leaving":
+            victim.send("pool.close()")
+        else:  # it has more than it needs, and others are short
+            fill(victim, 40)
+            fill(more(), 40)
+        until(lambda: not victim.alive)
+        until(lambda: victim.pid not in [one.pid for one in jobs.members()])
+        until(lambda: handed_out(jobs) == 64 * MIB)
+
+
+@needs_failpoints
+@pytest.mark.parametrize("name", ["peer.hello", "peer.joined"])
+def test_killed_while_it_answers_it_is_passed_over(
+    name: str, jobs: uswap.Pool, more: Callable[[], Member]
+) -> None:
+    victim = more()
+    victim("from _support.failpoints import Action, set_failpoint")
+    victim(f"set_failpoint({name!r}, Action.KILL)")
+    for _ in range(4):
+        process = more()
+        process("pool.close()")
+    until(lambda: len(jobs.members()) == 1 + victim.alive)
+
+
+# ---- who may not ------------------------------------------------------------------------------------------------
+
+
+def say_hello(folder: Path, version: int = PEER_VERSION) -> int | None:
+    """The status that a member answers to a hello; None: it hangs up."""
+    (name,) = [path for path in folder.iterdir() if path.name.endswith(f"-{os.getpid()}")]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(DEADLINE_SECONDS)
+        connection.connect(str(name))
+        connection.send(struct.pack("=IIQIIIIII", PEER_MAGIC, version, 0, HELLO, os.getpid(), 0, 0, 0, 0))
+        try:
+            answer = connection.recv(4096)
+        except ConnectionResetError:
+            return None
+    return struct.unpack_from("=i", answer, 16)[0] if answer else None
+
+
+def test_another_build_is_refused(jobs: uswap.Pool, runtime_folder: Path) -> None:
+    assert say_hello(runtime_folder / "jobs", PEER_VERSION + 1) == -errno.EPROTO
+    assert say_hello(runtime_folder / "jobs") == -errno.EPROTO  # the same version, with another layout
+    assert len(jobs.members()) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_another_user_is_refused_even_if_he_gets_at_the_socket(jobs: uswap.Pool, runtime_folder: Path) -> None:
+    folder = runtime_folder / "jobs"
+    pid = os.getpid()
+    (name,) = [str(path) for path in folder.iterdir() if path.name.endswith(f"-{pid}")]
+    for path in (runtime_folder.parent, runtime_folder, folder, Path(name)):
+        path.chmod(0o777)
+    read, write = os.pipe()
+    child = ctypes.CDLL(None).fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setresuid(65534, 65534, 65534)
+            result = b"refused"
+            try:
+                connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                connection.settimeout(DEADLINE_SECONDS)
+                connection.connect(name)
+                connection.send(struct.pack("=IIQIIIIII", PEER_MAGIC, 1, 0, HELLO, os.getpid(), 0, 0, 0, 0))
+                result = b"answered" if connection.recv(4096) else b"refused"
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            os.write(write, result)
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    assert os.read(read, 100) == b"refused"
+    os.close(read)
+    for path in (folder, runtime_folder, runtime_folder.parent):
+        path.chmod(0o700)
+    assert len(jobs.members()) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_somebody_else_is_refused(jobs: uswap.Pool, runtime_folder: Path) -> None:
+    folder = runtime_folder / "jobs"
+    with Member() as process:
+        os.chown(folder, 65534, 65534)
+        with pytest.raises(MemberError):
+            process("uswap.attach('jobs') and None")
+        os.chown(folder, 0, 0)
+        process("uswap.attach('jobs').close()")
+
+
+# ---- fork ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_keeps_nothing_of_its_parent_alive(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    process = more()
+    process(
+        "import os, signal, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.pause()\n"
+    )
+    child = process("child")
+    try:
+        links = [os.readlink(f"/proc/{child}/fd/{fd}") for fd in os.listdir(f"/proc/{child}/fd")]
+        assert not [link for link in links if "userfaultfd" in link or "uswap-commons" in link or "pidfd" in link]
+        sockets = Path(f"/proc/{child}/net/unix").read_text()
+        listening = [line.split()[6] for line in sockets.splitlines() if f"-{process.pid}" in line]
+        assert not [link for link in links if link.removeprefix("socket:[").rstrip("]") in listening]
+        process.kill()
+        until(lambda: len(jobs.members()) == 1)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_can_join_by_itself(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    process = more()
+    code = process(
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try:\n"
+        "        other = uswap.attach('jobs')\n"
+        "        status = 0 if len(other.members()) == 3 else 2\n"
+        "        other.close()\n"
+        "        os._exit(status)\n"
+        "    finally:\n"
+        "        os._exit(3)\n"
+        "status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])"
+    )
+    assert code is None
+    assert process("status") == 0
