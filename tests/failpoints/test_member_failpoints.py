@@ -49,7 +49,9 @@ def _met(members: Members, turns: int) -> bool:
 @pytest.mark.parametrize("nth", [1, 3])
 @pytest.mark.parametrize("name", shared_names())
 def test_a_member_is_killed_there(name: str, nth: int, tmp_path: Path, swap_directory: Path) -> None:
-    with pool_of_members(tmp_path / "run", swap_directory, places=3, taken=2, limit="16MiB", size="24MiB") as members:
+    with pool_of_members(
+        tmp_path / "run", swap_directory, places=3, taken=2, limit="16MiB", size="24MiB"
+    ) as members:
         _victim(members, name, Action.KILL, nth)
         met = _met(members, 8)
         if members.at[2].alive:
@@ -64,7 +66,9 @@ def test_a_member_is_killed_there(name: str, nth: int, tmp_path: Path, swap_dire
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", shared_names())
 def test_a_member_is_stopped_there(name: str, tmp_path: Path, swap_directory: Path) -> None:
-    with pool_of_members(tmp_path / "run", swap_directory, places=3, taken=2, limit="16MiB", size="24MiB") as members:
+    with pool_of_members(
+        tmp_path / "run", swap_directory, places=3, taken=2, limit="16MiB", size="24MiB"
+    ) as members:
         _victim(members, name, Action.FREEZE, 1)
         met = _met(members, 8)
         seconds = [members.at[place].await_turns() for place in (0, 1)]
