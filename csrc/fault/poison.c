@@ -3,6 +3,7 @@
 
 #include "fault/signal.h"
 #include "fault/uffd.h"
+#include "shared/group.h"
 
 #include <signal.h>
 #include <string.h>
@@ -51,6 +52,32 @@ static void say_where(line *l, const region *r, uintptr_t address) {
     put_hex(l, address - (uintptr_t)r->base);
 }
 
+static const char CHILD_TOUCHED[] = "uswap: this process was forked and touched its parent's memory: ";
+static const char CHILD_ADVICE[] =
+    "; regions are not inherited by a fork: use spawn or forkserver, or make a pool in the child\n";
+
+/* The same for the shared regions of its group. A child has the group's own memory, but not the words of the pages. */
+static bool explain_shared(line *l, uswap_pool *pool, uintptr_t address) {
+    group *g = atomic_load(&pool->group);
+    bool child = pool->owner_pid != getpid();
+    for (uint32_t i = 0; g && i < atomic_load(&g->regions_end); i++) {
+        shared_region *r = &g->regions[i];
+        if (!atomic_load(&r->live) || address - (uintptr_t)r->base >= r->pages << PAGE_SHIFT)
+            continue;
+        size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;
+        if (!child && shared_state_of(shared_load(&r->words[page])) != SHARED_POISONED)
+            return false;
+        put_text(l, child ? CHILD_TOUCHED : "uswap: lost page: ");
+        put_text(l, "a shared region at offset ");
+        put_hex(l, address - (uintptr_t)r->base);
+        put_text(l, child ? CHILD_ADVICE
+                          : ": its slot could not be read back, or its checksum is wrong (region.verify() finds such "
+                            "pages)\n");
+        return true;
+    }
+    return false;
+}
+
 /* Whether the address lies in a region of a pool and what there is to say of it. */
 static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
     bool child = pool->owner_pid != getpid(); /* the locks of a forked copy may never be released: look without */
@@ -59,10 +86,9 @@ static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
         if (atomic_load(&r->state) != REGION_LIVE || address - (uintptr_t)r->base >= r->object.pages << PAGE_SHIFT)
             continue;
         if (child) {
-            put_text(l, "uswap: this process was forked and touched its parent's memory: ");
+            put_text(l, CHILD_TOUCHED);
             say_where(l, r, address);
-            put_text(l,
-                     "; regions are not inherited by a fork: use spawn or forkserver, or make a pool in the child\n");
+            put_text(l, CHILD_ADVICE);
             return true;
         }
         size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;
@@ -73,7 +99,7 @@ static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
         put_text(l, ": its slot could not be read back, or its checksum is wrong (region.verify() finds such pages)\n");
         return true;
     }
-    return false;
+    return explain_shared(l, pool, address);
 }
 
 bool poison_last_words(uintptr_t address) {
