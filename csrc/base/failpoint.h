@@ -41,6 +41,7 @@
     X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring */                \
     X(area_fallocate, "area.fallocate")         /* error: the disk is full */                                          \
     X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT */                          \
+    X(resize_move, "resize.move")               /* error: a page of a region that moves cannot be had */               \
     X(swapoff_step, "swapoff.step")             /* an area is closing, none of its slots looked at in this step */     \
     X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict */                         \
     X(shared_locked, "shared.locked")           /* a shared page is locked, nothing decided */                         \

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "base/memory.h"
 
 #include <sys/mman.h>
@@ -25,4 +26,16 @@ void *memory_map(size_t bytes) {
 void memory_unmap(void *address, size_t bytes) {
     if (address)
         munmap(address, whole_pages(bytes));
+}
+
+void *memory_grow(void *address, size_t bytes, size_t new_bytes) {
+    if (whole_pages(new_bytes) <= whole_pages(bytes))
+        return address;
+    void *moved = mremap(address, whole_pages(bytes), whole_pages(new_bytes), MREMAP_MAYMOVE);
+    return moved == MAP_FAILED ? NULL : moved;
+}
+
+void memory_cut(void *address, size_t bytes, size_t new_bytes) {
+    if (whole_pages(new_bytes) < whole_pages(bytes))
+        munmap((char *)address + whole_pages(new_bytes), whole_pages(bytes) - whole_pages(new_bytes));
 }

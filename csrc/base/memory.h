@@ -10,5 +10,9 @@
  * Return: NULL where the kernel refuses. */
 void *memory_map(size_t bytes);
 void memory_unmap(void *address, size_t bytes);
+/* The same memory, longer, with zeroes behind; perhaps elsewhere. Return: NULL where the kernel refuses: nothing has changed. */
+void *memory_grow(void *address, size_t bytes, size_t new_bytes);
+/* Gives the end back. */
+void memory_cut(void *address, size_t bytes, size_t new_bytes);
 
 #endif

@@ -156,6 +156,11 @@ static inline_outcome serve_in(uswap_pool *pool, uintptr_t address, bool write) 
         sched_yield(); /* about to be ordinary memory, or gone */
         return INLINE_SERVED;
     }
+    if (atomic_load(&r->resizing) == RESIZING_STILL) { /* where it is will be known when that is over */
+        region_put(r);
+        region_await_settled(r, RESIZING_STILL);
+        return INLINE_SERVED;
+    }
     inline_outcome outcome = INLINE_FOREIGN;
     if (r->uffd == pool->inlines.uffd)
         outcome = serve_region(pool, r, address, write);

@@ -50,6 +50,10 @@ static fault_result serve(uswap_pool *pool, parked_fault fault) {
     region *r = region_get_by_ref(&pool->regions, fault.page);
     if (!r)
         return FAULT_GONE;
+    if (page_ref_page(fault.page) >= r->object.pages) { /* parked before the region shrank, and woken then */
+        region_put(r);
+        return FAULT_GONE;
+    }
     bool patient = clock_now_ns() - fault.since_ns < FAULT_PATIENCE_NS;
     unsigned how = (fault.write ? FAULT_WRITE : 0U) | (patient ? FAULT_PATIENT : 0U);
     fault_result result = fault_serve(&pool->fault_context, r, page_ref_page(fault.page), how);

@@ -83,7 +83,8 @@ static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
     bool child = pool->owner_pid != getpid(); /* the locks of a forked copy may never be released: look without */
     for (uint32_t i = 0; i < pool->regions.highest; i++) {
         region *r = &pool->regions.regions[i];
-        if (atomic_load(&r->state) != REGION_LIVE || address - (uintptr_t)r->base >= r->object.pages << PAGE_SHIFT)
+        if (atomic_load(&r->state) != REGION_LIVE || (!child && atomic_load(&r->resizing) == RESIZING_STILL) ||
+            address - (uintptr_t)r->base >= r->object.pages << PAGE_SHIFT)
             continue;
         if (child) {
             put_text(l, CHILD_TOUCHED);

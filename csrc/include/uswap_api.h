@@ -292,6 +292,35 @@ int uswap_region_destroy(uswap_pool *pool, uint64_t region, uswap_error *err);
 int uswap_region_quiesce(uswap_pool *pool, uint64_t region, uswap_error *err);
 int uswap_region_resume(uswap_pool *pool, uint64_t region, uswap_error *err);
 
+/* What the owner of the mapping keeps of it. The core changes it together with the region, before the call returns. */
+typedef struct {
+    uint64_t *address;
+    int64_t *length;        /* in bytes, as it was asked for                                               */
+    const int32_t *exports; /* not 0: somebody relies on the address and the length                        */
+} uswap_mapping;
+
+/* How much the caller of uswap_region_resize can promise. */
+typedef enum {
+    USWAP_RESIZE_BESIDE = 0, /* others may use the memory                                                    */
+    USWAP_RESIZE_ALONE = 1   /* nobody touches it, and nobody begins to export it, until the call returns    */
+} uswap_resize_promise;
+
+typedef enum {
+    USWAP_RESIZED = 0,
+    USWAP_RESIZE_LATER = 1,      /* with ALONE: others are at the region; let them, and come again               */
+    USWAP_RESIZE_ALONE_ONLY = 2, /* it must shrink, or move: possible with ALONE                              */
+    USWAP_RESIZE_EXPORTED = 3    /* the same, and somebody relies on the address                                */
+} uswap_resize_outcome;
+
+/* The mapping made for uswap_region_create is reserve_bytes long (a multiple of 4096, more than the region): what is behind the region is for it to
+ * grow into, has no access, and is the core's to unmap. length: of the region, for mapping->length. */
+int uswap_region_reserve(uswap_pool *pool, uint64_t region, uint64_t reserve_bytes, int64_t length,
+                         const uswap_mapping *mapping, uswap_error *err);
+/* => the region has length bytes; those that are new are zero. In place, if that can be; else it moves. Returns a uswap_resize_outcome; on any but
+ * RESIZED, and on failure, nothing has changed: NO_MEMORY: no swap space, no address space; BUSY: locked, pinned, or pinned by the kernel. */
+int uswap_region_resize(uswap_pool *pool, uint64_t region, int64_t length, int promise, const uswap_mapping *mapping,
+                        uswap_error *err);
+
 typedef struct {
     uint64_t region;
     uint64_t address;

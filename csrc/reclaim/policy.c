@@ -186,7 +186,9 @@ EXPORT int uswap_policy_order(uswap_pool *pool, uint32_t action, const uint64_t 
         uint32_t part = (uint32_t)MIN_OF(count - done, (uint64_t)COPY_STAYS);
         for (uint32_t i = 0; i < part; i++)
             copied[i] = (stay){stays[done + i]};
+        gate_enter(&pool->gate); /* it looks at the pages of others, too */
         ring_push_orders(pool, ring, copied, part);
+        gate_leave(&pool->gate);
         STAT_ADD(pool, policy_orders, part);
         done += part;
     }
@@ -216,7 +218,10 @@ EXPORT int64_t uswap_policy_current(uswap_pool *pool, uint64_t *stays, uint64_t 
     uint64_t kept = 0;
     for (uint64_t i = 0; i < count; i++) {
         stay s = {stays[i]};
-        if (is_current(pool, s))
+        gate_enter(&pool->gate);
+        bool current = is_current(pool, s);
+        gate_leave(&pool->gate);
+        if (current)
             stays[kept++] = s.value;
     }
     api_leave(&guard);

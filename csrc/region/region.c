@@ -114,17 +114,39 @@ region *region_get_by_id(region_table *table, uint64_t id) {
     return id >> 48 ? NULL : reference(table, (uint32_t)(id & 0xFFFF), (uint32_t)(id >> 16), UINT32_MAX);
 }
 
+region *region_get_settled(region_table *table, uint64_t id) {
+    for (;;) {
+        region *r = region_get_by_id(table, id);
+        if (!r || atomic_load(&r->resizing) == RESIZING_NOT)
+            return r;
+        region_put(r);
+        region_await_settled(r, RESIZING_WAITS);
+    }
+}
+
+/* Against "DYING, or resizing, then look at the references": one of the two sees the other. */
 void region_put(region *r) {
-    if (atomic_fetch_sub(&r->references, 1) == 1 && atomic_load(&r->state) == REGION_DYING)
+    if (atomic_fetch_sub(&r->references, 1) == 1 &&
+        (atomic_load(&r->state) == REGION_DYING || atomic_load(&r->resizing) != RESIZING_NOT))
         parking_wake((const void *)&r->references);
 }
 
+/* Context: table->lock. */
 static bool overlaps(const region_table *table, const unsigned char *base, size_t bytes) {
     uint32_t position = count_up_to(table, (uintptr_t)base + bytes - 1);
     if (position == 0)
         return false;
     const region *r = &table->regions[table->by_address[position - 1]];
     return (uintptr_t)r->base + (r->object.pages << PAGE_SHIFT) > (uintptr_t)base;
+}
+
+bool region_table_overlaps(region_table *table, const region *r, const unsigned char *base, size_t bytes) {
+    small_lock_acquire(&table->lock);
+    uint32_t position = count_up_to(table, (uintptr_t)base + bytes - 1);
+    bool own = position > 0 && table->by_address[position - 1] == r->index;
+    bool taken = !own && overlaps(table, base, bytes);
+    small_lock_release(&table->lock);
+    return taken;
 }
 
 static region *find_free(region_table *table) {
@@ -144,20 +166,46 @@ static size_t blocks_of(size_t pages) {
 }
 
 static void object_fini(memory_object *object) {
-    memory_unmap((void *)object->words, object->pages * sizeof(page_word));
-    memory_unmap((void *)object->touched, touched_bytes(object->pages));
-    memory_unmap((void *)object->huge, blocks_of(object->pages));
-    *object = (memory_object){0};
+    memory_unmap((void *)object->words, object->capacity * sizeof(page_word));
+    memory_unmap((void *)object->touched, touched_bytes(object->capacity));
+    memory_unmap((void *)object->huge, blocks_of(object->capacity));
+    object->words = NULL;
+    object->touched = object->huge = NULL;
+    object->capacity = 0;
+    atomic_store(&object->pages, 0);
 }
 
 static int object_init(memory_object *object, size_t pages) {
-    object->pages = pages;
+    atomic_store(&object->pages, pages);
+    object->capacity = pages;
     object->words = memory_map(pages * sizeof(page_word));
     object->touched = memory_map(touched_bytes(pages));
     object->huge = memory_map(blocks_of(pages));
     if (object->words && object->touched && object->huge)
         return 0;
     object_fini(object);
+    return -ENOMEM;
+}
+
+/* One array after the other: where the last cannot be had, the others are only longer than is used. */
+int region_extend(region *r, size_t pages) {
+    memory_object *object = &r->object;
+    size_t before = object->capacity;
+    void *words = memory_grow((void *)object->words, before * sizeof(page_word), pages * sizeof(page_word));
+    if (!words)
+        return -ENOMEM;
+    object->words = words;
+    void *touched = memory_grow((void *)object->touched, touched_bytes(before), touched_bytes(pages));
+    object->touched = touched ? touched : (void *)object->touched;
+    void *huge = touched ? memory_grow((void *)object->huge, blocks_of(before), blocks_of(pages)) : NULL;
+    object->huge = huge ? huge : (void *)object->huge;
+    if (huge) {
+        object->capacity = pages;
+        return 0;
+    }
+    memory_cut((void *)object->words, pages * sizeof(page_word), before * sizeof(page_word));
+    if (touched)
+        memory_cut((void *)object->touched, touched_bytes(pages), touched_bytes(before));
     return -ENOMEM;
 }
 
@@ -175,6 +223,8 @@ int region_table_add(region_table *table, unsigned char *base, size_t pages, con
     r->index = (uint32_t)(r - table->regions);
     r->generation++;
     r->base = base;
+    r->room_pages = pages;
+    r->promised_pages = 0;
     r->reserved_slots = 0;
     atomic_store(&r->quiesced, 0);
     atomic_store(&r->advice, USWAP_ADVICE_NORMAL);
@@ -200,6 +250,29 @@ void region_table_publish(region_table *table, region *r) {
     table->live++;
     table->pages += r->object.pages;
     atomic_store(&r->state, REGION_LIVE);
+    atomic_fetch_add(&table->changing, 1);
+    small_lock_release(&table->lock);
+}
+
+/* The order of by_address around one region that gets another base. Context: lock; changing is odd. */
+static void sort_in(region_table *table, region *r, unsigned char *base) {
+    uint32_t from = count_up_to(table, (uintptr_t)r->base) - 1;
+    INVARIANT(I3, table->by_address[from] == r->index);
+    r->base = base;
+    for (; from > 0 && table->regions[table->by_address[from - 1]].base > base; from--)
+        table->by_address[from] = table->by_address[from - 1];
+    for (; from + 1 < table->live && table->regions[table->by_address[from + 1]].base < base; from++)
+        table->by_address[from] = table->by_address[from + 1];
+    table->by_address[from] = r->index;
+}
+
+void region_table_move(region_table *table, region *r, unsigned char *base, size_t pages) {
+    small_lock_acquire(&table->lock);
+    atomic_fetch_add(&table->changing, 1);
+    table->pages += pages - r->object.pages;
+    if (base != r->base)
+        sort_in(table, r, base);
+    atomic_store(&r->object.pages, pages);
     atomic_fetch_add(&table->changing, 1);
     small_lock_release(&table->lock);
 }

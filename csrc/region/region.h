@@ -27,7 +27,8 @@ typedef struct {
 /* The contents of a region, by page; a region maps one object. */
 typedef struct {
     page_word *words;
-    size_t pages;
+    _Atomic size_t pages;
+    size_t capacity;          /* pages that there is address space for; what is beyond pages is ZERO */
     _Atomic uint8_t *touched; /* one byte a 4 KiB of words: metadata counted, and worth looking at */
     _Atomic uint8_t
         *huge; /* one byte a block of addresses: it went in as a whole, so it is worth taking out as a whole */
@@ -35,17 +36,24 @@ typedef struct {
 
 typedef enum { REGION_FREE = 0, REGION_LIVE = 1, REGION_DYING = 2 } region_state;
 
+/* README, Resizing: WAITS: no API call gets in; STILL: the gate is closed too, and nobody refers to the region. */
+typedef enum { RESIZING_NOT = 0, RESIZING_WAITS = 1, RESIZING_STILL = 2 } region_resizing;
+
 typedef struct region {
     _Atomic uint32_t state;      /* a region_state; t */
     _Atomic uint32_t references; /* threads in the core that use it */
     _Atomic uint32_t quiesced;   /* 1: nothing is moved out (uswap_region_quiesce) */
     _Atomic uint32_t movers;     /* threads that change mappings by the region's addresses */
     _Atomic uint32_t advice;     /* NORMAL, RANDOM or SEQUENTIAL */
+    _Atomic uint32_t resizing;   /* a region_resizing */
     uint32_t index;
     uint32_t generation;
     int uffd; /* watches its addresses: the pool's, or the one of its inline regions */
     unsigned char *base;
     memory_object object;
+    size_t
+        room_pages; /* addresses from base on that are mapped for it: those beyond object.pages without access. Under api_lock */
+    size_t promised_pages; /* room that stays when it shrinks. Under api_lock */
     uint64_t reserved_slots;
     _Atomic uint64_t mapped_pages;
     _Atomic uint64_t swapped_pages;
@@ -78,6 +86,8 @@ region *region_get_by_address(region_table *table, uintptr_t address);
 /* By page_ref or exported id; NULL if it is gone (index reused or dying). */
 region *region_get_by_ref(region_table *table, page_ref ref);
 region *region_get_by_id(region_table *table, uint64_t id);
+/* The same, for callers from outside the gate: waits while it is being resized. */
+region *region_get_settled(region_table *table, uint64_t id);
 void region_put(region *r);
 /* Whether a region that is being closed lies there: its memory is about to be ordinary again. */
 bool region_is_leaving(region_table *table, uintptr_t address);
@@ -87,6 +97,12 @@ int region_table_add(region_table *table, unsigned char *base, size_t pages, con
 void region_table_publish(region_table *table, region *r);
 /* => not findable any more; returns when nobody else refers to it. Context: caller holds no reference, no lock. */
 void region_table_retire(region_table *table, region *r);
+/* Other addresses, or another size, for a live region, seen together. Context: pool.api_lock; to move or shrink, the region is still. */
+void region_table_move(region_table *table, region *r, unsigned char *base, size_t pages);
+/* Whether a region that is not r lies there, also one whose owner has unmapped it already. */
+bool region_table_overlaps(region_table *table, const region *r, const unsigned char *base, size_t bytes);
+/* Room for the words of so many pages. Return: 0 or -ENOMEM. Context: pool.api_lock; the region is still. */
+int region_extend(region *r, size_t pages);
 /* => index free for reuse with a new generation. */
 void region_table_remove(region_table *table, region *r);
 
@@ -94,6 +110,14 @@ void region_table_remove(region_table *table, region *r);
  * uswap_region_quiesce has unmapped, those addresses may be somebody else's. Return: false if the region is quiesced. */
 bool region_move_begin(region *r);
 void region_move_end(region *r);
+/* => the region is still (README, Resizing), until region_go_on. wait_ns: 0: as long as it takes. Return: false: it did not become so in
+ * that time, and nothing has changed. Context: pool.api_lock, outside the gate, no reference held. (region_still.c) */
+struct uswap_pool;
+bool region_still(struct uswap_pool *pool, region *r, uint64_t wait_ns);
+void region_go_on(struct uswap_pool *pool, region *r);
+/* Sleeps while it is being resized; may return early. Context: any, signal handlers too. */
+void region_await_settled(region *r, region_resizing least);
+
 /* => no mover is inside, none gets in. */
 void region_quiesce(region *r);
 

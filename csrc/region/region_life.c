@@ -34,7 +34,7 @@ static int table_error(uswap_error *err, int status) {
                      status == -ENFILE ? REGIONS_MAX : 64);
 }
 
-static int prepare_mapping(int uffd, void *address, uint64_t bytes, uswap_error *err) {
+int region_watch(int uffd, void *address, uint64_t bytes, uswap_error *err) {
     munlock(address, bytes); /* mlockall(MCL_FUTURE) would forbid eviction */
     madvise(address, bytes, MADV_DONTNEED);
     madvise(address, bytes, MADV_NOHUGEPAGE);
@@ -79,7 +79,7 @@ static int create(uswap_pool *pool, void *address, uint64_t bytes, const char *n
     }
     r->reserved_slots = pages;
     r->uffd = uffd;
-    status = prepare_mapping(r->uffd, address, bytes, err);
+    status = region_watch(r->uffd, address, bytes, err);
     if (status != 0) {
         region_table_remove(&pool->regions, r);
         pool_unreserve_slots(pool, pages);
@@ -146,6 +146,8 @@ static void destroy(uswap_pool *pool, region *r) {
         uffd_unregister(r->uffd, r->base, bytes);
         madvise(r->base, bytes, MADV_DONTNEED);
     }
+    if (r->room_pages > r->object.pages)
+        munmap(r->base + bytes, (r->room_pages - r->object.pages) << PAGE_SHIFT);
     gate_enter(&pool->gate);
     uint64_t frames = forget_pages(pool, r);
     frame_uncharge(pool, frames);

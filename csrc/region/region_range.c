@@ -8,7 +8,7 @@ int region_range_begin(region_range *range, uswap_pool *pool, uint64_t id, uint6
     if (status != 0)
         return status;
     range->pool = pool;
-    range->r = region_get_by_id(&pool->regions, id);
+    range->r = region_get_settled(&pool->regions, id);
     if (!range->r) {
         status = error_set(err, USWAP_E_CLOSED, 0, "region", NULL, "the region is closed");
     } else {

@@ -28,4 +28,12 @@ size_t region_range_chunk(const region_range *range, size_t page, bool *touched)
  * quiesced). (region_discard.c) */
 int region_discard(uswap_pool *pool, region *r, size_t first, size_t count);
 
+/* Fresh addresses are prepared and watched: the pages there are the pool's from now on. Return: 0 or a uswap_status.
+ * (region_life.c) */
+int region_watch(int uffd, void *address, uint64_t bytes, uswap_error *err);
+
+/* The frames of all pages, and what may be done with them, go from r's addresses to others, which are watched and empty. Return: 0, or -errno
+ * and all are where they were. Context: the region is still. (region_move.c) */
+int region_move_pages(uswap_pool *pool, region *r, unsigned char *to);
+
 #endif

@@ -8,7 +8,7 @@ the mappings of everybody else in the process:
    knows, at the moment it happens, whether something still exports the memory.
 2. Between the unmapping and the end of the core's region, no new region may be made on the addresses that
    have just become free. One lock covers both; what the same thread makes in between (a finalizer may run at
-   any point) looks into ``_leaving``.
+   any point) looks into ``_leaving``. So does what gives a region other addresses (_resizing.py).
 3. A finalizer never waits for that lock. What it cannot do at once it puts on ``_limbo``, and whoever has the
 lock does it.
 """
@@ -84,6 +84,12 @@ def map_fresh(kind: type[Any], size: int, file: int = -1) -> Any:
 def address_of(mapping: Any) -> int:
     """The address of the first byte of an open mmap."""
     return int(ffi.cast("uintptr_t", ffi.from_buffer(mapping)))
+
+
+def any_leaving() -> bool:
+    """Whether this thread has been interrupted between the unmapping of a region and its end. Context: inside
+    locked()."""
+    return bool(_leaving)
 
 
 @contextlib.contextmanager

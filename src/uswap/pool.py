@@ -273,6 +273,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         *,
         faults: Literal["thread", "inline"] | None = None,
         priority: int = 0,
+        reserve: int | str | None = None,
         shared: bool = False,
         exportable: bool = True,
     ) -> Region:
@@ -282,10 +283,11 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         on it, and, if it is exportable, by its id (attach_region). Its size is rounded up to whole pages.
 
         faults: as in Pool; None: what the pool was made with. Fastest is "inline", if no system call is to see the
-        memory, or only inside Region.resident. priority: see Region.priority.
+        memory, or only inside Region.resident. priority: see Region.priority. reserve: it can grow to so many bytes
+        where it is, also while arrays use it (Region.resize): that takes addresses, no memory and no swap space.
 
         Raises:
-            ValueError, TypeError: not a size, a bad name or no priority.
+            ValueError, TypeError: not a size, a bad name or no priority; reserve is less than size.
             OutOfSpaceError: not that much swap space left (see overcommit), or address space.
             UnsupportedError: shared=True in a pool without a name, or with faults="inline"; faults="thread" where
                 it is not permitted.
@@ -303,8 +305,13 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         """
         bytes_wanted = parse_size(size)
         if shared:
+            if reserve is not None:
+                raise UnsupportedError("a shared region cannot be resized: reserve= is for private ones")
             return self._shared_region(bytes_wanted, name, faults, priority, exportable)
-        return make_region(self._core, bytes_wanted, checked_name(name), faults, priority)
+        room = bytes_wanted if reserve is None else parse_size(reserve, "reserve")
+        if room < bytes_wanted:
+            raise ValueError(f"reserve, {room} bytes, is less than the size of {bytes_wanted} bytes")
+        return make_region(self._core, bytes_wanted, checked_name(name), faults, priority, room)
 
     # ---- what there is -------------------------------------------------------------------------------------
 

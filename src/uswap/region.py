@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from uswap import _mapping, _sigbus
+from uswap import _mapping, _resizing, _sigbus
 from uswap._core import Core, Known, check_error, ffi, lib, new_error
-from uswap._errors import ClosedError, UnsupportedError
+from uswap._errors import ClosedError
 from uswap._group_info import PageUser
 from uswap._options import fault_mode
 from uswap._sizes import PAGE_BYTES, format_size, parse_size, round_to_pages
@@ -277,12 +277,53 @@ class Region(mmap.mmap):
             raise ValueError(f"page {page} is not in a region of {self._mapping_bytes // PAGE_BYTES} pages")
         return page * PAGE_BYTES
 
-    # ---- methods of mmap that would break management -------------------------------------------------------
+    def resize(self, newsize: int | str, /) -> None:
+        """Makes the region newsize bytes long, or "4GiB". What is new is zeroes; the rest stays as it is, in memory
+        or in swap: nothing is read or written for it. Thread-safe.
 
-    def resize(self, newsize: int | str, /) -> NoReturn:
-        """Not there yet: raises UnsupportedError (ValueError for a size that is none)."""
-        parse_size(newsize, "new size")
-        raise UnsupportedError("a region cannot be resized yet", hint="make a new one and copy")
+        It grows in place as far as its reserve goes (Pool.region), or as the addresses behind it are free; arrays
+        and memoryviews made before stay right, and as long as they were. Otherwise it moves, as mremap(2); what
+        lock and protect have said moves with it. To shrink or move takes that nothing exports the memory. What is
+        beyond the new end is thrown away, its swap space with it, and its addresses are not the region's any more.
+
+        Raises:
+            ValueError, TypeError: not a size.
+            BufferError: an array or a memoryview still uses the memory, and it would have to shrink or move.
+            OutOfSpaceError: not that much swap space left, or address space.
+            BlockingIOError: a page beyond the new end is locked, or inside Region.resident; or it would have to
+                move while a page of it is inside Region.resident or pinned by the kernel.
+            UnsupportedError: this Python keeps its mmap objects in another way, or has no GIL.
+            SwapError: the last page, which is to be filled up, cannot be read back.
+            ClosedError, ForkError: as everywhere.
+            On any of these nothing has changed.
+
+        Example:
+            >>> import uswap
+            >>> with uswap.Pool(limit="64MiB") as pool:
+            ...     r = pool.region("1MiB", reserve="1GiB")
+            ...     before = memoryview(r)
+            ...     r[:5] = b"hello"
+            ...     r.resize("256MiB")
+            ...     print(bytes(before[:5]), len(before), len(r))
+            ...     before.release()
+            ...     r.resize(5)
+            ...     print(r[:])
+            ...     r.close()
+            b'hello' 1048576 268435456
+            b'hello'
+        """
+        size = parse_size(newsize, "new size")
+        self._core.check_process()
+        with _mapping.locked():
+            if self.closed:
+                raise ClosedError(f"region {self._name!r} is closed")
+            try:
+                _resizing.resize(self, size)
+            finally:
+                self._note_addresses()
+                self._known().size = len(self)
+
+    # ---- methods of mmap that would break management -------------------------------------------------------
 
     def madvise(self, option: int, start: int = 0, length: int | None = None) -> None:
         """advise by the numbers of madvise(2) (mmap.MADV_...). Raises ValueError for those with no
@@ -314,10 +355,15 @@ class Region(mmap.mmap):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _note_addresses(self) -> None:
+        self._address = _mapping.address_of(self)
+        self._mapping_bytes = round_to_pages(len(self))
+
     def _unmap(self) -> None:
         super().close()
 
     def _quiesce(self) -> None:
+        self._note_addresses()  # it may have been resized, and afterwards it is too late to ask
         self._core.call(lib.uswap_region_quiesce, self._id_cell[0])
 
     def _resume(self) -> None:
@@ -372,8 +418,11 @@ def region_infos(core: Core) -> list[RegionInfo]:
     return infos
 
 
-def make_region(core: Core, size: int, name: str, faults: str | None = None, priority: int = 0) -> Region:
-    """A region of size bytes in core; faults None: as the pool says. Thread-safe.
+def make_region(
+    core: Core, size: int, name: str, faults: str | None = None, priority: int = 0, reserve: int = 0
+) -> Region:
+    """A region of size bytes in core, with addresses to grow to reserve bytes; faults None: as the pool says.
+    Thread-safe.
 
     Raises:
         ValueError, TypeError: no priority.
@@ -383,6 +432,11 @@ def make_region(core: Core, size: int, name: str, faults: str | None = None, pri
     """
     mode = fault_mode(faults)
     checked_priority(priority)
+    reserve = round_to_pages(reserve)
+    if reserve > round_to_pages(size):
+        _resizing.require()
+    else:
+        reserve = 0
     if faults == "inline" or (faults is None and core.inline):
         _sigbus.guard()
     with _mapping.locked():
@@ -390,13 +444,16 @@ def make_region(core: Core, size: int, name: str, faults: str | None = None, pri
         try:
             if core.closing:
                 raise ClosedError("the pool is closed to new regions")
-            return _create(core, pointer, Known(size, priority), name, mode)
+            region = _create(core, pointer, Known(size, priority), name, mode, reserve)
+            if reserve:
+                _resizing.keep_room(region, size, reserve)
+            return region
         finally:
             core.leave()
 
 
-def _create(core: Core, pointer: Any, known: Known, name: str, mode: int) -> Region:
-    region: Region = _mapping.map_fresh(Region, known.size)
+def _create(core: Core, pointer: Any, known: Known, name: str, mode: int, reserve: int) -> Region:
+    region: Region = _mapping.map_fresh(Region, reserve or known.size)
     region._address = _mapping.address_of(region)
     region._mapping_bytes = round_to_pages(known.size)
     region._id_cell = cell = ffi.new("uint64_t *")

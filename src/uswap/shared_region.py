@@ -109,6 +109,10 @@ class SharedRegion(Region):
         """Not there yet: raises UnsupportedError."""
         raise UnsupportedError("a shared region cannot be protected yet", hint="make arrays on it read-only")
 
+    def resize(self, newsize: int | str, /) -> NoReturn:
+        """Not there yet: raises UnsupportedError."""
+        raise UnsupportedError("a shared region cannot be resized yet", hint="make a new one and copy")
+
     def info(self) -> RegionInfo:
         """Name, size, resident and swapped bytes of all processes together, and how many they are. Thread-safe."""
         raw = ffi.new("uswap_object_info *")

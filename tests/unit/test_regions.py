@@ -100,14 +100,19 @@ def test_madvise_by_number_is_advice(pool: uswap.Pool) -> None:
     r.close()
 
 
-def test_resize_is_refused_clearly(pool: uswap.Pool) -> None:
+def test_what_is_no_size_is_refused(pool: uswap.Pool) -> None:
     r = pool.region(MIB)
-    with pytest.raises(uswap.UnsupportedError, match="resized"):
-        r.resize("2MiB")
-    with pytest.raises(ValueError, match="new size"):
-        r.resize(-1)
+    for wrong in (-1, 0, "many", 1 << 63):
+        with pytest.raises(ValueError, match="new size"):
+            r.resize(wrong)
+    with pytest.raises(uswap.OutOfSpaceError):
+        r.resize((1 << 63) - 1)
+    with pytest.raises(ValueError, match="less than the size"):
+        pool.region(MIB, reserve=PAGE)
     assert len(r) == MIB
     r.close()
+    with pytest.raises(uswap.ClosedError):
+        r.resize("2MiB")
 
 
 def test_what_is_resident_stays(pool: uswap.Pool) -> None:

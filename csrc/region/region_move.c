@@ -1,0 +1,177 @@
+/*
+ * region_move.c - the pages of a region from one range of addresses to another: frames, and what protect has said of them.
+ *
+ * The kernel's own way (mremap) would lose the userfaultfd, and with it all that is swapped out. Here frames leave the one range and
+ * enter the other by the transports, as if they were evicted and came back at once. Nothing here is a page state: a RESIDENT page stays so.
+ */
+#define _GNU_SOURCE
+#include "base/failpoint.h"
+#include "frame/transport.h"
+#include "region/region_range.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* The kernel may be at a page for a moment (migration, the end of a read). */
+#define MOVE_TRIES 100
+
+/* ---- what may be done with the pages ---- */
+
+typedef struct {
+    int fd;
+    size_t at, length;
+    char text[4096];
+} maps_reader;
+
+/* Return: the next character; -1 at the end. */
+static int next_character(maps_reader *in) {
+    if (in->at == in->length) {
+        ssize_t got = read(in->fd, in->text, sizeof in->text);
+        if (got <= 0)
+            return -1;
+        in->length = (size_t)got;
+        in->at = 0;
+    }
+    return (unsigned char)in->text[in->at++];
+}
+
+/* A number up to the next character that is no digit, which is passed. */
+static uintptr_t next_hex(maps_reader *in) {
+    uintptr_t value = 0;
+    for (;;) {
+        int c = next_character(in);
+        if (c >= '0' && c <= '9')
+            value = value * 16 + (uintptr_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            value = value * 16 + (uintptr_t)(c - 'a') + 10;
+        else
+            return value;
+    }
+}
+
+typedef struct {
+    uintptr_t start, end;
+    int protection;
+} mapped_range;
+
+/* A line of /proc/self/maps: "start-end rwxp ...". Return: false at the end. */
+static bool next_range(maps_reader *in, mapped_range *range) {
+    range->start = next_hex(in);
+    range->end = next_hex(in);
+    range->protection = PROT_NONE;
+    range->protection |= next_character(in) == 'r' ? PROT_READ : 0;
+    range->protection |= next_character(in) == 'w' ? PROT_WRITE : 0;
+    range->protection |= next_character(in) == 'x' ? PROT_EXEC : 0;
+    int c;
+    while ((c = next_character(in)) != '\n' && c >= 0) {
+    }
+    return c >= 0;
+}
+
+/* The kernel is asked, because it knows of all changes. Return: 0 or -errno. */
+static int copy_protection(const unsigned char *from, unsigned char *to, size_t bytes) {
+    maps_reader in = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+    uintptr_t first = (uintptr_t)from, end = first + bytes;
+    mapped_range range;
+    int status = in.fd < 0 ? -errno : 0;
+    while (status == 0 && next_range(&in, &range) && range.start < end) {
+        uintptr_t start = MAX_OF(range.start, first), stop = MIN_OF(range.end, end);
+        if (start < stop && range.protection != (PROT_READ | PROT_WRITE) &&
+            mprotect(to + (start - first), stop - start, range.protection) != 0)
+            status = -errno;
+    }
+    if (in.fd >= 0)
+        close(in.fd);
+    return status;
+}
+
+/* ---- frames ---- */
+
+/* They were counted all the time. The addresses are ours alone and empty, so nothing but a short lack of memory is in the way. */
+static void put_in(uswap_pool *pool, region *r, unsigned char *address, frame_id first, uint32_t count) {
+    uint32_t done;
+    transport_in(pool, r->uffd, address, first, count, &done);
+    for (; done < count; done++) {
+        int status = transport_back(pool, r->uffd, address + ((size_t)done << PAGE_SHIFT), first + done);
+        INVARIANT(I3, status == 0);
+    }
+}
+
+/* It was sealed by its mapping. */
+static void break_seal(region *r, size_t page) {
+    page_word *at = &r->object.words[page];
+    if (!page_is_sealed(page_load(at)))
+        return;
+    page_lock(at);
+    page_set_bits(at, PAGE_SEALED, 0);
+    page_unlock(at);
+}
+
+/* A run of RESIDENT pages. Those that are not there (thrown away behind our back, or moved by an earlier try) are passed over. Return: 0 or
+ * -EBUSY: not all. */
+static int move_run(uswap_pool *pool, region *r, size_t page, size_t count, unsigned char *from, unsigned char *to) {
+    out_outcome outcome[BLOCK_PAGES];
+    int status = 0;
+    transport_out(pool, r->uffd, from + (page << PAGE_SHIFT), count, outcome);
+    for (size_t i = 0, next; i < count; i = next) {
+        next = i + 1;
+        status = outcome[i].result == OUT_BUSY ? -EBUSY : status;
+        if (outcome[i].result != OUT_TAKEN)
+            continue;
+        while (next < count && outcome[next].result == OUT_TAKEN &&
+               outcome[next].frame == outcome[i].frame + (next - i))
+            next++;
+        put_in(pool, r, to + ((page + i) << PAGE_SHIFT), outcome[i].frame, (uint32_t)(next - i));
+        for (size_t n = i; n < next; n++)
+            break_seal(r, page + n);
+    }
+    return status;
+}
+
+/* Pages from page on that are RESIDENT and lie in one block of addresses. */
+static size_t resident_run(const region *r, size_t page, size_t end) {
+    size_t within = (uintptr_t)region_address(r, page) / PAGE_BYTES % BLOCK_PAGES, count = 0;
+    end = MIN_OF(end, page + BLOCK_PAGES - within);
+    while (page + count < end && page_state_of(page_load(&r->object.words[page + count])) == PAGE_RESIDENT)
+        count++;
+    return count;
+}
+
+/* tries: how often before it gives up; 0: never. Return: 0, or -EBUSY and *done: pages that have been looked at. */
+static int move_all(uswap_pool *pool, region *r, unsigned char *from, unsigned char *to, int tries, size_t *done) {
+    size_t end = *done;
+    for (size_t page = 0; page < end;) {
+        size_t chunk = page / PAGE_WORDS_PER_CHUNK, run = 0;
+        if (!atomic_load(&r->object.touched[chunk]))
+            page = (chunk + 1) * PAGE_WORDS_PER_CHUNK;
+        else if ((run = resident_run(r, page, end)) == 0)
+            page++;
+        for (int turn = 1; run > 0; turn++) {
+            int status = tries > 0 ? FAILPOINT(resize_move) : 0;
+            if (status == 0)
+                status = move_run(pool, r, page, run, from, to);
+            if (status == 0)
+                break;
+            if (turn == tries) {
+                *done = page + run;
+                return -EBUSY;
+            }
+            sched_yield();
+        }
+        page += run;
+    }
+    return 0;
+}
+
+int region_move_pages(uswap_pool *pool, region *r, unsigned char *to) {
+    size_t pages = r->object.pages;
+    int status = copy_protection(r->base, to, pages << PAGE_SHIFT);
+    if (status == 0)
+        status = move_all(pool, r, r->base, to, MOVE_TRIES, &pages);
+    if (status == -EBUSY)
+        move_all(pool, r, to, r->base, 0, &pages);
+    return status;
+}

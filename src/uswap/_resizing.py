@@ -1,0 +1,177 @@
+"""How a region gets another length or other addresses, which its mmap object then must know.
+
+An mmap object of CPython has three fields that matter here: where its memory is, how long it is, and how many
+buffers export it. Python offers no way to change the first two but mmap.resize, and that calls mremap, which would
+lose the userfaultfd, and with it all that is swapped out. So the core writes them, in the very call that changes
+the region. Where they lie is found out by trying (_find), and asked again before each change: an mmap object of
+another build is left alone, and UnsupportedError says so.
+
+Growing in place touches nothing that anybody uses, and runs beside other threads. Everything else needs that
+nobody is inside the memory, and that nobody begins to export it meanwhile: what the GIL gives. So that call is made
+without letting go of it (ctypes.PYFUNCTYPE); the core's own threads do not know the GIL, and go on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from uswap import _mapping
+from uswap._core import check_error, ffi, lib, new_error
+from uswap._errors import BusyError, UnsupportedError
+from uswap._sizes import PAGE_BYTES
+
+if TYPE_CHECKING:
+    from uswap.region import Region
+
+# Between two tries while others are at the region.
+_PAUSE_SECONDS = 0.001
+
+
+class _Fields(ctypes.Structure):
+    """What follows the object header of an mmap (Modules/mmapmodule.c). exports: an int up to Python 3.11, longer
+    since then; on a little-endian machine its low half is where the int was."""
+
+    _fields_ = (
+        ("address", ctypes.c_uint64),
+        ("length", ctypes.c_int64),
+        ("position", ctypes.c_int64),
+        ("offset", ctypes.c_int64),
+        ("exports", ctypes.c_int32),
+    )
+
+
+def _fields_of(mapping: mmap.mmap) -> _Fields:
+    return _Fields.from_address(id(mapping) + object.__basicsize__)
+
+
+def _is_right(fields: _Fields, mapping: mmap.mmap) -> bool:
+    return (fields.address, fields.length, fields.position) == (
+        _mapping.address_of(mapping),
+        len(mapping),
+        mapping.tell(),
+    )
+
+
+@functools.cache
+def _find() -> bool:
+    """Whether the fields are where they are thought to be."""
+    if sys.implementation.name != "cpython" or sys.byteorder != "little":
+        return False
+    with mmap.mmap(-1, 3 * PAGE_BYTES) as probe:
+        probe.seek(17)
+        fields = _fields_of(probe)
+        seen = [fields.exports]
+        with memoryview(probe):
+            seen.append(fields.exports)
+            with memoryview(probe):
+                seen.append(fields.exports)
+        seen.append(fields.exports)
+        return _is_right(fields, probe) and seen == [0, 1, 2, 0]
+
+
+def require() -> None:
+    """Raises UnsupportedError where mmap objects cannot be told of other addresses."""
+    if not _find():
+        raise UnsupportedError("this Python keeps its mmap objects in a way that uswap does not know")
+
+
+def _mapping_for_core(region: Region) -> Any:
+    """The fields of region as the core wants them; they stay valid as long as region."""
+    require()
+    fields = _fields_of(region)
+    if not _is_right(fields, region):
+        raise UnsupportedError("this region's mmap object is not what uswap knows")
+    start = ctypes.addressof(fields)
+    mapping = ffi.new("uswap_mapping *")
+    mapping.address = ffi.cast("uint64_t *", start + _Fields.address.offset)
+    mapping.length = ffi.cast("int64_t *", start + _Fields.length.offset)
+    mapping.exports = ffi.cast("int32_t *", start + _Fields.exports.offset)
+    return mapping
+
+
+@functools.cache
+def _resize_with_gil() -> Any:
+    """uswap_region_resize, called without letting go of the GIL."""
+    kind = ctypes.PYFUNCTYPE(
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_uint64,
+        ctypes.c_int64,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    )
+    return kind(int(ffi.cast("uintptr_t", ffi.addressof(lib, "uswap_region_resize"))))
+
+
+def keep_room(region: Region, size: int, reserve: int) -> None:
+    """What lies beyond size bytes of a fresh region's mapping, of reserve bytes, is for it to grow into.
+
+    Raises OutOfSpaceError: the kernel refuses; the region is to be given up.
+    """
+    region._core.call(lib.uswap_region_reserve, region._id_cell[0], reserve, size, _mapping_for_core(region))
+
+
+def resize(region: Region, size: int) -> None:
+    """Region.resize. Context: inside _mapping.locked(); the region is open."""
+    mapping = _mapping_for_core(region)
+    if size > len(region):
+        _clear_last_page(region)
+    outcome = _resize_beside(region, size, mapping)
+    while outcome in (lib.USWAP_RESIZE_LATER, lib.USWAP_RESIZE_ALONE_ONLY):
+        if outcome == lib.USWAP_RESIZE_LATER:
+            time.sleep(_PAUSE_SECONDS)  # without the GIL: who is at the region may need it to go on
+        outcome = _resize_alone(region, size, mapping)
+    if outcome == lib.USWAP_RESIZE_EXPORTED:
+        raise BufferError(
+            "an array or a memoryview uses the region, which would have to "
+            + ("move: make it with reserve=, to grow where it is" if size > len(region) else "shrink")
+        )
+
+
+def _resize_beside(region: Region, size: int, mapping: Any) -> int:
+    if size < len(region) or _mapping.any_leaving():
+        return int(lib.USWAP_RESIZE_ALONE_ONLY)
+    return region._core.call(lib.uswap_region_resize, region._id_cell[0], size, lib.USWAP_RESIZE_BESIDE, mapping)
+
+
+def _resize_alone(region: Region, size: int, mapping: Any) -> int:
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise UnsupportedError("without the GIL a region can only grow in place", hint="make it with reserve=")
+    if _mapping.any_leaving() and size > len(region):
+        raise BusyError("a region is being closed by the very code that this call has interrupted")
+    core, error = region._core, new_error()
+    pointer = core.enter()
+    try:
+        result = _resize_with_gil()(
+            int(ffi.cast("uintptr_t", pointer)),
+            region._id_cell[0],
+            size,
+            lib.USWAP_RESIZE_ALONE,
+            int(ffi.cast("uintptr_t", mapping)),
+            int(ffi.cast("uintptr_t", error)),
+        )
+    finally:
+        core.leave()
+    return check_error(result, error)
+
+
+def _clear_last_page(region: Region) -> None:
+    """What lies behind the end in the last page is left from a longer life, and about to be seen again. Not by a
+    store: the page may be protected."""
+    size = len(region)
+    left = -size % PAGE_BYTES
+    if left == 0 or region.page_classes(size - 1, 1)[0] == 0:
+        return
+    with region.resident(size - 1, 1):
+        memory = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(memory, bytes(left), _mapping.address_of(region) + size)
+        finally:
+            os.close(memory)
