@@ -44,6 +44,7 @@ OTHERS = {
     "page_in.one",
     "page_in.hash",
     "page_out.one",
+    "resize.move",
     "swapoff.step",
     "drop.mapped",
     "sealed.copy",

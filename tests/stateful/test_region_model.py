@@ -10,6 +10,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
+from _support.addresses import hem_in
 from _support.workload import PAGE, Pages
 from conftest import probe
 from hypothesis import HealthCheck, settings
@@ -19,7 +20,7 @@ import uswap
 from uswap._options import default_directory
 
 REGION_PAGES = 1100  # more than the least limit has frames
-SIZE = REGION_PAGES * PAGE
+SIZE = REGION_PAGES * PAGE  # at first
 
 offsets = st.integers(0, SIZE - 1)
 lengths = st.one_of(st.integers(0, 3 * PAGE), st.integers(0, SIZE))
@@ -53,11 +54,22 @@ class RegionMachine(RuleBasedStateMachine):
         self.thread = threading.Thread(target=self.work_beside, daemon=True)
         self.thread.start()
 
-    def open(self) -> None:
-        self.region: Any = self.pool.region(SIZE, name="model")
+    def open(self, reserve: int | None = None) -> None:
+        self.region: Any = self.pool.region(SIZE, name="model", reserve=reserve)
         self.model = bytearray(SIZE)
         self.protected: set[int] = set()
         self.locked = False
+
+    def span(self, start: int, length: int) -> tuple[int, int]:
+        """The range as far as the region has it now: (start, length)."""
+        start = min(start, len(self.model) - 1)
+        return start, min(length, len(self.model) - start)
+
+    def page_span(self, first: int, count: int) -> tuple[int, int]:
+        """The same for whole pages: (first, stop)."""
+        pages_now = len(self.model) // PAGE
+        first = min(first, pages_now - 1)
+        return first, min(first + count, pages_now)
 
     def work_beside(self) -> None:
         seed = 1
@@ -71,7 +83,8 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule(start=offsets, data=st.binary(min_size=1, max_size=2 * PAGE))
     def write(self, start: int, data: bytes) -> None:
-        data = data[: SIZE - start]
+        start, length = self.span(start, len(data))
+        data = data[:length]
         if self.writable(start, len(data)):
             self.region[start : start + len(data)] = data
             self.model[start : start + len(data)] = data
@@ -82,7 +95,7 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule(first=pages, count=st.integers(1, REGION_PAGES), value=st.integers(0, 255))
     def fill(self, first: int, count: int, value: int) -> None:
-        start, stop = first * PAGE, min(first + count, REGION_PAGES) * PAGE
+        start, stop = (page * PAGE for page in self.page_span(first, count))
         if self.writable(start, stop - start):
             data = bytes([value]) * (stop - start)
             self.region[start:stop] = data
@@ -90,7 +103,7 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule(first=pages, count=st.integers(1, 400), salt=st.integers(1, 1 << 30))
     def fill_pages_that_differ(self, first: int, count: int, salt: int) -> None:
-        stop = min(first + count, REGION_PAGES)
+        first, stop = self.page_span(first, count)
         if self.writable(first * PAGE, (stop - first) * PAGE):
             Pages(self.model).fill(salt, first, stop - first)
             Pages(self.region).fill(salt, first, stop - first)
@@ -109,12 +122,12 @@ class RegionMachine(RuleBasedStateMachine):
         length=lengths,
     )
     def advise(self, advice: uswap.Advice, start: int, length: int) -> None:
-        self.region.advise(advice, start, min(length, SIZE - start))
+        self.region.advise(advice, *self.span(start, length))
 
     @precondition(lambda self: not self.locked)
     @rule(start=offsets, length=lengths)
     def discard(self, start: int, length: int) -> None:
-        length = min(length, SIZE - start)
+        start, length = self.span(start, length)
         self.region.advise(uswap.Advice.DONTNEED, start, length)
         first, last = -(-start // PAGE), (start + length) // PAGE
         if last > first:
@@ -122,7 +135,7 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule(first=pages, count=st.integers(1, 50), writable=st.booleans())
     def protect(self, first: int, count: int, writable: bool) -> None:
-        stop = min(first + count, REGION_PAGES)
+        first, stop = self.page_span(first, count)
         wanted = uswap.Protection.READ | (uswap.Protection.WRITE if writable else uswap.Protection.NONE)
         self.region.protect(wanted, first * PAGE, (stop - first) * PAGE)
         change = self.protected.difference_update if writable else self.protected.update
@@ -130,7 +143,7 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule(first=pages, count=st.integers(1, 100))
     def lock(self, first: int, count: int) -> None:
-        stop = min(first + count, REGION_PAGES)
+        first, stop = self.page_span(first, count)
         self.region.unlock()
         self.region.lock(first * PAGE, (stop - first) * PAGE)
         self.locked = True
@@ -143,7 +156,8 @@ class RegionMachine(RuleBasedStateMachine):
 
     @rule(first=pages, count=st.integers(1, 50))
     def hold(self, first: int, count: int) -> None:
-        start, length = first * PAGE, (min(first + count, REGION_PAGES) - first) * PAGE
+        first, stop = self.page_span(first, count)
+        start, length = first * PAGE, (stop - first) * PAGE
         with self.region.resident(start, length):
             self.region.advise(uswap.Advice.PAGEOUT)
             assert set(self.region.page_classes(start, length)) == {uswap.PageClass.RESIDENT}
@@ -158,10 +172,29 @@ class RegionMachine(RuleBasedStateMachine):
     def verify(self) -> None:
         self.region.verify()
 
-    @rule()
-    def close_and_reopen(self) -> None:
+    @rule(number=st.integers(1, 2 * REGION_PAGES), hem=st.booleans())
+    def resize(self, number: int, hem: bool) -> None:
+        size = number * PAGE
+        if hem:
+            hem_in(self.region)
+        if size < len(self.model) and self.locked:
+            self.unlock()
+        self.region.resize(size)
+        self.model = self.model[:size] + bytes(max(0, size - len(self.model)))
+        self.protected = {page for page in self.protected if page < number}
+
+    @precondition(lambda self: not self.locked)
+    @rule(cut=st.integers(1, PAGE - 1))
+    def cut_and_grow(self, cut: int) -> None:
+        size = len(self.model)
+        self.region.resize(size - cut)
+        self.region.resize(size)
+        self.model[size - cut :] = bytes(cut)
+
+    @rule(reserve=st.sampled_from([None, SIZE + (2 << 20)]))
+    def close_and_reopen(self, reserve: int | None) -> None:
         self.region.close()
-        self.open()
+        self.open(reserve)
 
     @invariant()
     def the_core_agrees_with_itself(self) -> None:
