@@ -231,7 +231,10 @@ def test_what_resident_holds_in_place_does_not_move(pool: uswap.Pool) -> None:
 def test_a_move_that_cannot_be_finished_is_taken_back(pool_factory: PoolFactory, nth: int) -> None:
     pool = pool_factory("8MiB")
     region = pool.region(16 * MIB)
-    Pages(region).fill(1)
+    pages = Pages(region)
+    pages.fill(1)
+    pages.touch(range(0, pages.count, 17))  # in many runs
+    del pages
     region.protect(READ, 2 * MIB, MIB)
     hem_in(region)
     at = address_of(region)
