@@ -1,7 +1,7 @@
 /*
  * region_move.c - the pages of a region from one range of addresses to another: frames, and what protect has said of them.
  *
- * The kernel's own way (mremap) would lose the userfaultfd, and with it all that is swapped out. Here frames leave the one range and
+ * The kernel's own way (mremap) would lose the userfaultfd, and with it all that is swapped out (K26). Here frames leave the one range and
  * enter the other by the transports, as if they were evicted and came back at once. Nothing here is a page state: a RESIDENT page stays so.
  */
 #define _GNU_SOURCE
