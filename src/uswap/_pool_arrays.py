@@ -48,8 +48,7 @@ class PoolArrays:
         a priority (see Region.priority).
 
         memory: name=, priority=, shared=, exportable=, as in Pool.region. Pickled, an array goes by value, but a
-            shared one
-        (a SharedArray) by reference.
+            shared one (a SharedArray) by reference.
 
         Raises:
             TypeError: dtype holds Python objects.

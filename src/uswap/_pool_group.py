@@ -66,8 +66,7 @@ class PoolGroup:
 
     def attach_region(self, pid: int, region_id: int) -> SharedRegion:
         """The shared region that the process pid, a member of this pool, knows by that id (Region.id). The id is a
-        large
-        number chosen by chance, the same in all processes: who tells it, consents.
+        large number chosen by chance, the same in all processes: who tells it, consents.
 
         Raises:
             ValueError: that process has no exportable shared region of that id.

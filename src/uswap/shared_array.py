@@ -64,8 +64,7 @@ def place_of(
     array: SharedArray, region: SharedRegion
 ) -> tuple[int, tuple[int, ...], np.dtype[Any], tuple[int, ...], bool]:
     """(offset in bytes, shape, dtype, strides in bytes, whether it may be written) of the array in its region. The
-    memory is
-    not touched: in a forked child it is not there."""
+    memory is not touched: in a forked child it is not there."""
     offset = int(array.__array_interface__["data"][0]) - region._address
     return offset, array.shape, array.dtype, array.strides, array.flags.writeable
 

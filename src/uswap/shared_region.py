@@ -121,9 +121,8 @@ class SharedRegion(Region):
 
     def users(self, page: int) -> list[PageUser]:
         """The processes that have the region, and whether they have page number page mapped now, as far as this
-        process can
-        tell: of others it knows only that they have the region. Thread-safe. Raises ValueError: there is no such
-            page."""
+        process can tell: of others it knows only that they have the region. Thread-safe. Raises ValueError: there
+            is no such page."""
         self._page_start(page)
         raw = ffi.new("uswap_page_user[]", MEMBERS_MAX)
         count = self._call("users", page, raw, MEMBERS_MAX)
