@@ -105,8 +105,7 @@ static void soft(group *g, shared_region *r, size_t page) {
 
 static shared_result poisoned(group *g, shared_region *r, size_t page) {
     signal_arm(SIGBUS);
-    uffd_poison(g->uffd, shared_address(r, page), 1, true);
-    uffd_wake(g->uffd, shared_address(r, page), PAGE_BYTES);
+    shared_poison_in(g->uffd, shared_address(r, page));
     unlock_run(g, r, page, 1);
     return SHARED_DONE;
 }

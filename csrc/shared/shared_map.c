@@ -10,6 +10,7 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 
 /* Partial results of one call; the kernel's EAGAIN without progress passes by itself. */
@@ -124,13 +125,31 @@ void shared_wake(group *g, shared_region *r, size_t page, size_t pages) {
     }
 }
 
+/* What an eviction has left there, a mark of the write-protection, would be in the way (EEXIST), and the thread fault for ever. */
+void shared_poison_in(int uffd, void *address) {
+    uffd_write_protect(uffd, address, 1, false, false);
+    uffd_poison(uffd, address, 1, true);
+    uffd_wake(uffd, address, PAGE_BYTES);
+}
+
+void shared_unpoison(group *g, uint32_t object, int fd, size_t page) {
+    mapper_set set;
+    size_t done;
+    if (fd < 0 || fallocate(fd, 0, (off_t)(page << PAGE_SHIFT), PAGE_BYTES) != 0)
+        return;
+    mappers_look(g, object, &set);
+    for (uint32_t i = 0; i < set.count; i++) {
+        void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
+        uffd_continue(set.of[i].uffd, address, 1, false, false, &done);
+    }
+}
+
 void shared_poison(group *g, shared_region *r, size_t page) {
     mapper_set set;
     mappers_look(g, r->object, &set);
     signal_arm(SIGBUS);
     for (uint32_t i = 0; i < set.count; i++) {
         void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
-        uffd_poison(set.of[i].uffd, address, 1, true);
-        uffd_wake(set.of[i].uffd, address, PAGE_BYTES);
+        shared_poison_in(set.of[i].uffd, address);
     }
 }

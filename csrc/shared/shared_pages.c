@@ -107,6 +107,7 @@ bool shared_discard_page(group *g, const object_entry *object, uint64_t state, i
         slot_table_end_leave(g, shared_field_of(now));
         break;
     case SHARED_POISONED:
+        shared_unpoison(g, (uint32_t)(object - group_object(g, 0)), fd, page);
         shared_set(word, g->self, SHARED_ZERO, 0, false);
         shared_punch(fd, page, 1);
         break;
