@@ -139,10 +139,11 @@ static need look_at_self(group *g, const outlook *seen) {
     uint64_t held = seen->held - MAX_OF(g->tending->giving, seen->beyond);
     need self = {.chunks = held, .floor = g->floor_chunks};
     self.rate = rate_of(g->tending, member_index(g->self), g->self.value, atomic_load(&pool->near_refaults));
-    if (is_pressed(g, seen->now) && held < most)
+    self.unused = free > keep ? in_chunks(g, free - keep) : 0;
+    if (is_pressed(g, seen->now) && held < most) {
         self.starved = MIN_OF(most - held, MAX_OF(held / 2, (uint64_t)WANT_LEAST));
-    else
-        self.unused = free > keep ? in_chunks(g, free - keep) : 0;
+        self.starved -= MIN_OF(self.starved, self.unused); /* what it asked for may have come meanwhile */
+    }
     return self;
 }
 

@@ -24,7 +24,9 @@ DEADLINE_SECONDS = 60.0  # only against hangs
 HELLO = 1
 PEER_MAGIC, PEER_VERSION = 0x75777370, 1
 
-needs_failpoints = pytest.mark.skipif(not lib.uswap_failpoints_built(), reason="the core was built without failpoints")
+needs_failpoints = pytest.mark.skipif(
+    not lib.uswap_failpoints_built(), reason="the core was built without failpoints"
+)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -132,7 +134,9 @@ def test_the_limit_can_be_changed_under_load(jobs: uswap.Pool, more: Callable[[]
         assert process("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
 
 
-def test_who_finds_no_floor_cannot_join(runtime_folder: Path, swap: uswap.SwapArea, more: Callable[[], Member]) -> None:
+def test_who_finds_no_floor_cannot_join(
+    runtime_folder: Path, swap: uswap.SwapArea, more: Callable[[], Member]
+) -> None:
     with uswap.Pool("16MiB", name="jobs", swap=swap) as pool:
         with pytest.raises(MemberError, match="LimitError"):
             for _ in range(5):
@@ -154,7 +158,9 @@ def test_a_killed_member_gives_its_part_back(jobs: uswap.Pool, more: Callable[[]
     until(lambda: handed_out(jobs) == 64 * MIB)
 
 
-def test_who_made_the_pool_is_nothing_special(runtime_folder: Path, swap_directory: Path, swap: uswap.SwapArea) -> None:
+def test_who_made_the_pool_is_nothing_special(
+    runtime_folder: Path, swap_directory: Path, swap: uswap.SwapArea
+) -> None:
     with Member() as maker:
         maker(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
         maker("pool = uswap.Pool('64MiB', name='jobs', swap=swap)")
@@ -227,8 +233,10 @@ def test_killed_on_the_way_it_leaves_nothing(
         elif name == "group.leaving":
             victim.send("pool.close()")
         else:  # it has more than it needs, and others are short
+            other = more()
             fill(victim, 40)
-            fill(more(), 40)
+            fill(other, 40)
+            read_until(other, lambda: not victim.alive)
         until(lambda: not victim.alive)
         until(lambda: victim.pid not in [one.pid for one in jobs.members()])
         until(lambda: handed_out(jobs) == 64 * MIB)
@@ -236,9 +244,7 @@ def test_killed_on_the_way_it_leaves_nothing(
 
 @needs_failpoints
 @pytest.mark.parametrize("name", ["peer.hello", "peer.joined"])
-def test_killed_while_it_answers_it_is_passed_over(
-    name: str, jobs: uswap.Pool, more: Callable[[], Member]
-) -> None:
+def test_killed_while_it_answers_it_is_passed_over(name: str, jobs: uswap.Pool, more: Callable[[], Member]) -> None:
     victim = more()
     victim("from _support.failpoints import Action, set_failpoint")
     victim(f"set_failpoint({name!r}, Action.KILL)")
