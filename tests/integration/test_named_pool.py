@@ -1,4 +1,4 @@
-"""Processes of one pool: how they come, share the limit, are stopped, die and go. Of shared pages: test_shared_regions."""
+"""Processes of one pool: how they come, share the limit, are stopped, die and go."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ def limit_of(pool: uswap.Pool, pid: int) -> int:
 
 
 def handed_out(pool: uswap.Pool) -> int:
-    """All parts of the limit. They change hands while they are added up: a chunk may be missed, or counted twice."""
+    """All parts of the limit. Counted while they change hands, one may be missed, or be counted twice."""
     info = pool.group_info()
     return sum(one.limit for one in pool.members()) + info.free_bytes + info.shared_limit_bytes
 
 
-# ---- the limit -------------------------------------------------------------------------------------------------
+# ---- the limit ------------------------------------------------------------------------------------------
 
 
 def test_parts_add_up_to_the_limit_and_go_to_who_is_short(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
@@ -139,13 +139,12 @@ def test_who_finds_no_floor_cannot_join(
 ) -> None:
     with uswap.Pool("16MiB", name="jobs", swap=swap) as pool:
         with pytest.raises(MemberError, match="LimitError"):
-            for _ in range(5):
-                more()
+            [more() for _ in range(5)]
         assert handed_out(pool) <= 16 * MIB
         assert all(one.limit >= pool.group_info().floor_bytes for one in pool.members())
 
 
-# ---- death, and worse --------------------------------------------------------------------------------------------
+# ---- death, and worse -----------------------------------------------------------------------------------
 
 
 def test_a_killed_member_gives_its_part_back(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
@@ -243,6 +242,41 @@ def test_killed_on_the_way_it_leaves_nothing(
 
 
 @needs_failpoints
+def test_killed_while_it_makes_the_pool_another_makes_it(runtime_folder: Path, swap: uswap.SwapArea) -> None:
+    with Member() as victim:
+        victim("from _support.failpoints import Action, set_failpoint")
+        victim("set_failpoint('group.made', Action.KILL)")
+        victim.send("pool = uswap.Pool('64MiB', name='jobs')")
+        until(lambda: not victim.alive)
+    with pytest.raises(uswap.PoolNotFoundError):
+        uswap.attach("jobs")
+    with uswap.Pool("64MiB", name="jobs", swap=swap) as pool:
+        assert len(pool.members()) == 1
+
+
+@needs_failpoints
+@pytest.mark.parametrize("name", ["group.leaving", "peer.hello", "peer.joined", "grant.lower", "grant.give"])
+def test_stopped_there_the_others_come_and_go(
+    name: str, jobs: uswap.Pool, more: Callable[[], Member], swap_directory: Path
+) -> None:
+    victim, other = more(), more()
+    victim("from _support.failpoints import Action, set_failpoint")
+    victim(f"set_failpoint({name!r}, Action.FREEZE)")
+    if name == "group.leaving":
+        victim.send("pool.close()")
+    fill(other, 40)
+    for _ in range(4):
+        process = more()
+        process("pool.close()")
+    assert other("int((a != np.arange(len(a), dtype='u8')).sum())") == 0
+    victim.go_on()
+    if name == "group.leaving":
+        victim.answer()
+    victim.kill()
+    until(lambda: victim.pid not in [one.pid for one in jobs.members()])
+
+
+@needs_failpoints
 @pytest.mark.parametrize("name", ["peer.hello", "peer.joined"])
 def test_killed_while_it_answers_it_is_passed_over(name: str, jobs: uswap.Pool, more: Callable[[], Member]) -> None:
     victim = more()
@@ -254,7 +288,7 @@ def test_killed_while_it_answers_it_is_passed_over(name: str, jobs: uswap.Pool, 
     until(lambda: len(jobs.members()) == 1 + victim.alive)
 
 
-# ---- who may not ------------------------------------------------------------------------------------------------
+# ---- who may not ----------------------------------------------------------------------------------------
 
 
 def say_hello(folder: Path, version: int = PEER_VERSION) -> int | None:
@@ -321,7 +355,7 @@ def test_a_folder_of_somebody_else_is_refused(jobs: uswap.Pool, runtime_folder: 
         process("uswap.attach('jobs').close()")
 
 
-# ---- fork ---------------------------------------------------------------------------------------------------------
+# ---- fork -----------------------------------------------------------------------------------------------
 
 
 def kept_of(child: int, parent: int) -> list[str]:
