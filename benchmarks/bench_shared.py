@@ -15,7 +15,6 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,11 +23,11 @@ from typing import Any
 
 import conversation
 import harness
+from memory_use import PssPeak
 
 from uswap._sizes import PAGE_BYTES, format_size, parse_size
 
 _RESULTS = harness.HERE / "results"
-_SAMPLE_SECONDS = 0.05
 _EXTRA_BYTES = 16 << 20  # allowed for each process, besides 1 % of the limit
 _STEP_BYTES = 64 << 20  # processes in step wait for each other so often
 _SHARED_TARGET, _READS_TARGET = 0.7, 0.1
@@ -66,6 +65,12 @@ class Memory:
             getattr(self._native, name).restype = ctypes.c_uint64
         self._pool: Any = None
         self._address = 0
+
+    def prepare(self) -> bool:
+        """All that a process takes before it has a pool."""
+        import uswap
+
+        return uswap.Pool is not None  # loads the core
 
     def join(self, kind: str) -> bool:
         """kind: private, make or attach."""
@@ -114,44 +119,10 @@ class Memory:
 def work(setup: dict[str, Any], answer_all: Any) -> None:
     """A process of the benchmark."""
     memory = Memory(setup)
-    answer_all({name: getattr(memory, name) for name in ("join", "fill", "read", "check", "disk_reads")})
+    answer_all({name: getattr(memory, name) for name in ("prepare", "join", "fill", "read", "check", "disk_reads")})
 
 
 # ---- measuring ---------------------------------------------------------------------------------------------
-
-
-def pss_bytes(pid: int) -> int:
-    """Proportional set size of a process; 0 once it is gone."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
-
-
-class PssPeak:
-    """The largest sum of Pss of some processes, less what each had before, while the block runs."""
-
-    def __init__(self, pids: list[int]) -> None:
-        self._pids, self._stop = pids, threading.Event()
-        self._base = sum(pss_bytes(pid) for pid in pids)
-        self.peak_bytes, self.samples = 0, 0
-
-    def _run(self) -> None:
-        while not self._stop.wait(_SAMPLE_SECONDS):
-            now = sum(pss_bytes(pid) for pid in self._pids) - self._base
-            self.peak_bytes, self.samples = max(self.peak_bytes, now), self.samples + 1
-
-    def __enter__(self) -> PssPeak:
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 class Bench:
@@ -192,16 +163,19 @@ class Bench:
     def together(self) -> dict[str, Any]:
         """All scan the shared array in step, then each a part of its own, then they check it."""
         count = self._options.processes
-        with self._workers(count) as workers, PssPeak([worker.pid for worker in workers]) as pss:
-            workers[0].ask("join", kind="make")
-            workers[0].ask("fill", first=0, pages=self._pages)
-            for worker in workers[1:]:
-                worker.ask("join", kind="attach")
-            before = workers[0].ask("disk_reads")
-            seconds = self._in_step(workers)
-            reads = workers[0].ask("disk_reads") - before
-            apart = self._apart(workers)
-            wrong = sum(self._all(workers, "check", [(0, self._pages)] * count))
+        with self._workers(count) as workers:
+            for worker in workers:
+                worker.ask("prepare")
+            with PssPeak([worker.pid for worker in workers]) as pss:
+                workers[0].ask("join", kind="make")
+                workers[0].ask("fill", first=0, pages=self._pages)
+                for worker in workers[1:]:
+                    worker.ask("join", kind="attach")
+                before = workers[0].ask("disk_reads")
+                seconds = self._in_step(workers)
+                reads = workers[0].ask("disk_reads") - before
+                apart = self._apart(workers)
+                wrong = sum(self._all(workers, "check", [(0, self._pages)] * count))
         return {
             "in_step": self._speed(seconds),
             "disk_reads": reads,
