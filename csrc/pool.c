@@ -10,7 +10,8 @@
 #include "frame/drop_mapped.h"
 #include "reclaim/page_out.h"
 #include "reclaim/reclaimer.h"
-#include "shared/group.h"
+#include "shared/family.h"
+#include "swap/holders.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,15 +29,23 @@ int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err) {
     if (!pool)
         return error_set(err, USWAP_E_CLOSED, 0, "pool", NULL, "the pool is closed");
     if (pool->owner_pid != getpid())
-        return error_set(
-            err, USWAP_E_FORKED, 0, "pool", NULL,
-            "this pool belongs to process %d, of which this one (%d) is a fork: make a pool in the child, or start "
-            "it by spawn or forkserver",
-            (int)pool->owner_pid, (int)getpid());
+        return error_set(err, USWAP_E_FORKED, 0, "pool", NULL,
+                         "this pool belongs to process %d, of which this one (%d) is a fork%s%s: make a pool in the "
+                         "child, or start it by spawn or forkserver",
+                         (int)pool->owner_pid, (int)getpid(), pool->fork_reason[0] ? " without its memory, because " : "",
+                         pool->fork_reason);
     signals_block_but(SIGBUS, guard->saved_mask);
     if (pool->inlines.uffd >= 0)
         signal_arm(SIGBUS);
     return 0;
+}
+
+EXPORT int uswap_pool_check_process(uswap_pool *pool, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status == 0)
+        api_leave(&guard);
+    return status;
 }
 
 void api_leave(const api_guard *guard) {
@@ -76,6 +85,7 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .write_ahead = 1,
         .io_depth = IO_REQUESTS,
         .awake = 1,
+        .snapshots = 1,
         .encrypt = 0,
     };
 }
@@ -141,20 +151,12 @@ static int register_arenas(uswap_pool *pool) {
     return status;
 }
 
-static int make_memory(uswap_pool *pool) {
+int pool_make_frames(uswap_pool *pool) {
     uint64_t limit_frames = pool->options.limit_bytes >> PAGE_SHIFT;
-    int status = segment_create(&pool->seg);
-    if (status != 0)
-        return status;
-    segment_header *head = segment_head(&pool->seg);
-    pool->hash_seed = head->hash_seed[0];
     /* As many places as the machine has pages: a limit raised later needs no new arena. Only address space until used. */
     uint32_t places = MAX_OF(machine_pages(), (uint32_t)MIN_OF(2 * limit_frames, (uint64_t)PLACES_MAX));
-    status = frame_pool_init(&pool->frames, &head->budget, places, pool->options.recycle);
-    if (status == 0)
-        status = region_table_init(&pool->regions);
-    if (status == 0)
-        status = fill_table_init(&pool->fills, &pool->seg);
+    int status =
+        frame_pool_init(&pool->frames, &segment_head(&pool->seg)->budget, places, pool->options.recycle);
     if (status == 0)
         status = ring_init(&pool->ring, pool_ring_capacity(limit_frames));
     if (status == 0)
@@ -169,7 +171,18 @@ static int make_memory(uswap_pool *pool) {
     return status;
 }
 
-static int make_contexts(uswap_pool *pool) {
+static int make_memory(uswap_pool *pool) {
+    int status = segment_create(&pool->seg);
+    if (status != 0)
+        return status;
+    pool->hash_seed = segment_head(&pool->seg)->hash_seed[0];
+    status = region_table_init(&pool->regions);
+    if (status == 0)
+        status = fill_table_init(&pool->fills, &pool->seg);
+    return status == 0 ? pool_make_frames(pool) : status;
+}
+
+int pool_make_contexts(uswap_pool *pool) {
     int status = context_init(&pool->fault_context, pool, ACTOR_DIRECT);
     if (status == 0)
         status = context_init(&pool->reclaim_context, pool, ACTOR_NATIVE);
@@ -188,6 +201,7 @@ static void release(uswap_pool *pool) {
     pool_codec_fini(pool);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++)
         swap_area_close(&pool->areas[i]);
+    holders_fini(pool);
     for (int i = 0; i < ARENA_KINDS; i++)
         if (i != ARENA_FILL && pool->frames.arenas[i].base)
             uffd_unregister(pool->uffd, pool->frames.arenas[i].base, arena_bytes(pool));
@@ -226,6 +240,13 @@ static int os_failure(uswap_error *err, const char *operation, int status) {
                      "cannot make the pool: %s: %s", operation, strerror(-status));
 }
 
+int pool_start_threads(uswap_pool *pool) {
+    frame_charge_metadata(pool, pool_ring_pages(pool->ring.capacity) + pool_ring_pages(pool->inactive.capacity) +
+                                    bytes_to_pages(orders_bytes(&pool->orders)));
+    int status = fault_thread_start(pool);
+    return status == 0 ? reclaimer_start(pool) : status;
+}
+
 static int start(uswap_pool *pool, uswap_error *err) {
     int status = pool_open_uffd(pool, err);
     if (status != 0)
@@ -237,7 +258,7 @@ static int start(uswap_pool *pool, uswap_error *err) {
     status = pool_codec_init(pool);
     if (status != 0)
         return codec_failure(err, status);
-    status = make_contexts(pool);
+    status = pool_make_contexts(pool);
     if (status != 0)
         return pool->options.io_kind == USWAP_IO_URING
                    ? error_set(err, USWAP_E_UNSUPPORTED, -status, "io_uring_setup", NULL,
@@ -245,11 +266,7 @@ static int start(uswap_pool *pool, uswap_error *err) {
                    : os_failure(err, "io_queue_init", status);
     if (pool_list_add(pool) != 0)
         return error_set(err, USWAP_E_NO_MEMORY, 0, "pool", NULL, "a process may have at most %d pools", POOLS_MAX);
-    frame_charge_metadata(pool, pool_ring_pages(pool->ring.capacity) + pool_ring_pages(pool->inactive.capacity) +
-                                    bytes_to_pages(orders_bytes(&pool->orders)));
-    status = fault_thread_start(pool);
-    if (status == 0)
-        status = reclaimer_start(pool);
+    status = pool_start_threads(pool);
     return status == 0 ? 0 : os_failure(err, "pthread_create", status);
 }
 
@@ -268,6 +285,7 @@ EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, usw
     atomic_store(&pool->inlines.uffd, -1);
     api_guard guard;
     signals_block(guard.saved_mask); /* the threads inherit the mask */
+    fork_hold();
     status = start(pool, err);
     if (status != 0) {
         reclaimer_stop(pool);
@@ -276,6 +294,7 @@ EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, usw
     } else {
         *out = pool;
     }
+    fork_allow();
     api_leave(&guard);
     return status;
 }
@@ -285,17 +304,20 @@ EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
     int status = api_enter(pool, &guard, err);
     if (status != 0)
         return status;
+    fork_hold();
     uint32_t live = pool->regions.live;
     if (live > 0)
         status = error_set(err, USWAP_E_BUSY, 0, "pool", NULL, "%u regions of the pool are still in use", live);
     else if (atomic_load(&pool->group))
         status = group_leave(pool, err) < 0 ? USWAP_E_BUSY : 0;
     if (status == 0) {
+        family_leave(pool);
         reclaimer_stop(pool);
         fault_thread_stop(pool);
         context_drain(&pool->reclaim_context);
         release(pool);
     }
+    fork_allow();
     api_leave(&guard);
     return status;
 }

@@ -196,6 +196,10 @@ struct uswap_pool {
     gate gate;                           /* everybody who changes pages, slots or frames is inside */
     _Atomic uint32_t stripe;             /* which of several areas of equal priority is next */
     struct group *_Atomic group;         /* NULL: the pool is this process's alone */
+    struct group *_Atomic family;        /* NULL: nobody has been forked off with its memory (README, Fork) */
+    uint16_t family_member;              /* member_id of this process in it */
+    _Atomic uint64_t lendable_slots;     /* that others may hold when this process does not use them any more */
+    char fork_reason[256];               /* in a child that could not go on with its regions: why */
     struct group *former;                /* what it has left: their memory stays, somebody may still look */
     _Atomic uint64_t
         near_distance; /* of a member of a group: with all of its limit, pages evicted so lately would have stayed */
@@ -211,8 +215,13 @@ void pool_list_remove(uswap_pool *pool);
 /* The pool at an index of the list, which stays until pool_leave; NULL if there is none. Context: any, signal handlers too. */
 uswap_pool *pool_enter(int index);
 void pool_leave(int index);
-/* Has forked children told, from now on. (fork.c) */
+/* In a forked child: nobody is in any of them. */
+void pool_list_in_child(void);
+/* Has forked children told, from now on. (fork.c, as are these) */
 void fork_watch(void);
+/* No fork begins between the two: a pool is coming or going. */
+void fork_hold(void);
+void fork_allow(void);
 
 /* Entry of every API function: refuses forked children, and blocks signals, but for SIGBUS: the caller's buffers may be inline memory. */
 typedef struct {
@@ -225,6 +234,11 @@ void api_leave(const api_guard *guard);
 /* The pool's descriptor, transport and fault mode, by what is asked for, permitted and possible (pool_uffd.c). Return: 0 or a
  * uswap_status. */
 int pool_open_uffd(uswap_pool *pool, uswap_error *err);
+/* What a pool needs that a forked child cannot inherit, in this order; return: 0 or -errno (pool.c). Arenas, rings, the limit: the segment is
+ * there, with a budget of zeroes. */
+int pool_make_frames(uswap_pool *pool);
+int pool_make_contexts(uswap_pool *pool);
+int pool_start_threads(uswap_pool *pool);
 /* Entries of the reclaim ring for each frame: pages that left by discard leave theirs behind until it is swept. */
 #define RING_ENTRIES_PER_FRAME 2
 #define RING_ENTRIES_LEAST 4096
@@ -264,6 +278,8 @@ uint64_t pool_promised_slots(uswap_pool *pool, uint64_t pages);
 
 /* The codec that the options name, and its bounce frames, counted; before the contexts. Return: 0 or -errno. (pool_codec.c) */
 int pool_codec_init(uswap_pool *pool);
+/* The same without keys, which are there. */
+int pool_codec_make_frames(uswap_pool *pool, uint64_t limit_frames);
 void pool_codec_fini(uswap_pool *pool);
 /* Bounce frames that a pool with that limit has. */
 uint64_t pool_codec_frames(uint32_t encrypt, uint64_t limit_frames);

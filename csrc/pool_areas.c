@@ -58,7 +58,7 @@ static uint64_t grow_group(uswap_pool *pool, uint64_t group, uint64_t slots, usw
 }
 
 uint64_t pool_promised_slots(uswap_pool *pool, uint64_t pages) {
-    return pages > 0 ? pages + SLACK_SLOTS + STAT_GET(pool, bad_slots) : 0;
+    return pages > 0 ? pages + SLACK_SLOTS + STAT_GET(pool, bad_slots) + atomic_load(&pool->lendable_slots) : 0;
 }
 
 uint64_t pool_make_room(uswap_pool *pool, uint64_t slots, uswap_error *err) {

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "pool.h"
 #include "shared/group.h"
+#include "swap/holders.h"
 #include "swap/swap_cache.h"
 
 #include <stdarg.h>
@@ -144,7 +145,7 @@ static void check_frame(check *c, swap_entry entry, frame_id frame) {
 
 /* Return: slots in use. */
 static uint64_t check_slots(check *c, const swap_area *area) {
-    uint64_t used = 0, lost = 0;
+    uint64_t used = 0, lost = 0, lent = 0;
     const size_t per_page = PAGE_BYTES / sizeof(swap_slot);
     for (uint64_t slot = 0; slot < area->total_slots && !c->failed; slot++) {
         if (slot % per_page == 0 && !atomic_load(&area->slots_touched[slot / per_page])) {
@@ -158,8 +159,11 @@ static uint64_t check_slots(check *c, const swap_area *area) {
         used++;
         c->uses += slot_count_of(word);
         lost += word == SLOT_BAD;
-        if (!slot_alloc_is_taken(area, slot))
+        lent += word == SLOT_LENT;
+        if (!area->inherited && !slot_alloc_is_taken(area, slot))
             fail(c, "I6", "slot %llx is in use and free", (ull)entry.value);
+        if (word == SLOT_LENT)
+            continue;
         if (slot_state_of(word) != CACHE_NONE) {
             c->cached++;
             check_frame(c, entry, slot_frame_of(word));
@@ -169,6 +173,9 @@ static uint64_t check_slots(check *c, const swap_area *area) {
     }
     if (!c->failed && lost != atomic_load(&area->lost_slots))
         fail(c, "I6", "area %u counts %llu lost slots; there are %llu", area->index, (ull)area->lost_slots, (ull)lost);
+    if (!c->failed && lent != atomic_load(&area->lent_slots))
+        fail(c, "I6", "area %u counts %llu slots that are lent; there are %llu", area->index, (ull)area->lent_slots,
+             (ull)lent);
     return used;
 }
 
@@ -201,7 +208,7 @@ static void check_area(check *c, const swap_area *area) {
     if (!c->failed && used + open != taken)
         fail(c, "I6", "area %u: %llu slots are taken, but %llu are in use and %llu in open clusters", area->index,
              (ull)taken, (ull)used, (ull)open);
-    if (!c->failed && taken_bits(area) != taken + atomic_load(&area->hole_slots))
+    if (!c->failed && !area->inherited && taken_bits(area) != taken + atomic_load(&area->hole_slots))
         fail(c, "I6", "area %u: %llu slots are marked, but %llu are taken and %llu have no space", area->index,
              (ull)taken_bits(area), (ull)taken, (ull)atomic_load(&area->hole_slots));
 }
@@ -264,6 +271,7 @@ EXPORT int uswap_pool_check(uswap_pool *pool, uswap_error *err) {
     c.frames_seen = memory_map(bytes);
     small_lock_acquire(&pool->api_lock); /* no region comes or goes; one checker at a time */
     gate_close(&pool->gate);
+    holders_sweep(pool);
     if (c.frames_seen)
         check_all(&c);
     else

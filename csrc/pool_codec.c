@@ -69,8 +69,12 @@ int pool_codec_init(uswap_pool *pool) {
         return 0;
     uint64_t limit_frames = pool->options.limit_bytes >> PAGE_SHIFT;
     int status = codec_init(&pool->codec, USWAP_CODEC_AES_256_XTS, CONTEXTS);
-    if (status != 0)
-        return status;
+    return status == 0 ? pool_codec_make_frames(pool, limit_frames) : status;
+}
+
+int pool_codec_make_frames(uswap_pool *pool, uint64_t limit_frames) {
+    if (!pool->options.encrypt)
+        return 0;
     pool->bounce = plan_for(limit_frames);
     pool->bounce_frames = frames_of(&pool->bounce);
     /* Within the limit: the least one has room for them, and nothing else is counted yet. */

@@ -5,6 +5,7 @@
 #include "fault/fault_thread.h"
 #include "pool.h"
 #include "reclaim/page_out.h"
+#include "shared/group.h"
 
 #include <errno.h>
 
@@ -141,10 +142,13 @@ EXPORT int uswap_pool_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_er
     if (status != 0)
         return status;
     small_lock_acquire(&pool->api_lock);
-    status = atomic_load(&pool->group)
-                 ? error_set(err, USWAP_E_INVALID, 0, "limit", NULL,
-                             "the pool is one of several with one limit: change that (uswap_group_set_limit)")
-                 : pool_change_limit(pool, limit_bytes, err);
+    if (atomic_load(&pool->group))
+        status = error_set(err, USWAP_E_INVALID, 0, "limit", NULL,
+                           "the pool is one of several with one limit: change that (uswap_group_set_limit)");
+    else if (atomic_load(&pool->family))
+        status = group_change_limit(atomic_load(&pool->family), limit_bytes, err);
+    else
+        status = pool_change_limit(pool, limit_bytes, err);
     small_lock_release(&pool->api_lock);
     fault_thread_wake(pool); /* parked faults may go on */
     api_leave(&guard);

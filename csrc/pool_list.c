@@ -25,6 +25,11 @@ void pool_leave(int index) {
         parking_wake((const void *)&users[index]);
 }
 
+void pool_list_in_child(void) {
+    for (int i = 0; i < POOLS_MAX; i++)
+        atomic_store(&users[i], 0);
+}
+
 int pool_list_add(uswap_pool *pool) {
     fork_watch();
     for (int i = 0; i < POOLS_MAX; i++) {

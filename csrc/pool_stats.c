@@ -2,6 +2,8 @@
  * pool_stats.c - uswap_stats from counters, budget and areas. Each figure is exact, the set of them is not one moment's.
  */
 #include "pool.h"
+#include "shared/group.h"
+#include "swap/holders.h"
 
 #include <string.h>
 
@@ -22,7 +24,8 @@ static void fill_frames(uswap_pool *pool, uswap_stats *stats) {
     const frame_budget *budget = pool->frames.budget;
     uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames);
     uint64_t charged = atomic_load(&budget->metadata_frames);
-    stats->limit_bytes = limit << PAGE_SHIFT;
+    const group *family = atomic_load(&pool->family);
+    stats->limit_bytes = family ? atomic_load(&commons_head(&family->commons)->limit_bytes) : limit << PAGE_SHIFT;
     uint64_t taken = RESERVE_FRAMES + charged + pool->bounce_frames;
     stats->capacity_frames = limit > taken ? limit - taken : 0;
     stats->resident_bytes = used << PAGE_SHIFT;
@@ -45,6 +48,11 @@ EXPORT int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *e
     if (status != 0)
         return status;
     memset(stats, 0, sizeof *stats);
+    if (holders_due(pool)) {
+        gate_enter(&pool->gate);
+        holders_sweep(pool);
+        gate_leave(&pool->gate);
+    }
     stats->transport = pool->use_move ? USWAP_TRANSPORT_MOVE : USWAP_TRANSPORT_COPY;
     stats->fault_mode = pool->options.fault_mode;
     stats->user_mode_only = pool->user_mode_only;

@@ -25,9 +25,13 @@ typedef unsigned long long ull;
 
 /* ---- beginning ---- */
 
+static void set_usual_state(swap_area *area) {
+    atomic_store(&area->state, area->inherited ? AREA_INHERITED : AREA_IN_USE);
+}
+
 /* Slots that pages in the area may need elsewhere, where nothing was promised, less those they can have. */
 static uint64_t overcommitted(uswap_pool *pool, const swap_area *leaving) {
-    uint64_t needed = atomic_load(&leaving->used_slots) - atomic_load(&leaving->lost_slots);
+    uint64_t needed = atomic_load(&leaving->used_slots) - atomic_load(&leaving->lost_slots) - atomic_load(&leaving->lent_slots);
     uint64_t room = frame_pool_free(&pool->frames);
     pool_make_room(pool, needed + pool_promised_slots(pool, atomic_load(&pool->reserved_slots)), NULL);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++) {
@@ -72,7 +76,7 @@ static int begin(uswap_pool *pool, swap_area *area, uswap_error *err) {
     gate_open(&pool->gate);
     int status = check_room(pool, area, err); /* which does not count an area that is CLOSING */
     if (status != 0) {
-        atomic_store(&area->state, AREA_IN_USE);
+        set_usual_state(area);
         return status;
     }
     area->leaving = 0;
@@ -164,7 +168,7 @@ static bool empty_slots(context *ctx, const slot_owners *run) {
 }
 
 static uint64_t slots_left(const swap_area *area) {
-    return atomic_load(&area->used_slots) - atomic_load(&area->lost_slots);
+    return atomic_load(&area->used_slots) - atomic_load(&area->lost_slots) - atomic_load(&area->lent_slots);
 }
 
 /* A part of a round over the area. Return: whether it was the last part. */
@@ -205,7 +209,7 @@ static uint64_t end(uswap_pool *pool, swap_area *area) {
 }
 
 static int no_frames(swap_area *area, uswap_error *err) {
-    atomic_store(&area->state, AREA_IN_USE);
+    set_usual_state(area);
     return error_set(
         err, USWAP_E_BUSY, 0, "swapoff", area->path,
         "'%s' stays in use: its pages cannot come in, because none can leave (locked or pinned, or the other "
@@ -251,7 +255,7 @@ EXPORT int64_t uswap_pool_swapoff(uswap_pool *pool, uint32_t index, uswap_error 
     swap_area *area = find(pool, index, err);
     if (!area)
         status = USWAP_E_INVALID;
-    else if (swap_area_in_use(area))
+    else if (swap_area_keeps(area))
         status = begin(pool, area, err);
     small_lock_release(&pool->api_lock);
     if (status == 0)
@@ -270,7 +274,7 @@ EXPORT int uswap_pool_swapoff_cancel(uswap_pool *pool, uint32_t index, uswap_err
     small_lock_acquire(&pool->api_lock);
     swap_area *area = find(pool, index, err);
     if (area)
-        atomic_store(&area->state, AREA_IN_USE);
+        set_usual_state(area);
     else
         status = USWAP_E_INVALID;
     atomic_store(&pool->slots_exhausted, 0);

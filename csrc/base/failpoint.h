@@ -63,6 +63,15 @@
     X(object_unmapped, "object.unmapped")   /* the member is no mapper any more, the object not ended */               \
     X(object_ending, "object.ending")       /* an object is DYING, some of its pages are free */                       \
     X(fork_child, "fork.child")             /* in the child, before its handlers are set */                            \
+    X(fork_placed, "fork.placed")           /* a fork has a place for its child, the gate is open */                   \
+    X(fork_quiet, "fork.quiet")             /* nothing is in any more, the gate is closed */                           \
+    X(fork_endow, "fork.endow")             /* error: the child cannot have its part of the limit */                   \
+    X(fork_lent, "fork.lent")               /* the child holds its slots, it is not there yet */                       \
+    X(fork_parent, "fork.parent")           /* the child is there, its parent has not gone on */                       \
+    X(fork_claimed, "fork.claimed")         /* the child has its place, and nothing else */                            \
+    X(fork_mapped, "fork.mapped")           /* error: a child cannot have its regions watched */                       \
+    X(fork_area, "fork.area")               /* error: a child has no place to swap to */                               \
+    X(fork_ready, "fork.ready")             /* the child has everything, and its threads */                            \
     X(member_joined, "member.joined")       /* the place in the table is taken, nothing else is */                     \
     X(chunk_taken, "chunk.taken")           /* a chunk is this member's, or free again */                              \
     X(chunk_draining, "chunk.draining")     /* a chunk is being emptied, or filled, by this member */                  \

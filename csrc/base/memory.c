@@ -23,6 +23,11 @@ void *memory_map(size_t bytes) {
     return address;
 }
 
+void memory_inherit(void *address, size_t bytes, bool inherited) {
+    if (address)
+        madvise(address, whole_pages(bytes), inherited ? MADV_DOFORK : MADV_DONTFORK);
+}
+
 void memory_unmap(void *address, size_t bytes) {
     if (address)
         munmap(address, whole_pages(bytes));

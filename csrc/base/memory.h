@@ -14,5 +14,7 @@ void memory_unmap(void *address, size_t bytes);
 void *memory_grow(void *address, size_t bytes, size_t new_bytes);
 /* Gives the end back. */
 void memory_cut(void *address, size_t bytes, size_t new_bytes);
+/* Whether a forked child is to have a copy of it. */
+void memory_inherit(void *address, size_t bytes, bool inherited);
 
 #endif

@@ -341,6 +341,8 @@ static fault_result serve_swapped(fault *f, swap_entry entry) {
         return serve_from_cache(f, entry, CACHE_DIRTY);
     case CACHE_WRITING:
         return serve_copy(f, entry, false);
+    case CACHE_LENT: /* no page's */
+        break;
     }
     return FAULT_GONE;
 }

@@ -112,6 +112,8 @@ static void watch_low(uswap_pool *pool) {
         atomic_fetch_add_explicit(&pool->native.wakeups, 1, memory_order_relaxed);
         event_signal(&pool->native.pressure);
         struct group *with = atomic_load_explicit(&pool->group, memory_order_acquire);
+        if (!with)
+            with = atomic_load_explicit(&pool->family, memory_order_acquire);
         if (unlikely(with != NULL))
             grants_want(with);
     }

@@ -126,6 +126,8 @@ static size_t move_out(uswap_pool *pool, int uffd, unsigned char *address, size_
             break;
         if (status == -EINVAL && want > 1) /* the run may cross a boundary of protection: page by page then */
             want = 1;
+        else if (status == -EBUSY && turn == 0 && atomic_load(&pool->family)) /* a page that a fork has left in both */
+            madvise(address, (want = 1) << PAGE_SHIFT, MADV_POPULATE_WRITE);
         else if (status != -EAGAIN)
             break;
     }

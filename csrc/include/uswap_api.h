@@ -8,7 +8,8 @@
  *   => return 0 or a count on success, a negative uswap_status on failure; *err (may be NULL) then says what failed;
  *   => out-parameters are untouched on failure;
  *   => all are thread-safe unless they say otherwise; none calls back; none prints;
- *   => in a forked child every function on a pool of the parent returns USWAP_E_FORKED and changes nothing.
+ *   => a forked child has its parent's pools, with its private regions as they were at the fork. Where that cannot be (the error says why) every
+ *      function on the pool returns USWAP_E_FORKED and changes nothing.
  * Sizes are in bytes where the name says _bytes, in pages of 4096 bytes where it says _pages.
  */
 
@@ -66,6 +67,7 @@ typedef struct {
     uint32_t write_ahead;         /* 1: pages are cleaned before they must leave                          */
     uint32_t io_depth;            /* requests in flight at most, of each thread that moves pages: 1 to 256        */
     uint32_t awake;               /* 1: who waits for a single page does so awake, where that pays                  */
+    uint32_t snapshots;           /* 1: a forked child has the private regions as they were at the fork      */
     uint32_t encrypt;             /* 1: slots hold cipher text; USWAP_E_UNSUPPORTED if built without      */
 } uswap_options;
 
@@ -110,6 +112,8 @@ typedef struct {
  * (files), the whole device (block devices). */
 int uswap_pool_swapon(uswap_pool *pool, const char *path, int unlinked, uint64_t size_bytes, int32_t priority,
                       uswap_area_info *info, uswap_error *err);
+/* 0 in the process that the pool is of: the one that made it, or a forked child that has gone on with it. */
+int uswap_pool_check_process(uswap_pool *pool, uswap_error *err);
 /* => the number of areas written, at most capacity. */
 int uswap_pool_areas(uswap_pool *pool, uswap_area_info *infos, uint32_t capacity, uswap_error *err);
 

@@ -19,6 +19,10 @@ typedef struct {
     int (*encode)(const codec *c, uint32_t coder, swap_entry entry, const void *page, void *slot);
     int (*decode)(const codec *c, uint32_t coder, swap_entry entry, const void *slot, void *page);
     void (*fini)(codec *c);
+    /* Whether a forked child is to have its secrets. */
+    void (*inherit)(const codec *c, bool inherited);
+    /* In that child: they are guarded as they were. */
+    void (*inherited)(codec *c);
 } codec_operations;
 
 struct codec {
@@ -37,6 +41,11 @@ void codec_fini(codec *c);
 /* AES-256-XTS with a key that nobody keeps. (codec_cipher.c) */
 int codec_cipher_init(codec *c, uint32_t coders);
 #endif
+
+static inline void codec_inherit(const codec *c, bool inherited) {
+    if (c->operations)
+        c->operations->inherit(c, inherited);
+}
 
 static inline uswap_codec_kind codec_kind(const codec *c) {
     return c->operations ? c->operations->kind : USWAP_CODEC_NONE;

@@ -17,6 +17,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 /* Two keys of 256 bits: one for the data, one for the tweak. */
@@ -125,12 +126,26 @@ static int cipher_decode(const codec *c, uint32_t number, swap_entry entry, cons
     return status ? status : run(((const cipher_state *)c->state)->coders[number].decrypt, entry, slot, page);
 }
 
+static void cipher_inherit(const codec *c, bool inherited) {
+    const cipher_state *state = c->state;
+    memory_inherit(state->coders, coders_bytes(c), inherited);
+    memory_inherit(state->memory.base, state->memory.bytes, inherited);
+    memory_inherit(c->state, sizeof *state, inherited);
+}
+
+static void cipher_inherited(codec *c) {
+    cipher_state *state = c->state;
+    c->key_locked = state->memory.locked = mlock(state->memory.base, state->memory.bytes) == 0;
+}
+
 static const codec_operations operations = {
     .name = "aes-256-xts",
     .kind = USWAP_CODEC_AES_256_XTS,
     .encode = cipher_encode,
     .decode = cipher_decode,
     .fini = cipher_fini,
+    .inherit = cipher_inherit,
+    .inherited = cipher_inherited,
 };
 
 int codec_cipher_init(codec *c, uint32_t coders) {

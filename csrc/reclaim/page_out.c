@@ -7,6 +7,7 @@
 #include "reclaim/sealed.h"
 #include "scratch.h"
 
+#include "swap/holders.h"
 #include "swap/page_in.h"
 #include "swap/swap_cache.h"
 
@@ -83,7 +84,7 @@ static swap_entry take_slot(context *ctx) {
     if (cluster->left == 0) {
         atomic_store(&ctx->pool->slots_freed, 0);
         atomic_store(&ctx->pool->slots_exhausted, 1); /* before the look: slots freed after it clear this again */
-        if (!open_cluster(ctx))
+        if (!open_cluster(ctx) && (holders_sweep(ctx->pool) == 0 || !open_cluster(ctx)))
             return SWAP_ENTRY_NONE;
         atomic_store(&ctx->pool->slots_exhausted, 0);
     }
@@ -220,7 +221,7 @@ static bool leave_filled(batch *b, victim *v, uint64_t value) {
  * has these contents too. */
 static bool is_clean(uswap_pool *pool, const victim *v, page_hash hash) {
     swap_entry kept = page_entry_of(v->word);
-    if (swap_entry_is_none(kept) || !swap_area_in_use(&pool->areas[swap_entry_area(kept)]) ||
+    if (swap_entry_is_none(kept) || !swap_area_keeps(&pool->areas[swap_entry_area(kept)]) ||
         (swap_cache_load(pool, kept) & SLOT_BAD))
         return false;
     page_hash stored = swap_map_hash(pool, kept);

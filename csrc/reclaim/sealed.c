@@ -75,7 +75,7 @@ static bool publish(context *ctx, const victim *v, out_result result, bool poppe
 }
 
 bool sealed_can_drop(const uswap_pool *pool, uint64_t word) {
-    return page_is_sealed(word) && swap_area_in_use(&pool->areas[swap_entry_area(page_entry_of(word))]);
+    return page_is_sealed(word) && swap_area_keeps(&pool->areas[swap_entry_area(page_entry_of(word))]);
 }
 
 uint64_t sealed_drop(context *ctx, const victim *victims, uint32_t count, bool popped) {

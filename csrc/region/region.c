@@ -156,19 +156,19 @@ static region *find_free(region_table *table) {
     return table->highest < REGIONS_MAX ? &table->regions[table->highest++] : NULL;
 }
 
-static size_t touched_bytes(size_t pages) {
+size_t region_touched_bytes(size_t pages) {
     return pages / PAGE_WORDS_PER_CHUNK + 1;
 }
 
 /* Of addresses, so that one more may be begun at either end. */
-static size_t blocks_of(size_t pages) {
+size_t region_huge_bytes(size_t pages) {
     return pages / BLOCK_PAGES + 2;
 }
 
 static void object_fini(memory_object *object) {
     memory_unmap((void *)object->words, object->capacity * sizeof(page_word));
-    memory_unmap((void *)object->touched, touched_bytes(object->capacity));
-    memory_unmap((void *)object->huge, blocks_of(object->capacity));
+    memory_unmap((void *)object->touched, region_touched_bytes(object->capacity));
+    memory_unmap((void *)object->huge, region_huge_bytes(object->capacity));
     object->words = NULL;
     object->touched = object->huge = NULL;
     object->capacity = 0;
@@ -179,8 +179,8 @@ static int object_init(memory_object *object, size_t pages) {
     atomic_store(&object->pages, pages);
     object->capacity = pages;
     object->words = memory_map(pages * sizeof(page_word));
-    object->touched = memory_map(touched_bytes(pages));
-    object->huge = memory_map(blocks_of(pages));
+    object->touched = memory_map(region_touched_bytes(pages));
+    object->huge = memory_map(region_huge_bytes(pages));
     if (object->words && object->touched && object->huge)
         return 0;
     object_fini(object);
@@ -195,9 +195,9 @@ int region_extend(region *r, size_t pages) {
     if (!words)
         return -ENOMEM;
     object->words = words;
-    void *touched = memory_grow((void *)object->touched, touched_bytes(before), touched_bytes(pages));
+    void *touched = memory_grow((void *)object->touched, region_touched_bytes(before), region_touched_bytes(pages));
     object->touched = touched ? touched : (void *)object->touched;
-    void *huge = touched ? memory_grow((void *)object->huge, blocks_of(before), blocks_of(pages)) : NULL;
+    void *huge = touched ? memory_grow((void *)object->huge, region_huge_bytes(before), region_huge_bytes(pages)) : NULL;
     object->huge = huge ? huge : (void *)object->huge;
     if (huge) {
         object->capacity = pages;
@@ -205,7 +205,7 @@ int region_extend(region *r, size_t pages) {
     }
     memory_cut((void *)object->words, pages * sizeof(page_word), before * sizeof(page_word));
     if (touched)
-        memory_cut((void *)object->touched, touched_bytes(pages), touched_bytes(before));
+        memory_cut((void *)object->touched, region_touched_bytes(pages), region_touched_bytes(before));
     return -ENOMEM;
 }
 

@@ -80,6 +80,10 @@ typedef struct {
 int region_table_init(region_table *table);
 void region_table_fini(region_table *table);
 
+/* Bytes of memory_object.touched and .huge. */
+size_t region_touched_bytes(size_t pages);
+size_t region_huge_bytes(size_t pages);
+
 /* The region at this address, referenced; NULL if it is none of ours. Takes no lock: threads that fault at once do not wait for each
  * other, and a signal handler may ask. */
 region *region_get_by_address(region_table *table, uintptr_t address);

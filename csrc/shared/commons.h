@@ -41,6 +41,10 @@ static inline bool member_equal(member_id a, member_id b) {
 /* MEMBER_DEAD: it is being cleaned up after; whoever finishes makes the place free. */
 typedef enum { MEMBER_FREE = 0, MEMBER_JOINING = 1, MEMBER_LIVE = 2, MEMBER_LEAVING = 3, MEMBER_DEAD = 4 } member_state;
 
+/* In the place of a pid: the place is for a forked child that has not claimed it yet (README, Fork). The rest is the id of its parent. No pid is
+ * that high. */
+#define MEMBER_UNCLAIMED (UINT32_C(1) << 31)
+
 /* Pages of an object that a member wants in memory. count 0: free. Written by that member alone: first the others, then count. */
 typedef struct {
     _Atomic uint64_t first;

@@ -73,6 +73,13 @@ uint64_t grants_give(group *g, uint64_t chunks) {
     return count;
 }
 
+uint64_t grants_hand(group *g, uint32_t from, uint32_t to, uint64_t want) {
+    uint64_t count = 0;
+    for (uint64_t chunk = 0; chunk < limit_chunks(g) && count < want; chunk++)
+        count += chunk_is(g, chunk, from) && chunk_swap(g, chunk, from, to);
+    return count;
+}
+
 uint64_t grants_held(const group *g, member_id id) {
     return count_of(g, id.value, chunks_of(g));
 }

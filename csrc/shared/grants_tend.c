@@ -203,6 +203,8 @@ static uint64_t to_frames(const group *g, uint64_t chunks) {
 static bool set_limit(group *g, uint64_t held) {
     commons_header *head = commons_head(&g->commons);
     uint64_t mine = to_frames(g, held - g->tending->giving), all = to_frames(g, atomic_load(&head->limit_chunks));
+    if (g->is_family && mine == all) /* what is less than a chunk is for who has all of them */
+        mine = MAX_OF(mine, atomic_load(&head->limit_bytes) >> PAGE_SHIFT);
     atomic_store(&g->pool->near_distance, all > mine ? all - mine : 0);
     return pool_start_limit(g->pool, mine);
 }
@@ -259,6 +261,8 @@ static void tend_own(group *g, outlook *seen) {
     }
     uint64_t give = need_to_give(&seen->self, all, seen->count + 1, seen->free);
     uint64_t want = need_to_take(&seen->self, all, seen->count + 1, seen->free);
+    if (g->is_family && seen->count == 0)
+        want = seen->free; /* as before the first fork */
     take(g, seen, MAX_OF(want, MIN_OF(seen->beyond, seen->free)));
     if (MAX_OF(give, seen->beyond) > 0)
         begin_giving(g, seen, MAX_OF(give, seen->beyond));
@@ -289,6 +293,48 @@ static void tend_shared(group *g, outlook *seen) {
         state->moved_ns = seen->now;
     if (state->draining > 0)
         shared_out_wake(g);
+}
+
+/* ---- for a forked child ---- */
+
+static uint64_t own_least(group *g) {
+    return MAX_OF((pool_least_frames(g->pool) + to_frames(g, 1) - 1) / to_frames(g, 1), g->floor_chunks);
+}
+
+uint64_t grants_can_endow(group *g) {
+    uint64_t held = grants_held(g, g->self), least = own_least(g);
+    return grants_free(g) + (held > least ? held - least : 0);
+}
+
+/* Lowers the private limit by so many chunks. Return: false: frames are in use. */
+static bool spare(group *g, uint64_t held, uint64_t chunks) {
+    frame_pool *frames = &g->pool->frames;
+    g->tending->giving = chunks;
+    set_limit(g, held);
+    if (atomic_load(&frames->unmet))
+        frame_pool_retire(g->pool, chunks * to_frames(g, 1));
+    return !atomic_load(&frames->unmet);
+}
+
+bool grants_endow(group *g, member_id child, uint64_t chunks) {
+    uint64_t given = grants_hand(g, CHUNK_FREE, child.value, chunks), held = grants_held(g, g->self);
+    uint64_t own = chunks - given;
+    bool spared = own == 0 || (held >= own_least(g) + own && spare(g, held, own));
+    if (spared)
+        given += grants_hand(g, g->self.value, child.value, own);
+    g->tending->giving = 0; /* whatever was under way: by need it begins again */
+    set_limit(g, grants_held(g, g->self));
+    if (given < chunks) {
+        grants_take_back(g, child);
+        return false;
+    }
+    atomic_store(&group_entry(g, child)->granted_chunks, chunks);
+    return true;
+}
+
+void grants_take_back(group *g, member_id child) {
+    grants_hand(g, child.value, CHUNK_FREE, UINT64_MAX);
+    g->tending->due_ns = 0;
 }
 
 /* ---- the look ---- */

@@ -46,7 +46,7 @@ static int os_failure(uswap_error *err, const char *operation, const char *path,
 
 /* ---- what a group has ---- */
 
-static group *group_map(uswap_pool *pool) {
+group *group_new(uswap_pool *pool) {
     group *g = memory_map(sizeof *g);
     if (!g)
         return NULL;
@@ -55,8 +55,9 @@ static group *group_map(uswap_pool *pool) {
     g->commons.fd = g->uffd = g->swap_fd = g->folder_fd = -1;
     g->peer_wake_fd = g->share_wake_fd = g->out_wake_fd = g->listen_fd = -1;
     g->barrier_slot = BARRIER_SLOT;
+    g->life_line = -1;
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
-        g->peers[i].uffd = g->peers[i].pidfd = -1;
+        g->peers[i].uffd = g->peers[i].pidfd = g->children[i].life_line = -1;
     return g;
 }
 
@@ -86,7 +87,7 @@ void group_release(uswap_pool *pool) {
     }
 }
 
-static uint64_t chunks_for(const group *g, uint64_t frames) {
+uint64_t group_chunks_for(const group *g, uint64_t frames) {
     uint64_t size = commons_head(&g->commons)->chunk_frames;
     return (frames + size - 1) / size;
 }
@@ -241,7 +242,7 @@ static int find_commons(group *g, peer_answer *answer, peer_fds *fds, uswap_erro
 /* A part of the limit that was there before stays: what is used is evicted down to a floor. */
 static int shrink_to_floor(group *g, uswap_error *err) {
     uswap_pool *pool = g->pool;
-    g->floor_chunks = chunks_for(g, least_frames(g, atomic_load(&commons_head(&g->commons)->limit_bytes)));
+    g->floor_chunks = group_chunks_for(g, least_frames(g, atomic_load(&commons_head(&g->commons)->limit_bytes)));
     small_lock_acquire(&pool->api_lock);
     int status = pool_change_limit(pool, g->floor_chunks * commons_head(&g->commons)->chunk_frames << PAGE_SHIFT, err);
     small_lock_release(&pool->api_lock);
@@ -254,7 +255,7 @@ uint64_t group_least_chunks(const group *g) {
         member_state state = peer_state_at(g, i);
         members += state == MEMBER_JOINING || state == MEMBER_LIVE;
     }
-    return members * g->floor_chunks + chunks_for(g, SHARED_LEAST_FRAMES);
+    return members * g->floor_chunks + (g->is_family ? 0 : group_chunks_for(g, SHARED_LEAST_FRAMES));
 }
 
 static bool has_room(const group *g) {
@@ -334,11 +335,13 @@ static int enter(group *g, peer_answer *answer, peer_fds *known, uswap_error *er
 
 /* The folder, and memory for the group. Return: 0 or a uswap_status. */
 static int begin(uswap_pool *pool, const char *folder, group **made, uswap_error *err) {
-    if (atomic_load(&pool->group))
-        return error_set(err, USWAP_E_INVALID, 0, "join", folder, "the pool is in a named pool already");
+    if (atomic_load(&pool->group) || atomic_load(&pool->family))
+        return error_set(err, USWAP_E_INVALID, 0, "join", folder,
+                         atomic_load(&pool->group) ? "the pool is in a named pool already"
+                                                   : "processes have been forked off with the pool's memory");
     if (strlen(folder) >= GROUP_PATH_BYTES)
         return error_set(err, USWAP_E_INVALID, 0, "join", folder, "the path of the folder is too long");
-    group *g = group_map(pool);
+    group *g = group_new(pool);
     if (!g)
         return os_failure(err, "mmap", NULL, -ENOMEM);
     strcpy(g->folder, folder);
@@ -423,10 +426,15 @@ int group_leave(uswap_pool *pool, uswap_error *err) {
     atomic_store(&pool->near_distance, 0);
     undo(g, STAGE_EVICTIONS);
     bool last = is_last(g);
-    group_close(g);
-    g->former = pool->former; /* a thread may have looked at pool.group just before (grants_want) */
-    pool->former = g;
+    group_retire(g);
     return last;
+}
+
+/* A thread may have looked at pool.group, or pool.family, just before (grants_want). */
+void group_retire(group *g) {
+    group_close(g);
+    g->former = g->pool->former;
+    g->pool->former = g;
 }
 
 /* ---- fork ---- */

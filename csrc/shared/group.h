@@ -48,6 +48,12 @@ typedef struct shared_region {
     _Atomic uint32_t advice;
 } shared_region;
 
+/* A child of this process, from its fork on until it is buried. id 0: none. */
+typedef struct {
+    member_id id;
+    int life_line; /* readable when its process image is gone */
+} family_child;
+
 typedef struct group {
     struct uswap_pool *pool;
     commons commons;
@@ -76,6 +82,10 @@ typedef struct group {
     struct tending *tending;         /* of grants_tend.c */
     _Atomic uint32_t pressed;        /* private frames have become short since it last looked */
     struct group *former;            /* of the same pool, left before */
+    bool is_family;                  /* it has no folder and no objects (family.c) */
+    small_lock tend_lock;            /* of a family: held while it is tended */
+    family_child children[MEMBERS_MAX]; /* by member index; under tend_lock */
+    int life_line;                      /* this process's end; of a child */
 } group;
 
 /* ---- group.c: coming and going ---- */
@@ -105,10 +115,26 @@ static inline object_entry *group_object(const group *g, uint32_t index) {
     return &commons_head(&g->commons)->objects[index];
 }
 
+/* Memory for a group, with nothing in it. */
+group *group_new(struct uswap_pool *pool);
+/* Its descriptors and memory go; it is remembered as a former one of the pool. */
+void group_retire(group *g);
+/* Of all its processes together. Return: 0 or a uswap_status. */
+int group_change_limit(group *g, uint64_t limit_bytes, uswap_error *err);
+uint64_t group_chunks_for(const group *g, uint64_t frames);
+
 /* ---- members.c: who is in, who has died ---- */
 
 /* Takes a place in the table. Return: 0, or -EUSERS: it is full. => JOINING, with pid and start time. */
 int members_join(group *g);
+/* A place for a child of this member: JOINING, not claimed. Return: MEMBER_NONE: the table is full. */
+member_id members_reserve(group *g);
+/* The child takes it: g->self. Return: false: it has been given up. */
+bool members_claim(group *g, member_id id, member_id parent);
+/* Nobody will claim it: it is DEAD. Return: false: somebody has claimed it, or it is another's by now. */
+bool members_void(group *g, member_id id, member_id parent);
+/* Places whose parents have died: of their children nobody knows. */
+void members_void_orphans(group *g);
 /* => LIVE: seen by the others. */
 void members_announce(group *g);
 /* => the place is free. Context: nothing of this member is left: chunks, frames, slots, mappers, holds. */
@@ -130,6 +156,9 @@ uint64_t process_start_time(uint32_t pid);
 uint64_t grants_take(group *g, uint64_t want);
 /* Gives up to so many of this member's chunks back, those beyond the limit first. Context: the frames are not used any more. */
 uint64_t grants_give(group *g, uint64_t chunks);
+/* Chunks below the limit with the word from, a member's id or CHUNK_FREE, up to want of them, get the word to. Return: how many. Context: each of the
+ * two is this member, nobody, or a place that nobody has claimed yet. */
+uint64_t grants_hand(group *g, uint32_t from, uint32_t to, uint64_t want);
 uint64_t grants_held(const group *g, member_id id);
 uint64_t grants_free(const group *g);
 uint64_t grants_shared(const group *g);
@@ -144,6 +173,13 @@ void grants_of_dead(group *g, member_id dead);
 void grants_set_limit(group *g, uint64_t limit_bytes);
 /* One look around, every few milliseconds while there is want, else every 100: takes, gives and asks by need; sets the private pool's limit. */
 void grants_tend(group *g);
+/* So many chunks become the member's: free ones, and this one's, whose private limit goes down. Return: false, and nothing has changed: there are not
+ * so many, or frames are in use. Context: a family's tend_lock; the gate is closed. */
+bool grants_endow(group *g, member_id child, uint64_t chunks);
+/* How many that could be, if no private frame were used. */
+uint64_t grants_can_endow(group *g);
+/* The same back, of a child that has not claimed its place. */
+void grants_take_back(group *g, member_id child);
 /* When it is to be called next, by clock_now_ns. (grants_tend.c, as are these) */
 uint64_t grants_due_ns(const group *g);
 int grants_tend_init(group *g);

@@ -166,27 +166,29 @@ static int await_limit(group *g, uint64_t before_bytes, uswap_error *err) {
         (unsigned long long)(beyond * commons_head(&g->commons)->chunk_frames << PAGE_SHIFT));
 }
 
+int group_change_limit(group *g, uint64_t limit_bytes, uswap_error *err) {
+    const commons_header *head = commons_head(&g->commons);
+    uint64_t chunk_bytes = head->chunk_frames << PAGE_SHIFT, before = atomic_load(&head->limit_bytes);
+    uint64_t least = group_least_chunks(g) * chunk_bytes, most = head->chunks * chunk_bytes;
+    if (limit_bytes < least)
+        return error_set(err, USWAP_E_LIMIT, 0, "limit", NULL,
+                         "a limit of %llu bytes is below the %llu that the pool's processes need",
+                         (unsigned long long)limit_bytes, (unsigned long long)least);
+    if (limit_bytes > most)
+        return error_set(err, USWAP_E_NO_MEMORY, 0, "limit", NULL,
+                         "the limit of this pool can be raised to %llu bytes at most: make a new one",
+                         (unsigned long long)most);
+    grants_set_limit(g, limit_bytes);
+    return await_limit(g, before, err);
+}
+
 EXPORT int uswap_group_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {
     api_guard guard;
     int status;
     group *g = enter_group(pool, &guard, &status, err);
     if (!g)
         return status;
-    commons_header *head = commons_head(&g->commons);
-    uint64_t chunk_bytes = head->chunk_frames << PAGE_SHIFT, before = atomic_load(&head->limit_bytes);
-    uint64_t least = group_least_chunks(g) * chunk_bytes, most = head->chunks * chunk_bytes;
-    if (limit_bytes < least)
-        status = error_set(err, USWAP_E_LIMIT, 0, "limit", NULL,
-                           "a limit of %llu bytes is below the %llu that the pool's processes need",
-                           (unsigned long long)limit_bytes, (unsigned long long)least);
-    else if (limit_bytes > most)
-        status = error_set(err, USWAP_E_NO_MEMORY, 0, "limit", NULL,
-                           "the limit of this pool can be raised to %llu bytes at most: make a new one",
-                           (unsigned long long)most);
-    else {
-        grants_set_limit(g, limit_bytes);
-        status = await_limit(g, before, err);
-    }
+    status = group_change_limit(g, limit_bytes, err);
     api_leave(&guard);
     return status;
 }

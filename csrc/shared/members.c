@@ -80,22 +80,68 @@ static unsigned choose_place(const group *g, uint64_t *seen) {
     return best;
 }
 
-int members_join(group *g) {
-    uint32_t pid = (uint32_t)getpid();
+/* => JOINING, of that pid. Return: MEMBER_NONE: the table is full. */
+static member_id take_place(group *g, uint32_t pid) {
     for (;;) {
         uint64_t seen = 0;
         unsigned index = choose_place(g, &seen);
         if (index == MEMBERS_MAX)
-            return -EUSERS;
+            return MEMBER_NONE;
         member_id id = next_life(member_id_of(seen), index);
-        member_entry *entry = &commons_head(&g->commons)->members[index];
-        if (!atomic_compare_exchange_strong(&entry->state, &seen, state_make(MEMBER_JOINING, id, pid)))
-            continue;
-        FAILPOINT(member_joined);
-        atomic_store(&entry->pid, pid);
-        atomic_store(&entry->start_time, process_start_time(pid));
-        g->self = id;
-        return 0;
+        if (atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_JOINING, id, pid)))
+            return id;
+    }
+}
+
+static void say_who(group *g, uint32_t pid) {
+    atomic_store(&group_entry(g, g->self)->pid, pid);
+    atomic_store(&group_entry(g, g->self)->start_time, process_start_time(pid));
+}
+
+int members_join(group *g) {
+    uint32_t pid = (uint32_t)getpid();
+    member_id id = take_place(g, pid);
+    if (id.value == 0)
+        return -EUSERS;
+    g->self = id;
+    FAILPOINT(member_joined);
+    say_who(g, pid);
+    return 0;
+}
+
+/* ---- a place for a forked child ---- */
+
+member_id members_reserve(group *g) {
+    return take_place(g, MEMBER_UNCLAIMED | g->self.value);
+}
+
+/* From exactly this word: of claim and void one happens. */
+static uint64_t unclaimed(member_id id, member_id parent) {
+    return state_make(MEMBER_JOINING, id, MEMBER_UNCLAIMED | parent.value);
+}
+
+bool members_claim(group *g, member_id id, member_id parent) {
+    uint64_t seen = unclaimed(id, parent);
+    uint32_t pid = (uint32_t)getpid();
+    if (!atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_JOINING, id, pid)))
+        return false;
+    g->self = id;
+    say_who(g, pid);
+    return true;
+}
+
+bool members_void(group *g, member_id id, member_id parent) {
+    uint64_t seen = unclaimed(id, parent);
+    return atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_DEAD, id, 0));
+}
+
+void members_void_orphans(group *g) {
+    for (unsigned index = 0; index < PLACES; index++) {
+        uint64_t state = atomic_load(&commons_head(&g->commons)->members[index].state);
+        member_id parent = {(uint16_t)member_pid_of(state)};
+        if (member_state_of(state) == MEMBER_JOINING && (member_pid_of(state) & MEMBER_UNCLAIMED) &&
+            !members_alive(g, parent))
+            members_void(g, member_id_of(state), parent);
     }
 }
 
@@ -139,6 +185,8 @@ void members_leave(group *g) {
 /* The state's word is of a process that is there. A process without a start time yet is known by its number alone. */
 static bool is_running(const member_entry *entry, uint64_t state) {
     uint32_t pid = member_pid_of(state);
+    if (pid & MEMBER_UNCLAIMED)
+        return true; /* nobody's yet: it is voided, or claimed */
     if (kill((pid_t)pid, 0) != 0 && errno == ESRCH)
         return false;
     uint64_t expected = atomic_load(&entry->start_time), found = expected ? process_start_time(pid) : 0;

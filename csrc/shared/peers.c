@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "fault/uffd.h"
 #include "pool.h"
+#include "shared/family.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -23,7 +24,7 @@
 /* What is left by the dead is looked at again after this, if somebody was at it. */
 #define MEND_AGAIN_NS UINT64_C(1000000)
 /* Descriptors that the thread waits for: its own, the members', and the visitors'. */
-#define POLLED_MAX (2 + MEMBERS_MAX + VISITORS_MAX)
+#define POLLED_MAX (2 + 2 * MEMBERS_MAX + VISITORS_MAX)
 
 /* Whoever is about to wait for the dead member's pages, of this process: they look again. */
 static void wake_own_waiters(group *g) {
@@ -51,14 +52,15 @@ static void bury(group *g, unsigned index) {
     wake_own_waiters(g);
     if (!mended)
         return;
-    peer_socket_remove(g->folder_fd, socket);
+    if (!g->is_family)
+        peer_socket_remove(g->folder_fd, socket);
     small_lock_acquire(&g->peers_lock);
     if (atomic_load(&g->peers[index].id) == id.value && !member_equal(peer_at(g, index), id))
         peers_forget(g, index);
     small_lock_release(&g->peers_lock);
 }
 
-static void bury_dead(group *g) {
+void peers_bury_dead(group *g) {
     uint64_t dead = peers_look(g);
     g->peers_state->unmended = false;
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
@@ -74,6 +76,9 @@ static nfds_t gather(group *g, struct pollfd *polled) {
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
         if (g->peers[i].pidfd >= 0)
             polled[count++] = (struct pollfd){.fd = g->peers[i].pidfd, .events = POLLIN};
+    for (unsigned i = 0; g->is_family && i < MEMBERS_MAX; i++)
+        if (g->children[i].life_line >= 0)
+            polled[count++] = (struct pollfd){.fd = g->children[i].life_line};
     for (int i = 0; i < VISITORS_MAX; i++)
         if (g->peers_state->visitors[i].fd >= 0)
             polled[count++] = (struct pollfd){.fd = g->peers_state->visitors[i].fd, .events = POLLIN};
@@ -96,7 +101,11 @@ static void *run(void *argument) {
     prctl(PR_SET_NAME, "uswap-peer");
     while (!atomic_load(&g->peers_state->stop)) {
         wait(g);
-        bury_dead(g);
+        if (g->is_family) {
+            family_tend(g);
+            continue;
+        }
+        peers_bury_dead(g);
         peers_answer(g);
         peers_ask_wanted(g);
         if (clock_now_ns() >= grants_due_ns(g))
@@ -120,7 +129,7 @@ int peers_start(group *g) {
     int status = make_state(g);
     if (status == 0)
         status = grants_tend_init(g);
-    if (status == 0)
+    if (status == 0 && !g->is_family)
         status = g->listen_fd = peer_listen(g->folder_fd, peer_socket_of(g, g->self));
     if (status < 0)
         return status;
@@ -131,7 +140,7 @@ int peers_start(group *g) {
     pthread_attr_destroy(&attributes);
     g->peers_state->started = status == 0;
     /* After it listens: of two that join at once, one sees the other's socket. */
-    if (status == 0)
+    if (status == 0 && !g->is_family)
         peers_introduce(g);
     return -status;
 }

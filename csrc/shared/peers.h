@@ -38,6 +38,8 @@ member_id peer_at(const group *g, unsigned index);
 member_state peer_state_at(const group *g, unsigned index);
 peer_socket peer_socket_of(const group *g, member_id id);
 
+/* Everybody who has died. Context: the peer thread; of a family, who holds its tend_lock. */
+void peers_bury_dead(group *g);
 /* In a forked child: the thread is not there, what it had open is. */
 void peers_in_child(group *g);
 

@@ -35,27 +35,44 @@ static uint64_t own_start_time(void) {
     return start;
 }
 
-int segment_create(segment *seg) {
+/* Address space for the whole file, and for what it may grow to. */
+static int map(segment *seg, int fd, size_t reserve, size_t least) {
+    void *base = MAP_FAILED;
+    for (; reserve >= least && base == MAP_FAILED; reserve /= 4) {
+        base = mmap(NULL, reserve, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+        seg->reserved_bytes = reserve;
+    }
+    if (base == MAP_FAILED)
+        return -errno;
+    madvise(base, seg->reserved_bytes, MADV_DONTFORK);
+    madvise(base, seg->reserved_bytes, MADV_DONTDUMP);
+    munlock(base, seg->reserved_bytes);
+    seg->fd = fd;
+    seg->base = base;
+    return 0;
+}
+
+static int make(segment *seg, size_t bytes, size_t reserve, size_t least) {
     int fd = memfd_create("uswap-segment", MFD_CLOEXEC);
     if (fd < 0)
         return -errno;
-    size_t reserve = RESERVE_BYTES;
-    void *base = MAP_FAILED;
-    if (ftruncate(fd, (off_t)HEADER_BYTES) == 0)
-        for (; reserve >= RESERVE_LEAST_BYTES; reserve /= 4) {
-            base = mmap(NULL, reserve, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-            if (base != MAP_FAILED)
-                break;
-        }
-    if (base == MAP_FAILED) {
-        int status = -errno;
+    int status = ftruncate(fd, (off_t)bytes) == 0 ? map(seg, fd, reserve, least) : -errno;
+    if (status != 0)
         close(fd);
+    return status;
+}
+
+static void say_whose(segment_header *head) {
+    atomic_store(&head->processes[0].start_time, own_start_time());
+    atomic_store(&head->processes[0].generation, 1);
+    atomic_store(&head->processes[0].pid, (uint64_t)getpid());
+}
+
+int segment_create(segment *seg) {
+    *seg = (segment){.fd = -1};
+    int status = make(seg, HEADER_BYTES, RESERVE_BYTES, RESERVE_LEAST_BYTES);
+    if (status != 0)
         return status;
-    }
-    madvise(base, reserve, MADV_DONTFORK);
-    madvise(base, reserve, MADV_DONTDUMP);
-    munlock(base, reserve);
-    *seg = (segment){.fd = fd, .base = base, .reserved_bytes = reserve};
     segment_header *head = segment_head(seg);
     head->magic = SEGMENT_MAGIC;
     head->layout = layout_stamp();
@@ -64,9 +81,36 @@ int segment_create(segment *seg) {
         segment_destroy(seg);
         return -EIO;
     }
-    atomic_store(&head->processes[0].start_time, own_start_time());
-    atomic_store(&head->processes[0].generation, 1);
-    atomic_store(&head->processes[0].pid, (uint64_t)getpid());
+    say_whose(head);
+    return 0;
+}
+
+int segment_like(const segment *before, segment *after) {
+    const segment_header *old = segment_head(before);
+    *after = (segment){.fd = -1};
+    /* Its parent may have made more of it since: all that this process knows of lies below the end of now. */
+    uint64_t end = atomic_load(&old->end_bytes);
+    int status = make(after, end, before->reserved_bytes, before->reserved_bytes);
+    if (status != 0)
+        return status;
+    segment_header *head = segment_head(after);
+    head->magic = old->magic;
+    head->layout = old->layout;
+    memcpy(head->hash_seed, old->hash_seed, sizeof head->hash_seed);
+    atomic_store(&head->end_bytes, end);
+    say_whose(head);
+    return 0;
+}
+
+int segment_take_place(segment *seg, segment *after) {
+    if (mremap(after->base, after->reserved_bytes, seg->reserved_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, seg->base) ==
+        MAP_FAILED) {
+        int status = -errno;
+        segment_destroy(after);
+        return status;
+    }
+    close(seg->fd);
+    seg->fd = after->fd;
     return 0;
 }
 

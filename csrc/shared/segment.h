@@ -62,6 +62,11 @@ static inline segment_header *segment_head(const segment *seg) {
     return (segment_header *)(void *)seg->base;
 }
 
+/* In a forked child: a new one of the same size and layout, of this process, with nothing in it but the header. Return: 0 or -errno. */
+int segment_like(const segment *before, segment *after);
+/* => seg is that one, at seg's addresses; the parent's is closed here. Return: 0 or -errno: after is gone. */
+int segment_take_place(segment *seg, segment *after);
+
 /* Zeroed bytes, lazily touched, aligned to pages. Return: offset, or -errno. Context: pool.api_lock held. */
 int64_t segment_allot(segment *seg, size_t bytes);
 

@@ -24,6 +24,11 @@ typedef struct {
 
 typedef struct uswap_pool uswap_pool;
 
+/* Of fill_table.touched. */
+static inline size_t fill_table_touched_bytes(void) {
+    return FILL_VALUES_MAX / (PAGE_BYTES / sizeof(uint64_t));
+}
+
 /* Return: 0 or -errno. */
 int fill_table_init(fill_table *table, segment *seg);
 void fill_table_fini(fill_table *table);

@@ -356,9 +356,9 @@ static void keep_in_cache(uswap_pool *pool, region *r, size_t page, swap_entry e
 
 bool page_in_keeps_slot(uswap_pool *pool, swap_entry entry) {
     const swap_area *area = &pool->areas[swap_entry_area(entry)];
-    if (!swap_area_in_use(area))
+    if (!swap_area_keeps(area))
         return false;
-    if (!pool->options.overcommit)
+    if (!pool->options.overcommit || area->inherited)
         return true;
     return atomic_load_explicit(&area->used_slots, memory_order_relaxed) / KEEP_SLOTS_NUMERATOR <
            area->total_slots / KEEP_SLOTS_DENOMINATOR;

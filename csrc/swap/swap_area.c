@@ -4,6 +4,7 @@
 #include "base/failpoint.h"
 #include "base/memory.h"
 #include "base/status.h"
+#include "swap/holders.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -169,7 +170,7 @@ static int make_tables(swap_area *area, segment *seg, uswap_error *err) {
     int64_t bitmap = segment_allot(seg, clusters * CLUSTER_SLOTS / 8);
     int64_t counts = segment_allot(seg, clusters * sizeof(uint16_t));
     int64_t holes = segment_allot(seg, clusters / 8 + sizeof(uint64_t));
-    area->slots_touched = memory_map(area->total_slots * sizeof(swap_slot) / PAGE_BYTES + 1);
+    area->slots_touched = memory_map(swap_area_touched_bytes(area));
     if (slots < 0 || bitmap < 0 || counts < 0 || holes < 0 || !area->slots_touched)
         return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "swapon", area->path,
                          "no address space for the slots of a swap area of %llu bytes: give it a smaller size=",
@@ -222,15 +223,16 @@ uint64_t swap_area_forget_slots(swap_area *area, segment *seg) {
 
 void swap_area_close(swap_area *area) {
     if (area->fd >= 0) {
+        struct holders *of = atomic_load(&area->holders);
         /* Only our own slots go; the header stays and says whose file it is. */
-        if (!(area->notes & (USWAP_AREA_BLOCK_DEVICE | USWAP_AREA_UNLINKED)) && area->total_slots > 0) {
+        if ((!of || holders_close(of, area->member)) && !(area->notes & (USWAP_AREA_BLOCK_DEVICE | USWAP_AREA_UNLINKED)) && area->total_slots > 0) {
             int ignored = ftruncate(area->fd, PAGE_BYTES);
             (void)ignored;
         }
         close(area->fd);
     }
     area->fd = -1;
-    memory_unmap((void *)area->slots_touched, area->total_slots * sizeof(swap_slot) / PAGE_BYTES + 1);
+    memory_unmap((void *)area->slots_touched, swap_area_touched_bytes(area));
     area->slots_touched = NULL;
 }
 

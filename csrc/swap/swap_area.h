@@ -15,7 +15,7 @@
 #define CLUSTER_SLOTS 256
 
 /* README, Taking an area out of use. */
-typedef enum { AREA_IN_USE = 0, AREA_CLOSING = 1, AREA_CLOSED = 2 } area_state;
+typedef enum { AREA_IN_USE = 0, AREA_CLOSING = 1, AREA_CLOSED = 2, AREA_INHERITED = 3 } area_state;
 
 typedef struct {
     small_lock lock;
@@ -40,12 +40,23 @@ typedef struct {
     uint64_t left_last_round;       /* l: slots in use after the last round */
     uint32_t frameless_rounds;      /* l: parts of rounds since slots came free last, in which frames were short */
     event slot_freed;               /* signalled while it is CLOSING */
+    uint16_t member;                /* member_id of this process, where there are holders */
+    bool inherited;                 /* by a fork: its slots are given out by another process (README, Fork) */
+    struct holders *_Atomic holders; /* NULL: only this process uses it */
+    _Atomic uint64_t lent_slots;     /* of the used: this process does not use them any more, another does */
+    _Atomic uint64_t swept;          /* holders.released, when lent slots were last looked at */
     char path[512];
 } swap_area; /* a: under lock; l: under pool.leave_lock; p: changed under pool.api_lock */
 
 /* Whether slots may be taken, and contents left, there. */
 static inline bool swap_area_in_use(const swap_area *area) {
     return atomic_load_explicit(&area->state, memory_order_relaxed) == AREA_IN_USE;
+}
+
+/* Whether contents that are in its slots may stay there. */
+static inline bool swap_area_keeps(const swap_area *area) {
+    uint32_t state = atomic_load_explicit(&area->state, memory_order_relaxed);
+    return state == AREA_IN_USE || state == AREA_INHERITED;
 }
 
 /* Slots that have their place on the disk, header not counted. */
@@ -63,6 +74,10 @@ int swap_area_open(swap_area *area, segment *seg, unsigned index, const char *pa
                    int32_t priority, uswap_error *err);
 /* => a file of ours is left with its header only; an unlinked one is gone. */
 void swap_area_close(swap_area *area);
+/* Of slots_touched. */
+static inline size_t swap_area_touched_bytes(const swap_area *area) {
+    return area->total_slots * sizeof(swap_slot) / PAGE_BYTES + 1;
+}
 /* => the memory of its slots is back with the kernel. Return: pages of metadata that were touched. Context: before _close. */
 uint64_t swap_area_forget_slots(swap_area *area, segment *seg);
 

@@ -1,6 +1,7 @@
 #include "swap/swap_cache.h"
 
 #include "pool.h"
+#include "swap/holders.h"
 
 #include <string.h>
 
@@ -47,13 +48,17 @@ page_hash swap_map_hash(uswap_pool *pool, swap_entry entry) {
 /* The word has become (count 0, NONE) by the caller's exchange: the slot goes back, unless the device refused it. */
 static void free_slot(uswap_pool *pool, swap_entry entry, uint64_t word) {
     swap_area *area = &pool->areas[swap_entry_area(entry)];
-    if (word & SLOT_BAD)
+    if (unlikely(area->inherited)) {
+        holders_release(pool, entry);
+        atomic_fetch_sub(&area->used_slots, 1);
+    } else if (word & SLOT_BAD) {
         atomic_fetch_add(&area->lost_slots, 1);
-    else
+    } else if (likely(!atomic_load_explicit(&area->holders, memory_order_relaxed)) || !holders_lend(pool, entry)) {
         slot_alloc_give(area, swap_entry_slot(entry), 1);
+    }
     if (unlikely(!swap_area_in_use(area)))
         event_signal(&area->slot_freed);
-    if (word & SLOT_BAD)
+    if (word & SLOT_BAD || area->inherited)
         return;
     if (unlikely(atomic_load(&pool->slots_exhausted)) && atomic_fetch_add(&pool->slots_freed, 1) + 1 >= CLUSTER_SLOTS)
         atomic_store(&pool->slots_exhausted, 0);

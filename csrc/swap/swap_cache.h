@@ -17,12 +17,13 @@
 #include "swap/shadow.h"
 #include "swap/swap_entry.h"
 
-/* NONE must be 0: a free slot is a word of 0 (or BAD). */
-typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING = 3, CACHE_DIRTY = 4 } cache_state;
+/* NONE must be 0: a free slot is a word of 0 (or BAD). LENT: only other processes use it (swap/holders.h); it is nobody's here. */
+typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING = 3, CACHE_DIRTY = 4, CACHE_LENT = 5 } cache_state;
 
 #define SLOT_COUNT_MASK UINT64_C(0x1FFF)
 #define SLOT_STATE_SHIFT 13
 #define SLOT_STATE_MASK (UINT64_C(7) << SLOT_STATE_SHIFT)
+#define SLOT_LENT ((uint64_t)CACHE_LENT << SLOT_STATE_SHIFT)
 #define SLOT_WANTED (UINT64_C(1) << 16)
 #define SLOT_BAD (UINT64_C(1) << 17)
 #define SLOT_AHEAD (UINT64_C(1) << 18)

@@ -99,6 +99,7 @@ class Core:
         group: what makes it a member of a named pool.
         abandoned: the process ends: it is not freed any more.
         closing: no new regions; freed as soon as nothing is left.
+        snapshots: a forked child has its private regions.
         inline: regions that name no other way serve their faults inline.
     """
 
@@ -116,6 +117,7 @@ class Core:
         "reclaimer",
         "regions",
         "shared",
+        "snapshots",
     )
 
     def __init__(self, pointer: Any) -> None:
@@ -127,6 +129,7 @@ class Core:
         self.abandoned = False
         self.closing = False
         self.inline = False
+        self.snapshots = True
         self.reclaimer: Stoppable | None = None
         self.auto_limit: Stoppable | None = None
         self._calls: deque[None] = deque()
@@ -139,9 +142,23 @@ class Core:
         return not self._token
 
     def check_process(self) -> None:
-        """Raises ForkError in a forked child."""
+        """Raises ForkError in a forked child that could not go on with the pool."""
         if os.getpid() != self.owner_pid:
+            error = new_error()
+            check_error(int(lib.uswap_pool_check_process(self.pointer, error)), error)
             raise ForkError("this pool belongs to the parent process")
+
+    def adopt(self) -> bool:
+        """In a forked child, before anything else: => whether the pool is this process's now. Calls of other
+        threads, which are not in this process, have ended."""
+        if self.freed or self.owner_pid == os.getpid():
+            return False
+        if int(lib.uswap_pool_check_process(self.pointer, new_error())) != 0:
+            return False
+        self.owner_pid = os.getpid()
+        self.auto_limit = None
+        self._calls.clear()
+        return True
 
     def enter(self) -> Any:
         """=> the pointer, which stays valid until leave. Raises ClosedError, ForkError."""

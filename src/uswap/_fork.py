@@ -1,28 +1,61 @@
-"""os.fork with a live pool: until forked children can share swap, it is allowed, but said aloud. Not for named
-pools: there a child has a way to the memory (uswap.reopen, and all that is unpickled)."""
+"""os.fork with a live pool: the child goes on with its parent's private regions as they were, by a pool of its own
+(csrc/README.md, Fork). Here is what of that is Python's: which Core is whose, and the thread that steers reclaim."""
 
 from __future__ import annotations
 
 import os
 import warnings
 
-from uswap._core import live_cores
+from uswap._core import Core, live_cores, logger
 from uswap._errors import UswapWarning
+from uswap.policy.interface import Policy
+from uswap.reclaimer import Reclaimer
 
 
 def _warn_before_fork() -> None:
     pid = os.getpid()
-    mine = [core for core in live_cores if core.owner_pid == pid and not core.freed and core.group is None]
-    if mine:
+    lost = [
+        core
+        for core in live_cores
+        if core.owner_pid == pid and not core.freed and core.group is None and not core.snapshots
+    ]
+    if lost:
         warnings.warn(
-            "os.fork() with a live uswap.Pool: the child cannot use the pool's memory, and is ended if it "
-            "touches it; start processes with subprocess, or with multiprocessing's spawn method",
+            "os.fork() with a live uswap.Pool made with snapshots=False: the child cannot use the pool's memory, and "
+            "is ended if it touches it",
             UswapWarning,
             stacklevel=2,
         )
 
 
+def _fresh(policy: Policy | None) -> Policy | None:
+    """Another one of its kind, which knows nothing; None, and pages leave by age, if it cannot be made so."""
+    if policy is None:
+        return None
+    try:
+        return type(policy)()
+    except Exception as error:
+        logger.warning("the policy %r cannot be made again in a forked child: %s", policy, error)
+        return None
+
+
+def _go_on(core: Core) -> None:
+    before, core.reclaimer = core.reclaimer, None
+    if not isinstance(before, Reclaimer) or core.closing:
+        return
+    try:
+        Reclaimer(core, _fresh(before.policy))
+    except Exception as error:  # the native one does it
+        logger.warning("a forked child has no Python reclaimer: %s", error)
+
+
+def _in_child() -> None:
+    for core in list(live_cores):
+        if core.adopt():
+            _go_on(core)
+
+
 def register() -> None:
-    """Called once, at import."""
+    """Called once, at import, after those whose locks are used here."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_warn_before_fork)
+        os.register_at_fork(before=_warn_before_fork, after_in_child=_in_child)

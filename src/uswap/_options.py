@@ -223,6 +223,7 @@ class CoreOptions:
     awake: bool = True
     io_depth: int | None = None
     encrypt: bool = False
+    snapshots: bool = True
 
     def to_core(self) -> Any:
         """A uswap_options. Raises ValueError, TypeError."""
@@ -239,6 +240,7 @@ class CoreOptions:
         raw.write_ahead = bool(self.write_ahead)
         raw.awake = bool(self.awake)
         raw.encrypt = bool(self.encrypt)
+        raw.snapshots = bool(self.snapshots)
         for field, value, least in (
             ("fault_around_pages", self.fault_around, 1),
             ("read_ahead_pages", self.read_ahead, 0),

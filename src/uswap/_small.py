@@ -12,7 +12,9 @@ is noted.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -93,6 +95,7 @@ class SmallMemory:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        _all.add(self)
         self._lock = threading.Lock()
         self._inside: set[int] = set()  # threads that have the lock or wait for it
         self._slabs: list[Slab] = []
@@ -157,3 +160,30 @@ class SmallMemory:
             if slab.empty:
                 # With the last reference to the slab its region ends, in the region's own finalizer.
                 self._slabs.remove(slab)
+
+
+_all: weakref.WeakSet[SmallMemory] = weakref.WeakSet()
+_kept: list[SmallMemory] = []
+
+
+def _before_fork() -> None:
+    """A forked child is to find no slab half changed."""
+    for memory in list(_all):
+        if threading.get_ident() not in memory._inside:
+            memory._lock.acquire()
+            _kept.append(memory)
+
+
+def _after_fork() -> None:
+    while _kept:
+        _kept.pop()._lock.release()
+
+
+def _in_child() -> None:
+    for memory in _all:
+        memory._inside &= {threading.get_ident()}
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

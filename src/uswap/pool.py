@@ -116,7 +116,6 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         aes-256-xts
     """
 
-    _reclaimer: Reclaimer | None
     _auto_limit: AutoLimit | None
 
     def __init__(
@@ -142,6 +141,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         reclaimer: bool = True,
         policy: Policy | type[Policy] | str | None = "default",
         encrypt: bool = False,
+        snapshots: bool = True,
         name: str | None = None,
         map_for_peers: bool = True,
     ) -> None:
@@ -165,6 +165,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
             awake=awake,
             io_depth=io_depth,
             encrypt=encrypt,
+            snapshots=snapshots,
         )
         with making(name) if name is not None else contextlib.nullcontext() as folder:
             enter = None if folder is None else Making(folder, options.limit, bool(map_for_peers))
@@ -188,8 +189,8 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
             policy = DEFAULT_POLICY if options.write_ahead else None
         deciding = make_policy(policy)
         self._core = _create_core(raw_options)
+        self._core.snapshots = options.snapshots and enter is None
         self._small = SmallMemory(self._core)
-        self._reclaimer = None
         self._auto_limit = None
         self._swapoff_lock = threading.Lock()
         try:
@@ -199,7 +200,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
             if enter is not None:
                 enter(self._core, areas)
             if options.background and reclaimer:
-                self._reclaimer = Reclaimer(self._core, deciding)
+                Reclaimer(self._core, deciding)
             if stall is not None:
                 self._auto_limit = AutoLimit(self._core, stall, options.limit)
             if enter is not None:
@@ -329,7 +330,8 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
     @property
     def reclaimer(self) -> Reclaimer | None:
         """The Python thread that steers reclaim, if there is one."""
-        return self._reclaimer
+        found = self._core.reclaimer
+        return found if isinstance(found, Reclaimer) else None
 
     def trace(
         self, path: str | os.PathLike[str], *, sample: float = 1.0, window: int | str | None = None
@@ -360,7 +362,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         """
         from uswap.trace.recorder import Recording
 
-        return Recording(self._core, self._reclaimer, path, sample, window)
+        return Recording(self._core, self.reclaimer, path, sample, window)
 
     def evict(self, size: int | str) -> int:
         """Evicts the oldest pages, size bytes of them, and waits for the writes; => bytes evicted, 0 when
@@ -398,7 +400,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         self._join_threads()
 
     def _join_threads(self) -> None:
-        for thread in (self._auto_limit, self._reclaimer):
+        for thread in (self._auto_limit, self.reclaimer):
             if thread is not None:
                 thread.join()
 
