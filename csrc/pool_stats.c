@@ -16,6 +16,7 @@ static void fill_areas(uswap_pool *pool, uswap_stats *stats) {
         if (!(area->notes & USWAP_AREA_NO_FALLOCATE))
             stats->swap_allocated_bytes += (swap_area_room(area) + 1) << PAGE_SHIFT;
         stats->swap_used_bytes += atomic_load(&area->used_slots) << PAGE_SHIFT;
+        stats->swap_lent_bytes += atomic_load(&area->lent_slots) << PAGE_SHIFT;
     }
     stats->swap_reserved_bytes = atomic_load(&pool->reserved_slots) << PAGE_SHIFT;
 }

@@ -152,6 +152,7 @@ typedef struct {
     uint64_t swap_allocated_bytes;   /* on disk now                                                         */
     uint64_t swap_reserved_bytes;    /* promised to regions                                                 */
     uint64_t swap_used_bytes;        /* slots in use                                                        */
+    uint64_t swap_lent_bytes;        /* of them, those that only forked processes use any more              */
     uint64_t bad_slots;
     uint64_t over_limit_frames; /* frames over the limit now (see csrc/README.md, I9)                  */
     uint64_t over_limit_events;

@@ -39,6 +39,7 @@ class Stats:
         swap_allocated_bytes: on disk now.
         swap_reserved_bytes: promised to regions.
         swap_used_bytes: slots in use.
+        swap_lent_bytes: of them, those that only forked processes use any more.
         bad_slots: slots the device refused; they are not used again.
         over_limit_frames: frames over the limit now.
         over_limit_events: times the limit was exceeded by a frame that could not wait.
@@ -118,6 +119,7 @@ class Stats:
     swap_allocated_bytes: int
     swap_reserved_bytes: int
     swap_used_bytes: int
+    swap_lent_bytes: int
     bad_slots: int
     over_limit_frames: int
     over_limit_events: int

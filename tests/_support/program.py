@@ -18,13 +18,14 @@ def run_program(
 
     check: it must end well; otherwise its result is the caller's to judge.
     """
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     head = f"import uswap\nSWAP = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')\n"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", head + textwrap.dedent(program)],
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(TESTS), "OPENBLAS_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", **environment},
     )
     if check:
         assert result.returncode == 0, result.stdout + result.stderr

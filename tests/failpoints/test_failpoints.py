@@ -55,6 +55,15 @@ OTHERS = {
     "codec.slot",
     "key.wiped",
     "fork.child",
+    "fork.placed",
+    "fork.quiet",
+    "fork.endow",
+    "fork.lent",
+    "fork.parent",
+    "fork.claimed",
+    "fork.mapped",
+    "fork.area",
+    "fork.ready",
 }
 
 

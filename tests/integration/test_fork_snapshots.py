@@ -1,0 +1,410 @@
+"""A fork with a live pool: both sides have the private regions as they were, and go on, under one limit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from _support.program import run_program
+
+HEAD = """
+    import os, signal, sys, threading, time, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)       # of forks beside threads
+    from _support.forks import await_alone, await_true, child, end_of
+    from _support.workload import Pages
+    LIMIT = {limit!r}
+    pool = uswap.Pool(LIMIT, swap=SWAP, {options})
+    region = pool.region("32MiB", name="data")
+    pages = Pages(region)
+    pages.fill(1)
+"""
+
+WAYS = {
+    "move": "",
+    "copy": "transport='copy'",
+    "sync": "io='sync'",
+    "inline": "faults='inline'",
+    "recycle": "recycle=True",
+    "foreground": "background=False",
+    "native": "reclaimer=False",
+    "encrypted": "encrypt=True",
+    "overcommit": "overcommit=True",
+}
+
+
+def run(
+    program: str, swap_directory: Path, options: str = "", limit: str = "8MiB", timeout: float = 100
+) -> str:
+    head = HEAD.format(limit=limit, options=options)
+    return run_program(head + program, swap_directory, timeout=timeout).stdout
+
+
+@pytest.mark.parametrize("options", WAYS.values(), ids=WAYS.keys())
+def test_both_sides_have_the_data_and_write_everything(options: str, swap_directory: Path) -> None:
+    run(
+        """
+    def work():
+        assert pages.wrong(1) == 0
+        pages.fill(2)
+        assert pages.wrong(2) == 0
+        assert pool.stats().resident_bytes <= pool.stats().limit_bytes
+        pool.check()
+    pid = child(work)
+    pages.fill(3)
+    assert pages.wrong(3) == 0
+    assert end_of(pid) == 0
+    assert pages.wrong(3) == 0
+    pool.check()
+    await_alone(pool)
+    pool.check()
+    pool = None
+    """,
+        swap_directory,
+        options,
+        limit="16MiB",
+    )
+
+
+def test_the_limit_is_one_for_all_and_can_be_set(swap_directory: Path) -> None:
+    run(
+        """
+    def work():
+        assert pool.limit == 16 << 20
+        pool.limit = "24MiB"
+        assert pages.wrong(1) == 0
+    assert end_of(child(work)) == 0
+    assert pool.limit == 24 << 20
+    await_true(lambda: (pages.wrong(1), pool.stats().resident_bytes)[1] > 16 << 20, "the parent has all of it")
+    """,
+        swap_directory,
+        limit="16MiB",
+    )
+
+
+def test_a_child_that_only_reads_writes_nothing(swap_directory: Path) -> None:
+    run(
+        """
+    def work():
+        assert pages.wrong(1) == 0
+        assert pages.wrong(1) == 0
+        assert pool.stats().pages_out == 0
+    assert end_of(child(work)) == 0
+    """,
+        swap_directory,
+    )
+
+
+def test_nested_three_deep(swap_directory: Path) -> None:
+    run(
+        """
+    def generation(depth):
+        pages.fill(10 + depth)
+        if depth < 3:
+            pid = child(lambda: generation(depth + 1))
+            pages.fill(20 + depth)
+            assert end_of(pid) == 0
+            assert pages.wrong(20 + depth) == 0
+        else:
+            assert pages.wrong(10 + depth) == 0
+        pool.check()
+    generation(0)
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+        limit="32MiB",
+    )
+
+
+def test_children_go_on_when_their_parent_is_killed(swap_directory: Path) -> None:
+    out = run(
+        """
+    read, write = os.pipe()
+    def grandchild():
+        os.close(read)
+        await_true(lambda: os.getppid() != parent, "the parent is dead")
+        assert pages.wrong(5) == 0
+        pages.fill(6)
+        assert pages.wrong(6) == 0
+        pool.check()
+        os.write(write, b"fine")
+    def work():
+        global parent
+        parent = os.getpid()
+        pages.fill(5)
+        child(grandchild)
+        os.kill(parent, signal.SIGKILL)
+    assert end_of(child(work)) == -signal.SIGKILL
+    os.close(write)
+    print(os.read(read, 10).decode())
+    assert pages.wrong(1) == 0
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+        limit="16MiB",
+    )
+    assert out == "fine\n"
+
+
+def test_what_a_killed_child_had_comes_back(swap_directory: Path) -> None:
+    run(
+        """
+    def work():
+        pages.fill(2)
+        signal.pause()
+    for _ in range(5):
+        pid = child(work)
+        time.sleep(0.05)
+        pages.fill(3)
+        os.kill(pid, signal.SIGKILL)
+        end_of(pid)
+    assert pages.wrong(3) == 0
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+    )
+
+
+def test_a_child_that_becomes_another_program_has_nothing_any_more(swap_directory: Path) -> None:
+    run(
+        """
+    def work():
+        os.execv("/bin/sleep", ["sleep", "1000"])
+    pid = child(work)
+    pages.fill(3)
+    await_alone(pool)
+    os.kill(pid, signal.SIGKILL)
+    end_of(pid)
+    pool.check()
+    """,
+        swap_directory,
+    )
+
+
+@pytest.mark.parametrize("options", ["", "transport='copy'", "faults='inline'", "io='sync', reclaimer=False"])
+def test_forks_while_other_threads_fault(options: str, swap_directory: Path) -> None:
+    forks = int(os.environ.get("USWAP_FORKS", "20"))
+    run(
+        f"""
+    stop = threading.Event()
+    wrong = []
+    busy = Pages(pool.region("24MiB", name="busy"))
+    scratch = pool.region("4MiB")
+    def stress(seed):
+        while not stop.is_set():
+            wrong.append(busy.stress(seed, 50))
+            seed += 3
+    def discard():
+        while not stop.is_set():
+            scratch[:] = b"s" * len(scratch)
+            scratch.advise(uswap.Advice.DONTNEED)
+            scratch.advise(uswap.Advice.PAGEOUT)
+            r = pool.region("1MiB")
+            r[:] = b"r" * len(r)
+            r.close()
+    threads = [threading.Thread(target=stress, args=(n,)) for n in (1, 2, 3)] + [threading.Thread(target=discard)]
+    for thread in threads:
+        thread.start()
+    def work():
+        assert pages.wrong_at_random(1, 7, 200) == 0
+        pages.fill(2, 0, 256)
+        assert pages.wrong(2, 0, 256) == 0
+    for number in range({forks}):
+        assert end_of(child(work)) == 0, number
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert sum(wrong) == 0
+    assert busy.wrong_after_stress() == 0
+    assert pages.wrong(1) == 0
+    pool.check()
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+        options,
+        limit="16MiB",
+        timeout=100 + 5 * forks,
+    )
+
+
+def test_forks_in_a_loop_nested_and_the_sum_of_memory_within_the_limit(swap_directory: Path) -> None:
+    """Pss sampled from outside; less what each process had of its own."""
+    forks = int(os.environ.get("USWAP_FORKS", "10"))
+    run(
+        f"""
+    import multiprocessing
+    from _support.forks import pss_bytes
+    import psutil
+    LIMIT_BYTES, SLACK = 32 << 20, 16 << 20
+    region.advise(uswap.Advice.PAGEOUT)
+    own = pss_bytes([os.getpid()]) - pool.stats().resident_bytes
+    most = [0]
+    done = threading.Event()
+    def sample():
+        me = psutil.Process()
+        while not done.is_set():
+            try:
+                pids = [me.pid] + [p.pid for p in me.children(recursive=True)]
+            except psutil.Error:
+                continue
+            over = pss_bytes(pids) - own - LIMIT_BYTES * 1.01 - SLACK * len(pids)
+            most.append(over)
+            time.sleep(0.01)
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    def generation(depth, number):
+        pages.fill(number * 8 + depth + 1)
+        if depth < 3:
+            pid = child(lambda: generation(depth + 1, number))
+            pages.fill(number * 8 + depth + 5)
+            assert pages.wrong(number * 8 + depth + 5) == 0
+            assert end_of(pid) == 0
+        else:
+            assert pages.wrong(number * 8 + depth + 1) == 0
+    for number in range({forks}):
+        pid = child(lambda: generation(1, number))
+        pages.fill(number)
+        assert pages.wrong(number) == 0
+        assert end_of(pid) == 0
+    done.set()
+    sampler.join()
+    assert len(most) > 2 and max(most) <= 0, max(most)
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+        limit="32MiB",
+        timeout=100 + 10 * forks,
+    )
+
+
+def test_locked_and_pinned_pages_are_in_both(swap_directory: Path) -> None:
+    run(
+        """
+    region.lock(0, 1 << 20)
+    def work():
+        assert pages.wrong(1) == 0
+        pages.fill(2)
+        region.unlock(0, 1 << 20)
+        assert pages.wrong(2) == 0
+        pool.check()
+    with region.resident(2 << 20, 1 << 20):
+        pid = child(work)
+        pages.fill(3)
+    assert end_of(pid) == 0
+    region.unlock(0, 1 << 20)
+    region.advise(uswap.Advice.PAGEOUT)
+    assert region.info().resident_bytes == 0
+    assert pages.wrong(3) == 0
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+        limit="16MiB",
+    )
+
+
+def test_where_the_limit_is_too_low_for_one_more_the_child_is_told(swap_directory: Path) -> None:
+    out = run(
+        """
+    def work():
+        def inner():
+            try:
+                region.info()
+            except uswap.ForkError as error:
+                print(error, flush=True)
+        assert end_of(child(inner)) == 0
+        assert pages.wrong(1) == 0
+    assert end_of(child(work)) == 0
+    """,
+        swap_directory,
+        limit="8MiB",
+    )
+    assert "limit is too low" in out
+
+
+def test_children_of_vfork_and_posix_spawn_cost_nothing(swap_directory: Path) -> None:
+    out = run(
+        """
+    import subprocess
+    pages.wrong(1)
+    before = pool.stats()
+    subprocess.run(["true"], check=True)
+    os.waitpid(os.posix_spawn("/bin/true", ["true"], os.environ), 0)
+    after = pool.stats()
+    print(after.evictions - before.evictions, after.mapped_bytes == before.mapped_bytes)
+    """,
+        swap_directory,
+        "background=False",
+    )
+    assert out == "0 True\n"
+
+
+def test_multiprocessing_workers_have_the_data(swap_directory: Path) -> None:
+    out = run(
+        """
+    import multiprocessing
+    import numpy as np
+    a = pool.zeros(1 << 18, dtype="i8")
+    a[:] = np.arange(1 << 18)
+    def total(part):
+        return int(a[part::4].sum()) + pages.wrong_at_random(1, part, 100)
+    with multiprocessing.get_context("fork").Pool(3) as workers:
+        print(sum(workers.map(total, range(4))) == int(a.sum()))
+    small = pool.zeros(100)
+    small += 1
+    def work():
+        own = pool.zeros(1 << 18)
+        assert float(own.sum()) == 0 and float(small.sum()) == 100
+        more = [pool.zeros(10) for _ in range(50)]
+        assert sum(float(m.sum()) for m in more) == 0
+        pool.check()
+    assert end_of(child(work)) == 0
+    """,
+        swap_directory,
+        limit="32MiB",
+    )
+    assert out == "True\n"
+
+
+def test_a_child_ends_as_any_process(swap_directory: Path) -> None:
+    """Through finalizers, atexit and Pool.close."""
+    out = run(
+        """
+    pid = os.fork()
+    if pid == 0:
+        assert pool.reclaimer is not None and pool.reclaimer.running
+        del pages
+        region.close()
+        pool.close()
+        sys.exit(7)
+    pages.fill(2)
+    print(end_of(pid))
+    assert pages.wrong(2) == 0
+    pool.check()
+    """,
+        swap_directory,
+    )
+    assert out == "7\n"
+
+
+def test_several_pools(swap_directory: Path) -> None:
+    run(
+        """
+    other = uswap.Pool("16MiB", swap=SWAP)
+    more = Pages(other.region("24MiB"))
+    more.fill(4)
+    def work():
+        assert pages.wrong(1) == 0 and more.wrong(4) == 0
+        pages.fill(2)
+        more.fill(5)
+        assert pages.wrong(2) == 0 and more.wrong(5) == 0
+    assert end_of(child(work)) == 0
+    assert pages.wrong(1) == 0 and more.wrong(4) == 0
+    """,
+        swap_directory,
+    )
