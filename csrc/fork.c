@@ -23,9 +23,9 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-static small_lock lock; /* held by the thread that forks, and while pools come and go */
+static small_lock lock;            /* held by the thread that forks, and while pools come and go */
 static fork_plan plans[POOLS_MAX]; /* under lock */
-static sigset_t mask;   /* of the forking thread; under lock */
+static sigset_t mask;              /* of the forking thread; under lock */
 
 void fork_hold(void) {
     small_lock_acquire(&lock);

@@ -32,8 +32,8 @@ int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err) {
         return error_set(err, USWAP_E_FORKED, 0, "pool", NULL,
                          "this pool belongs to process %d, of which this one (%d) is a fork%s%s: make a pool in the "
                          "child, or start it by spawn or forkserver",
-                         (int)pool->owner_pid, (int)getpid(), pool->fork_reason[0] ? " without its memory, because " : "",
-                         pool->fork_reason);
+                         (int)pool->owner_pid, (int)getpid(),
+                         pool->fork_reason[0] ? " without its memory, because " : "", pool->fork_reason);
     signals_block_but(SIGBUS, guard->saved_mask);
     if (pool->inlines.uffd >= 0)
         signal_arm(SIGBUS);
@@ -155,8 +155,7 @@ int pool_make_frames(uswap_pool *pool) {
     uint64_t limit_frames = pool->options.limit_bytes >> PAGE_SHIFT;
     /* As many places as the machine has pages: a limit raised later needs no new arena. Only address space until used. */
     uint32_t places = MAX_OF(machine_pages(), (uint32_t)MIN_OF(2 * limit_frames, (uint64_t)PLACES_MAX));
-    int status =
-        frame_pool_init(&pool->frames, &segment_head(&pool->seg)->budget, places, pool->options.recycle);
+    int status = frame_pool_init(&pool->frames, &segment_head(&pool->seg)->budget, places, pool->options.recycle);
     if (status == 0)
         status = ring_init(&pool->ring, pool_ring_capacity(limit_frames));
     if (status == 0)

@@ -31,7 +31,8 @@ static void set_usual_state(swap_area *area) {
 
 /* Slots that pages in the area may need elsewhere, where nothing was promised, less those they can have. */
 static uint64_t overcommitted(uswap_pool *pool, const swap_area *leaving) {
-    uint64_t needed = atomic_load(&leaving->used_slots) - atomic_load(&leaving->lost_slots) - atomic_load(&leaving->lent_slots);
+    uint64_t needed =
+        atomic_load(&leaving->used_slots) - atomic_load(&leaving->lost_slots) - atomic_load(&leaving->lent_slots);
     uint64_t room = frame_pool_free(&pool->frames);
     pool_make_room(pool, needed + pool_promised_slots(pool, atomic_load(&pool->reserved_slots)), NULL);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++) {

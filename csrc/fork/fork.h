@@ -11,13 +11,13 @@
 
 /* One pool at one fork. The child has a copy. */
 typedef struct {
-    uswap_pool *pool;   /* NULL: none at this index, or none of this process */
-    bool placed;        /* there is a place for the child */
-    bool quiet;         /* the pool is locked and still */
-    bool ready;         /* the child may go on with its regions */
-    family_place place; /* where placed */
-    uint64_t stuck;     /* pages that could not leave, and are in both */
-    int rings[FORK_RINGS_MAX]; /* descriptors of the parent's queues; -1: none */
+    uswap_pool *pool;                                  /* NULL: none at this index, or none of this process */
+    bool placed;                                       /* there is a place for the child */
+    bool quiet;                                        /* the pool is locked and still */
+    bool ready;                                        /* the child may go on with its regions */
+    family_place place;                                /* where placed */
+    uint64_t stuck;                                    /* pages that could not leave, and are in both */
+    int rings[FORK_RINGS_MAX];                         /* descriptors of the parent's queues; -1: none */
     char reason[sizeof((uswap_pool *)0)->fork_reason]; /* if not ready */
 } fork_plan;
 
@@ -38,13 +38,12 @@ int fork_rebirth(fork_plan *plan);
 int fork_own_slots(uswap_pool *pool);
 
 /* For each page of a region that was ever touched. */
-#define FOR_TOUCHED(r, page)                                                                                           \
-    for (size_t page = 0; (page = region_next_touched(r, page)) < (r)->object.pages; page++)
+#define FOR_TOUCHED(r, page) for (size_t page = 0; (page = region_next_touched(r, page)) < (r)->object.pages; page++)
 
 /* The first page from this one on whose word may be other than 0. */
 static inline size_t region_next_touched(const region *r, size_t page) {
-    while (page < r->object.pages && !atomic_load_explicit(&r->object.touched[page / PAGE_WORDS_PER_CHUNK],
-                                                           memory_order_relaxed))
+    while (page < r->object.pages &&
+           !atomic_load_explicit(&r->object.touched[page / PAGE_WORDS_PER_CHUNK], memory_order_relaxed))
         page = (page / PAGE_WORDS_PER_CHUNK + 1) * PAGE_WORDS_PER_CHUNK;
     return page;
 }

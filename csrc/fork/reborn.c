@@ -5,6 +5,7 @@
 #include "fork/fork.h"
 
 #include "base/failpoint.h"
+#include "base/memory.h"
 #include "base/status.h"
 #include "fault/fault_inline.h"
 #include "fault/fault_thread.h"
@@ -134,7 +135,7 @@ static int watch_region(uswap_pool *pool, region *r, bool served_inline) {
     if (status != 0)
         return status;
     r->uffd = served_inline ? atomic_load(&pool->inlines.uffd) : pool->uffd;
-    madvise(r->base, r->object.pages << PAGE_SHIFT, MADV_DONTFORK);
+    memory_inherit(r->base, r->room_pages << PAGE_SHIFT, false);
     return uffd_register(r->uffd, r->base, r->object.pages << PAGE_SHIFT, UFFD_MISSING | UFFD_WP);
 }
 
@@ -145,6 +146,7 @@ static int take_regions(uswap_pool *pool, int inline_uffd) {
     for (region *r; status == 0 && (r = fork_next_region(pool, &at));) {
         atomic_store(&r->references, 0);
         atomic_store(&r->movers, 0);
+        atomic_store(&r->resizing, RESIZING_NOT);
         if (!atomic_load(&r->quiesced))
             status = watch_region(pool, r, inline_uffd >= 0 && r->uffd == inline_uffd);
         count_region(pool, r);
@@ -243,7 +245,8 @@ int fork_rebirth(fork_plan *plan) {
     forget_parents(plan);
     reset(pool);
     reset_counters(&pool->counters);
-    pool->options.limit_bytes = plan->place.chunks * commons_head(&plan->place.family->commons)->chunk_frames << PAGE_SHIFT;
+    pool->options.limit_bytes = plan->place.chunks * commons_head(&plan->place.family->commons)->chunk_frames
+                                << PAGE_SHIFT;
     uint32_t at = 0;
     for (region *r; (r = fork_next_region(pool, &at));)
         if (atomic_load(&r->quiesced))

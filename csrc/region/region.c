@@ -197,7 +197,8 @@ int region_extend(region *r, size_t pages) {
     object->words = words;
     void *touched = memory_grow((void *)object->touched, region_touched_bytes(before), region_touched_bytes(pages));
     object->touched = touched ? touched : (void *)object->touched;
-    void *huge = touched ? memory_grow((void *)object->huge, region_huge_bytes(before), region_huge_bytes(pages)) : NULL;
+    void *huge =
+        touched ? memory_grow((void *)object->huge, region_huge_bytes(before), region_huge_bytes(pages)) : NULL;
     object->huge = huge ? huge : (void *)object->huge;
     if (huge) {
         object->capacity = pages;

@@ -12,7 +12,7 @@
 typedef struct {
     group *family;
     member_id parent, child;
-    uint64_t chunks; /* what it is to have */
+    uint64_t chunks;  /* what it is to have */
     int life_line[2]; /* [0]: the parent's end; -1: none */
 } family_place;
 

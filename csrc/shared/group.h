@@ -76,14 +76,14 @@ typedef struct group {
     uint64_t floor_chunks;
     _Atomic uint64_t slots_looked_ns; /* when all clusters were last looked at, because the hints named no free slot */
     io_queue read_io, write_io;
-    _Atomic uint64_t bounce_frames;  /* of the two threads; counted */
-    void *share_state, *out_state;   /* of shared_thread.c and shared_out.c */
-    struct peers_state *peers_state; /* of peers.c */
-    struct tending *tending;         /* of grants_tend.c */
-    _Atomic uint32_t pressed;        /* private frames have become short since it last looked */
-    struct group *former;            /* of the same pool, left before */
-    bool is_family;                  /* it has no folder and no objects (family.c) */
-    small_lock tend_lock;            /* of a family: held while it is tended */
+    _Atomic uint64_t bounce_frames;     /* of the two threads; counted */
+    void *share_state, *out_state;      /* of shared_thread.c and shared_out.c */
+    struct peers_state *peers_state;    /* of peers.c */
+    struct tending *tending;            /* of grants_tend.c */
+    _Atomic uint32_t pressed;           /* private frames have become short since it last looked */
+    struct group *former;               /* of the same pool, left before */
+    bool is_family;                     /* it has no folder and no objects (family.c) */
+    small_lock tend_lock;               /* of a family: held while it is tended */
     family_child children[MEMBERS_MAX]; /* by member index; under tend_lock */
     int life_line;                      /* this process's end; of a child */
 } group;

@@ -198,7 +198,8 @@ uint64_t holders_sweep(uswap_pool *pool) {
         if (!is_due(area))
             continue;
         holders *of = atomic_load(&area->holders);
-        atomic_store(&area->swept, atomic_load(&of->released)); /* before the look: what is released after it is for the next */
+        atomic_store(&area->swept,
+                     atomic_load(&of->released)); /* before the look: what is released after it is for the next */
         freed += sweep(pool, area, of);
     }
     return freed;

@@ -225,7 +225,8 @@ void swap_area_close(swap_area *area) {
     if (area->fd >= 0) {
         struct holders *of = atomic_load(&area->holders);
         /* Only our own slots go; the header stays and says whose file it is. */
-        if ((!of || holders_close(of, area->member)) && !(area->notes & (USWAP_AREA_BLOCK_DEVICE | USWAP_AREA_UNLINKED)) && area->total_slots > 0) {
+        if ((!of || holders_close(of, area->member)) &&
+            !(area->notes & (USWAP_AREA_BLOCK_DEVICE | USWAP_AREA_UNLINKED)) && area->total_slots > 0) {
             int ignored = ftruncate(area->fd, PAGE_BYTES);
             (void)ignored;
         }

@@ -32,16 +32,16 @@ typedef struct {
     uint64_t cursor;               /* a: cluster where the next search starts */
     uint64_t whole_clusters;       /* a: clusters with all slots free */
     uint64_t *holes; /* p: in the segment; a bit a cluster: no space on the disk, its slots count as taken */
-    _Atomic uint64_t hole_slots;    /* p */
-    swap_slot *slots;               /* in the segment */
-    _Atomic uint8_t *slots_touched; /* one byte a 4 KiB of slots: metadata counted */
-    _Atomic uint64_t lost_slots;    /* of the used: refused by the device, and used by nobody */
-    uint64_t leaving;               /* l: where the emptying of a CLOSING area stands */
-    uint64_t left_last_round;       /* l: slots in use after the last round */
-    uint32_t frameless_rounds;      /* l: parts of rounds since slots came free last, in which frames were short */
-    event slot_freed;               /* signalled while it is CLOSING */
-    uint16_t member;                /* member_id of this process, where there are holders */
-    bool inherited;                 /* by a fork: its slots are given out by another process (README, Fork) */
+    _Atomic uint64_t hole_slots;     /* p */
+    swap_slot *slots;                /* in the segment */
+    _Atomic uint8_t *slots_touched;  /* one byte a 4 KiB of slots: metadata counted */
+    _Atomic uint64_t lost_slots;     /* of the used: refused by the device, and used by nobody */
+    uint64_t leaving;                /* l: where the emptying of a CLOSING area stands */
+    uint64_t left_last_round;        /* l: slots in use after the last round */
+    uint32_t frameless_rounds;       /* l: parts of rounds since slots came free last, in which frames were short */
+    event slot_freed;                /* signalled while it is CLOSING */
+    uint16_t member;                 /* member_id of this process, where there are holders */
+    bool inherited;                  /* by a fork: its slots are given out by another process (README, Fork) */
     struct holders *_Atomic holders; /* NULL: only this process uses it */
     _Atomic uint64_t lent_slots;     /* of the used: this process does not use them any more, another does */
     _Atomic uint64_t swept;          /* holders.released, when lent slots were last looked at */

@@ -18,7 +18,14 @@
 #include "swap/swap_entry.h"
 
 /* NONE must be 0: a free slot is a word of 0 (or BAD). LENT: only other processes use it (swap/holders.h); it is nobody's here. */
-typedef enum { CACHE_NONE = 0, CACHE_READING = 1, CACHE_CLEAN = 2, CACHE_WRITING = 3, CACHE_DIRTY = 4, CACHE_LENT = 5 } cache_state;
+typedef enum {
+    CACHE_NONE = 0,
+    CACHE_READING = 1,
+    CACHE_CLEAN = 2,
+    CACHE_WRITING = 3,
+    CACHE_DIRTY = 4,
+    CACHE_LENT = 5
+} cache_state;
 
 #define SLOT_COUNT_MASK UINT64_C(0x1FFF)
 #define SLOT_STATE_SHIFT 13

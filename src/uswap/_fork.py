@@ -1,5 +1,5 @@
 """os.fork with a live pool: the child goes on with its parent's private regions as they were, by a pool of its own
-(csrc/README.md, Fork). Here is what of that is Python's: which Core is whose, and the thread that steers reclaim."""
+(csrc/README.md, Fork). Here is what of that is Python's: whose a Core is, and the thread that steers reclaim."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _warn_before_fork() -> None:
     ]
     if lost:
         warnings.warn(
-            "os.fork() with a live uswap.Pool made with snapshots=False: the child cannot use the pool's memory, and "
-            "is ended if it touches it",
+            "os.fork() with a live uswap.Pool made with snapshots=False: the child cannot use the pool's memory, "
+            "and is ended if it touches it",
             UswapWarning,
             stacklevel=2,
         )

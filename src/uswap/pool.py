@@ -80,9 +80,9 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
             be taken out ahead of need (write_ahead=False) and no policy is named.
         encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
-        snapshots: a forked child has the private regions as they were at the fork, under the same limit, and goes on
-            with them. What is in memory is evicted at each fork; False: a fork costs nothing, and a child that touches
-            the pool's memory is ended. In a named pool it is always so.
+        snapshots: a forked child has the private regions as they were at the fork, under the same limit, and goes
+            on with them. What is in memory is evicted at each fork; False: a fork costs nothing, and a child that
+            touches the pool's memory is ended. In a named pool it is always so.
         stall: with limit="auto", the share of its run time, above 0 and below 1, that the program may wait for
             pages; None: 0.02.
         limit_max: with limit="auto", the largest limit in bytes, or as text; None: as with limit=None.
