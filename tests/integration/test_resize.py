@@ -428,28 +428,29 @@ def test_no_swap_space_for_more_changes_nothing(make_pool: PoolFactory, swap_dir
     other.close()
 
 
-def test_a_child_cannot_resize(swap_directory: Path) -> None:
+def test_a_forked_child_resizes_its_own(swap_directory: Path) -> None:
     result = run_program(
         """
         import os, warnings
         warnings.simplefilter("ignore")
-        pool = uswap.Pool("8MiB", swap=SWAP)
+        pool = uswap.Pool("16MiB", swap=SWAP)
         region = pool.region("1MiB", reserve="1GiB")
         region.resize("3MiB")
         region[-5:] = b"there"
         pid = os.fork()
         if pid == 0:
-            try:
-                region.resize("4MiB")
-            except uswap.ForkError:
-                os._exit(7)
-            os._exit(1)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), region[-5:])
+            region.resize("4MiB")
+            region[-4:] = b"here"
+            right = region[(3 << 20) - 5 : 3 << 20] == b"there" and region[-4:] == b"here"
+            region.resize("2MiB")
+            pool.check()
+            os._exit(7 if right and len(region) == 2 << 20 else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), region[-5:], len(region) == 3 << 20)
         pool.check()
         """,
         swap_directory,
     )
-    assert result.stdout == "7 b'there'\n"
+    assert result.stdout == "7 b'there' True\n"
 
 
 # ---- against a model --------------------------------------------------------------------------------------------
