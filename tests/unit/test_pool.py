@@ -239,7 +239,7 @@ def test_fork_warns_and_the_child_cannot_use_the_pool(swap_directory: Path) -> N
     program = """
 import os, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python's own about fork and threads
-pool = uswap.Pool("16MiB", swap=SWAP)
+pool = uswap.Pool("16MiB", swap=SWAP, snapshots=False)
 r = pool.region("1MiB")
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -272,7 +272,7 @@ print("ok")
 def test_a_child_that_touches_a_region_dies_with_one_clear_line(swap_directory: Path) -> None:
     program = """
 import os, warnings
-pool = uswap.Pool("16MiB", swap=SWAP)
+pool = uswap.Pool("16MiB", swap=SWAP, snapshots=False)
 r = pool.region("1MiB")
 r[0] = 1
 warnings.simplefilter("ignore")
