@@ -55,6 +55,14 @@ def io(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def directory_on_disk(folder: Path) -> Path:
+    """The folder, or another one if that lies in memory."""
+    from uswap._filesystem import is_memory_backed
+    from uswap._options import default_directory
+
+    return Path(tempfile.mkdtemp(dir=default_directory())) if is_memory_backed(str(folder)) else folder
+
+
 @pytest.fixture
 def swap_directory(tmp_path: Path) -> Path:
     """A directory on a disk: pytest's own may lie in memory."""

@@ -49,7 +49,7 @@
     X(shared_read, "shared.read")               /* the read has ended; error: as if the device had said so */          \
     X(shared_one, "shared.one")                 /* the single-page retry of a failed shared read */                    \
     X(shared_hash, "shared.hash")               /* flip: the contents read are damaged */                              \
-    X(shared_filled, "shared.filled")           /* the contents are in the object's file, the words READING */         \
+    X(shared_filled, "shared.filled")           /* the contents are in the object's file, the words locked */          \
     X(shared_before_continue, "shared.before_continue") /* shared pages are RESIDENT and locked, mapped nowhere */     \
     X(shared_mapped_peers, "shared.mapped_peers")       /* what was brought in is mapped in the peers */               \
     X(shared_writing, "shared.writing")                 /* shared pages are WRITING, not write-protected yet */        \

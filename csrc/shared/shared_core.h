@@ -59,6 +59,9 @@ void slot_note_eviction(group *g, uint64_t slot, uint64_t clock);
 /* When that was, plus 1; 0: not known. */
 uint64_t slot_eviction(group *g, uint64_t slot);
 void shared_hash(group *g, const void *memory, uint8_t hash[16]);
+/* READING by a member that seems to be stopped => SWAPPED, locked by us. What it still reads goes to its own bounce frame, and it finds out.
+ * Return: false: it is not. */
+bool shared_break_read(group *g, shared_word *word);
 bool shared_is_held(group *g, uint32_t object, uint64_t page);
 /* Throws the page's contents away, whatever they are, if the object is in that state (so that it is the same object still). Return: false: it is
  * not, or somebody has the page locked or is reading it. *waiters: wake. */

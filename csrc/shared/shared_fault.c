@@ -123,6 +123,8 @@ shared_result shared_fault(group *g, shared_region *r, size_t page) {
     atomic_fetch_add_explicit(&r->faults, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&commons_head(&g->commons)->faults, 1, memory_order_relaxed);
     if (!shared_try_lock(word, g->self, true)) {
+        if (shared_break_read(g, word))
+            return start_read(g, r, page);
         if (shared_state_of(shared_load(word)) == SHARED_READING)
             shared_in_ahead(g, r, page, false);
         return leave_waiting(g, r);

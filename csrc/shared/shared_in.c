@@ -133,10 +133,18 @@ shared_result shared_in_start(group *g, shared_region *r, size_t page) {
     return result;
 }
 
+/* Locks a page that is out, or is being read by who is stopped. */
+static bool lock_absent(group *g, shared_word *word) {
+    shared_state state = shared_state_of(shared_load(word));
+    if (state == SHARED_READING)
+        return shared_break_read(g, word);
+    return state == SHARED_SWAPPED && shared_try_lock(word, g->self, false);
+}
+
 /* Return: false when frames or memory have run out. */
 static bool read_page(group *g, shared_region *r, size_t page, bool marker, uint32_t want) {
     shared_word *word = &r->words[page];
-    if (shared_state_of(shared_load(word)) != SHARED_SWAPPED || !shared_try_lock(word, g->self, false))
+    if (!lock_absent(g, word))
         return true;
     bool go_on = true;
     if (shared_state_of(shared_load(word)) == SHARED_SWAPPED)
@@ -236,10 +244,17 @@ static bool is_hot(group *g, uint64_t slot) {
     return distance < atomic_load(&share_of(g)->frames_total);
 }
 
-/* READING => SWAPPED again: there was no memory for it, or it is to be given up. */
+/* Locks the page to end its read, if it is this one's still: others break off the reads of who seems to be stopped, and whatever has become
+ * of the page since, this thread may have begun to read it anew. No other thread makes it READING by this member. */
+static bool lock_read(group *g, const read_unit *unit, uint32_t i) {
+    shared_word *word = &unit->r->words[unit->page[i]];
+    uint32_t frame = unit->frame[i];
+    return shared_field_of(shared_load(word)) == frame && frame_table_slot(g, frame) == unit->first_slot + i + 1 &&
+           shared_lock_own(word, g->self, SHARED_READING);
+}
+
+/* Locked, READING => SWAPPED again: there was no memory for it. */
 static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
-    bool mine = shared_lock_own(&r->words[page], g->self, SHARED_READING);
-    INVARIANT(I7, mine);
     frame_table_begin_leave(g, frame);
     shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, false);
     shared_punch(r->fd, page, 1);
@@ -250,9 +265,13 @@ static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, u
     shared_wake(g, r, page, 1);
 }
 
-static void lose(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
-    bool mine = shared_lock_own(&r->words[page], g->self, SHARED_READING);
-    INVARIANT(I7, mine);
+static void lose(group *g, const read_unit *unit, uint32_t i) {
+    shared_region *r = unit->r;
+    size_t page = unit->page[i];
+    uint32_t frame = unit->frame[i];
+    uint64_t slot = unit->first_slot + i;
+    if (!lock_read(g, unit, i))
+        return;
     frame_table_begin_leave(g, frame);
     slot_table_begin_leave(g, slot);
     shared_set(&r->words[page], g->self, SHARED_POISONED, 0, false);
@@ -278,7 +297,7 @@ static void map_run(group *g, const read_unit *unit, uint32_t first, uint32_t co
         shared_map_peers(g, unit->r, unit->page[first], count);
 }
 
-/* Neighbours with the right contents come in. */
+/* Neighbours with the right contents, locked, come in. */
 static void run_comes(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
     shared_region *r = unit->r;
     size_t page = unit->page[first], bytes = (size_t)count << PAGE_SHIFT;
@@ -291,8 +310,6 @@ static void run_comes(group *g, const read_unit *unit, uint32_t first, uint32_t 
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
-        bool mine = shared_lock_own(&r->words[page + i], g->self, SHARED_READING);
-        INVARIANT(I7, mine);
         bool hot = is_hot(g, unit->first_slot + first + i);
         shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, unit->frame[first + i], hot);
     }
@@ -306,6 +323,16 @@ static void run_comes(group *g, const read_unit *unit, uint32_t first, uint32_t 
     atomic_fetch_add_explicit(&commons_head(&g->commons)->pages_read, count, memory_order_relaxed);
 }
 
+/* Contents go into the file only under the lock: so until then anybody may break off the read. */
+static void run_ends(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
+    for (uint32_t end = first + count, run; first < end; first += run + 1) {
+        for (run = 0; first + run < end && lock_read(g, unit, first + run); run++) {
+        }
+        if (run > 0)
+            run_comes(g, unit, first, run);
+    }
+}
+
 static void unit_complete(group *g, read_unit *unit, bool whole) {
     uint32_t begin = 0;
     for (uint32_t i = 0; i < unit->pages; i++) {
@@ -314,16 +341,16 @@ static void unit_complete(group *g, read_unit *unit, bool whole) {
         bool right = (whole && is_right(g, slot, memory)) || read_again(g, slot, memory);
         bool joins = right && i > begin && unit->page[i] == unit->page[i - 1] + 1;
         if (i > begin && !joins)
-            run_comes(g, unit, begin, i - begin);
+            run_ends(g, unit, begin, i - begin);
         if (!joins)
             begin = i;
         if (!right) {
-            lose(g, unit->r, unit->page[i], unit->frame[i], slot);
+            lose(g, unit, i);
             begin = i + 1;
         }
     }
     if (begin < unit->pages)
-        run_comes(g, unit, begin, unit->pages - begin);
+        run_ends(g, unit, begin, unit->pages - begin);
     shared_region_put(unit->r);
     unit->busy = false;
 }

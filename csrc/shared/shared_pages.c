@@ -7,6 +7,9 @@
 #include <fcntl.h>
 #include <string.h>
 
+/* Who has not looked around for so long is stopped, most likely (grants_tend.c: every 100 ms). */
+#define STOPPED_NS UINT64_C(250000000)
+
 /* ---- frames ---- */
 
 uint32_t frames_claim(group *g, uint32_t want, uint32_t *frames) {
@@ -41,6 +44,26 @@ void shared_hash(group *g, const void *memory, uint8_t hash[16]) {
     page_hash found = page_hash_of(memory, commons_head(&g->commons)->hash_seed);
     memcpy(hash, &found.low, sizeof found.low);
     memcpy(hash + sizeof found.low, &found.high, sizeof found.high);
+}
+
+/* It need not be so: if it goes on, it has read the page in vain, and whoever is as slow as that does not lose much. */
+static bool seems_stopped(group *g, member_id id) {
+    uint64_t beat = atomic_load(&group_entry(g, id)->beat_ns);
+    return !member_equal(id, g->self) && clock_now_ns() > beat + STOPPED_NS;
+}
+
+bool shared_break_read(group *g, shared_word *word) {
+    uint64_t seen = shared_load(word);
+    if (shared_state_of(seen) != SHARED_READING || (seen & SHARED_LOCK) || !seems_stopped(g, shared_member_of(seen)) ||
+        !shared_lock_reading(word, g->self, seen))
+        return false;
+    uint32_t frame = (uint32_t)shared_field_of(seen);
+    uint64_t slot = frame_table_slot(g, frame) - 1;
+    frame_table_begin_leave(g, frame);
+    shared_set(word, g->self, SHARED_SWAPPED, slot, false);
+    frame_table_end_leave(g, frame);
+    frames_release(g, frame);
+    return true;
 }
 
 static bool holds_page(const member_entry *member, uint32_t object, uint64_t page) {
@@ -88,7 +111,9 @@ bool shared_discard_page(group *g, const object_entry *object, uint64_t state, i
     uint64_t now = shared_load(word);
     if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
         return true;
-    if (shared_state_of(now) == SHARED_READING || !shared_try_lock(word, g->self, true))
+    bool locked =
+        shared_state_of(now) == SHARED_READING ? shared_break_read(g, word) : shared_try_lock(word, g->self, true);
+    if (!locked)
         return false;
     now = shared_load(word);
     bool done = atomic_load(&object->state) == state;

@@ -129,9 +129,9 @@ static void follow(group *g, shared_region *r, shared_order *order) {
         shared_word *word = &r->words[order->page];
         shared_state state = shared_state_of(shared_load(word));
         size_t done = 1;
-        if (state == SHARED_SWAPPED)
+        if (state == SHARED_SWAPPED || state == SHARED_READING)
             done = shared_in_range(g, r, order->page, 1);
-        else if (order->map && state != SHARED_READING && state != SHARED_POISONED)
+        else if (order->map && state != SHARED_POISONED)
             done = shared_fault(g, r, order->page) != SHARED_NO_FRAME;
         if (done == 0)
             return;

@@ -56,6 +56,14 @@ bool shared_lock_own(shared_word *word, member_id self, shared_state state) {
     return true;
 }
 
+bool shared_lock_reading(shared_word *word, member_id self, uint64_t seen) {
+    uint64_t same = seen & ~SHARED_WAITERS;
+    while ((seen & ~SHARED_WAITERS) == same)
+        if (swap_word(word, &seen, with_member(seen, self) | SHARED_LOCK))
+            return true;
+    return false;
+}
+
 static bool is_in_hand(uint64_t word) {
     return (word & SHARED_LOCK) || shared_state_of(word) == SHARED_READING || shared_state_of(word) == SHARED_WRITING;
 }

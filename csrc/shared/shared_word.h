@@ -4,7 +4,7 @@
  *   bits 0-2 state   3 LOCK   4 WAITERS   5 HOT   8-23 member   24-63 frame, or slot (SWAPPED)
  *
  * member: who holds LOCK; without it, who is reading or writing (READING, WRITING). The word is the spec: README, Processes of one
- * pool. It changes only under LOCK, but for LOCK and WAITERS themselves, and for READING and WRITING, which their member ends.
+ * pool. It changes only under LOCK, but for LOCK and WAITERS themselves.
  */
 #ifndef USWAP_SHARED_SHARED_WORD_H
 #define USWAP_SHARED_SHARED_WORD_H
@@ -53,6 +53,8 @@ static inline uint64_t shared_load(shared_word *word) {
 bool shared_try_lock(shared_word *word, member_id self, bool wait);
 /* Locks a page that self is READING or WRITING (state), to end that. Return: false if it is that no more: somebody took it back. */
 bool shared_lock_own(shared_word *word, member_id self, shared_state state);
+/* Locks a page that was seen READING, by another member, and not locked: that one finds out. Return: false: it is not so any more. */
+bool shared_lock_reading(shared_word *word, member_id self, uint64_t seen);
 /* Locks what the dead member had locked, or was reading or writing. Return: false if it has nothing here. */
 bool shared_lock_of_dead(shared_word *word, member_id self, member_id dead);
 /* Ends the lock. Return: true if there are waiters: the caller wakes the page's mappers (shared_wake). */

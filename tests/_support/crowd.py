@@ -1,4 +1,4 @@
-"""Members of a named pool as processes: started, watched, killed."""
+"""Members of a named pool as processes: started, watched, stopped, killed."""
 
 from __future__ import annotations
 
@@ -6,52 +6,107 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 TESTS = Path(__file__).resolve().parent.parent
 # Against hangs only.
 DEADLINE_SECONDS = 60.0
+MESSAGE_BYTES = 1 << 16
+
+
+class Nursery:
+    """Starts members quickly: crowd_nursery.py. As a context manager it ends with the block; its members do not."""
+
+    def __init__(self) -> None:
+        self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "_support.crowd_nursery", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "OPENBLAS_NUM_THREADS": "1"},
+        )
+        theirs.close()
+
+    def fork(self, job: dict[str, Any], descriptors: list[int]) -> int:
+        """A new member, with these as its standard descriptors; => its pid."""
+        socket.send_fds(self._door, [json.dumps({"job": job}).encode()], descriptors)
+        pid: int = json.loads(self._door.recv(MESSAGE_BYTES))["pid"]
+        return pid
+
+    def status(self, pid: int) -> int:
+        """Of a member that has ended."""
+        self._door.send(json.dumps({"wait": pid}).encode())
+        status: int = json.loads(self._door.recv(MESSAGE_BYTES))["status"]
+        return status
+
+    def close(self) -> None:
+        """Ends it."""
+        self._door.close()
+        self._process.wait(DEADLINE_SECONDS)
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Member:
     """A process that runs crowd_member.py."""
 
-    def __init__(self, job: dict[str, Any], runtime: Path) -> None:
+    def __init__(self, nursery: Nursery, job: dict[str, Any]) -> None:
         self.job = job
-        path = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "_support.crowd_member", json.dumps(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "USWAP_RUNTIME_DIR": str(runtime)},
-        )
-        self.pid = self._process.pid
+        self._nursery = nursery
+        (in_, self._stdin), (self._stdout, out), (self._stderr, err) = (self._pipe() for _ in range(3))
+        self.pid = nursery.fork(job, [in_, out, err])
+        self._pidfd = os.pidfd_open(self.pid)
+        self._status: int | None = None
+        for descriptor in (in_, out, err):
+            os.close(descriptor)
         self._lines: queue.Queue[str] = queue.Queue()
         self._errors: list[str] = []
-        streams = ((self._process.stdout, self._lines.put), (self._process.stderr, self._errors.append))
+        streams = ((os.fdopen(self._stdout), self._lines.put), (os.fdopen(self._stderr), self._errors.append))
         self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams]
         for reader in self._readers:
             reader.start()
 
     @staticmethod
-    def _read(stream: Any, take: Any) -> None:
-        for line in stream:
-            take(line.rstrip("\n"))
+    def _pipe() -> tuple[int, int]:
+        return os.pipe()
+
+    @staticmethod
+    def _read(stream: TextIO, take: Any) -> None:
+        with stream:
+            for line in stream:
+                take(line.rstrip("\n"))
         take("")
 
     def _failure(self, text: str) -> AssertionError:
         return AssertionError(
-            f"member {self.pid} {text}; {self._process.poll()=}\n" + "\n".join(self._errors[-20:])
+            f"member {self.pid} {text}; {self._poll(0)=}\n{self.job}\n" + "\n".join(self._errors[-20:])
         )
+
+    def last_words(self) -> str:
+        """What it has said since somebody last listened."""
+        said = []
+        while not self._lines.empty():
+            said.append(self._lines.get())
+        return "\n".join([str(self._poll(0)), *said[-20:], *self._errors[-20:]])
+
+    def _poll(self, seconds: float) -> int | None:
+        """Its status; None: it has not ended in that time."""
+        if self._status is None and select.select([self._pidfd], [], [], seconds)[0]:
+            self._status = self._nursery.status(self.pid)
+        return self._status
 
     def _next(self, seconds: float) -> str:
         try:
@@ -65,38 +120,51 @@ class Member:
     def await_line(self, wanted: str, seconds: float = DEADLINE_SECONDS) -> None:
         """Until it says so. Raises AssertionError if it ends, hangs, or found wrong words."""
         while (line := self._next(seconds)) != wanted:
-            if not line and self._process.poll() is not None:
+            if not line and self._poll(1.0) is not None:
                 raise self._failure(f"ended before {wanted!r}")
 
-    def await_turns(self, seconds: float = DEADLINE_SECONDS) -> float:
-        """=> seconds until it has said twice from now on that it goes on."""
+    def await_turns(self, seconds: float = DEADLINE_SECONDS, part: str = "all") -> float:
+        """=> seconds until that part of it ("all", or a part's name) has gone on: a turn that began after now has
+        ended."""
         while not self._lines.empty():
             self._next(seconds)
         began = time.monotonic()
-        for _ in range(2):
-            while not self._next(seconds).startswith("turns"):
-                pass
-        return time.monotonic() - began
+        first: dict[str, int] | None = None
+        turns: dict[str, int] = {}
+        while True:
+            left = began + seconds - time.monotonic()
+            try:
+                word, _, text = self._next(max(left, 0)).partition(" ")
+            except AssertionError as error:
+                raise self._failure(f"does not go on with {part}: from {first} to {turns}") from error
+            if word != "turns":
+                continue
+            turns = json.loads(text)
+            first = first or turns
+            moved = [turns[name] >= first[name] + 2 for name in turns if part in ("all", name.partition("-")[0])]
+            if all(moved):
+                return time.monotonic() - began
 
     def end_by_itself(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Waits for its end; => its status."""
-        return self._process.wait(seconds)
+        status = self._poll(seconds)
+        if status is None:
+            raise self._failure(f"has not ended in {seconds} s")
+        return status
 
     def close(self) -> None:
         """Kills it, if it is there."""
         if self.alive:
-            self.resume()
             self.kill()
         for reader in self._readers:
             reader.join()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with contextlib.suppress(OSError):  # what it was never told
-                stream.close()  # type: ignore[union-attr]
+        for descriptor in (self._stdin, self._pidfd):
+            os.close(descriptor)
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended."""
-        return self._process.poll() is None
+        return self._poll(0) is None
 
     @property
     def stopped(self) -> bool:
@@ -105,34 +173,53 @@ class Member:
             return Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
         return False
 
+    def await_end_or_stop(self, seconds: float) -> bool:
+        """Whether it has ended, or is stopped, within that time."""
+        deadline = time.monotonic() + seconds
+        while self._poll(0.005) is None and not self.stopped:
+            if time.monotonic() > deadline:
+                return False
+        return True
+
     def kill(self) -> None:
         """SIGKILL; waits for its end."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait(DEADLINE_SECONDS)
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.end_by_itself()
+
+    def halt(self) -> None:
+        """SIGSTOP; waits until it has stopped."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)
+        assert self.await_end_or_stop(DEADLINE_SECONDS)
 
     def resume(self) -> None:
         """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
+        signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+    def say(self, line: str) -> None:
+        """Tells it something."""
+        with contextlib.suppress(BrokenPipeError):  # what is missing then is its answer
+            os.write(self._stdin, (line + "\n").encode())
 
     def stop(self) -> None:
         """Has it check what is its own; raises AssertionError if it is wrong. It stays a member."""
-        self._say("stop")
+        self.say("stop")
         self.await_line("right")
 
-    def count(self) -> None:
-        """After stop, when nobody else does anything: every frame and slot must be accounted for."""
-        self._say("count")
+    def go_on(self) -> None:
+        """After stop: it works again."""
+        self.say("go on")
+        self.await_line("going")
+
+    def count(self, members: int) -> None:
+        """After stop, when nobody else does anything: so many members are there, and every frame, slot and chunk
+        must be accounted for."""
+        self.say(f"count {members}")
         self.await_line("counted")
 
     def leave(self) -> None:
         """After stop: it ends, in good order."""
-        self._say("leave")
-        status = self._process.wait(DEADLINE_SECONDS)
+        self.say("leave")
+        status = self.end_by_itself()
         if status != 0:
             raise self._failure(f"ended with {status}")
 
@@ -143,53 +230,73 @@ def pool_of_members(
     folder: Path,
     *,
     places: int,
-    taken: int | None = None,
     limit: str,
     size: str,
     private: str | None = None,
     seed: int = 1,
 ) -> Iterator[Members]:
-    """A named pool with members at so many places (taken: at those of them, from the first on), all at work. None of them
-    outlives the block."""
-    members = Members(runtime, folder, places, size, private, seed)
-    try:
+    """A named pool with a member at each place, all at work. None of them outlives the block."""
+    with Nursery() as nursery, Members(nursery, runtime, folder, places, size, private, seed) as members:
         members.start(0, limit=limit)
-        for place in range(1, places if taken is None else taken):
+        for place in range(1, places):
             members.start(place)
         yield members
-    finally:
-        for member in members.all:
-            member.close()
 
 
 class Members:
-    """Who has which place."""
+    """Who has which place. As a context manager it kills them all at the end of the block."""
 
-    def __init__(self, runtime: Path, folder: Path, places: int, size: str, private: str | None, seed: int) -> None:
-        self._runtime, self._folder, self._places = runtime, folder, places
-        self._size, self._private, self._seed = size, private, seed
+    def __init__(
+        self,
+        nursery: Nursery,
+        runtime: Path,
+        folder: Path,
+        places: int,
+        size: str,
+        private: str | None = None,
+        seed: int = 1,
+        **more: Any,
+    ) -> None:
+        self._nursery, self._runtime, self._folder, self._places = nursery, runtime, folder, places
+        self._size, self._private, self._seed, self._more = size, private, seed, more
         self.all: list[Member] = []
         self.at: dict[int, Member] = {}
+
+    def __enter__(self) -> Members:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.all:
+            member.close()
 
     def job(self, place: int, **more: Any) -> dict[str, Any]:
         """What a member at that place is to do."""
         self._seed += 1
-        return {
-            "name": "stress",
-            "limit": None,
-            "bytes": self._size,
-            "folder": str(self._folder),
-            "place": place,
-            "places": self._places,
-            "threads": 2,
-            "seed": self._seed * 100,
-            "private_bytes": self._private,
-            "failpoint": None,
-        } | more
+        return (
+            {
+                "runtime": str(self._runtime),
+                "name": "stress",
+                "limit": None,
+                "bytes": self._size,
+                "folder": str(self._folder),
+                "place": place,
+                "places": self._places,
+                "threads": 2,
+                "seed": self._seed * 100,
+                "private_bytes": self._private,
+                "elsewhere_bytes": None,
+                "busy": False,
+                "object_mib": 0,
+                "failpoints": [],
+                "arm_first": False,
+            }
+            | self._more
+            | more
+        )
 
     def begin(self, place: int, **more: Any) -> Member:
         """A new member at that place; it may not be ready yet, or never be."""
-        member = Member(self.job(place, **more), self._runtime)
+        member = Member(self._nursery, self.job(place, **more))
         self.all.append(member)
         self.at[place] = member
         return member
@@ -200,15 +307,31 @@ class Members:
         member.await_line("ready")
         return member
 
+    def forget(self, place: int) -> None:
+        """Of who has ended there nothing is left here."""
+        member = self.at.pop(place)
+        member.close()
+        self.all.remove(member)
+
+    def pause(self) -> None:
+        """All check what is their own, and rest; one of them counts."""
+        for member in self.at.values():
+            member.say("stop")
+        for member in self.at.values():
+            member.await_line("right")
+        next(iter(self.at.values())).count(len(self.at))
+
+    def go_on(self) -> None:
+        """After pause."""
+        for member in self.at.values():
+            member.go_on()
+
     def stop(self) -> None:
         """All check what is their own; the last one counts; then all leave."""
+        self.pause()
         living = list(self.at.values())
         last = living.pop()
         for member in living:
-            member.stop()
-        last.stop()
-        last.count()
-        for member in living:
             member.leave()
-        last.count()
+        last.count(1)
         last.leave()

@@ -1,24 +1,29 @@
-"""A member of a named pool that writes and checks: ``python -m _support.crowd_member JSON``, told what to do by lines
-on standard input.
+"""A member of a named pool that writes and checks, told what to do by lines on standard input. crowd_nursery.py
+starts it.
 
 Pages of the shared region belong to *places*: page p to place p % places. The member that has a place writes its
 pages, and knows what they hold; all others may look. Every word of a page names the page and the version, so that a
 word that has come from anywhere else is seen, also in a page whose writer was killed in the middle of it.
 
-JSON: name (of the pool), limit and bytes (null: join; else make the pool and its region), folder (swap), place,
-places, threads, seed, private_bytes, failpoint (null, or [name, action, nth]), arm_first (before joining).
-Lines: "stop": end work, check everything that is one's own, say "right"; "count": nobody else does anything, so
-every frame and slot must be accounted for: say "counted"; "leave": end. It says "ready", then "turns N" now and
-then, or "WRONG ...".
+The job: name (of the pool), limit and bytes (null: join; else make the pool and its regions), folder (swap), place,
+places, threads, seed, private_bytes, elsewhere_bytes (a second shared region, which members 0 and 1 have alone),
+busy (it does everything that there is to be done), object_mib (of the first object that it makes then; each is
+larger than the one before; 0: small ones), failpoints ([name, action, argument, nth, every]), arm_first (before
+joining).
+Lines: "stop": end work, check everything that is one's own, say "right"; "go on"; "count N": nobody else does
+anything, so every frame and slot must be accounted for when N members are there: say "counted"; "leave": end. It
+says "joined", "ready", then "turns JSON" (by part) now and then, or "WRONG ...".
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import random
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -27,8 +32,11 @@ import uswap
 from uswap._core import lib
 
 PAGE, WORDS = 4096, 512
-REGION = "data"
-SAY_SECONDS = 0.1
+REGION, ELSEWHERE = "data", "elsewhere"
+SAY_SECONDS = 0.02
+# Against hangs only.
+DEADLINE_SECONDS = 20.0
+ELSEWHERE_PLACES = 2
 
 
 class WrongError(Exception):
@@ -39,6 +47,7 @@ class Shared:
     """The shared region as rows of words, and what this member knows of its own pages."""
 
     def __init__(self, region: Any, place: int, places: int, seed: int) -> None:
+        self._region = region
         self._rows = np.frombuffer(region, dtype="u8").reshape(-1, WORDS)
         self._version = np.zeros(len(self._rows), dtype="u8")
         self._random = random.Random(seed)
@@ -51,7 +60,8 @@ class Shared:
         self._rows[page] = np.uint64(page << 32 | version)
 
     def _check_own(self, page: int) -> None:
-        expected = page << 32 | int(self._version[page])
+        version = int(self._version[page])
+        expected = page << 32 | version if version else 0
         if not (self._rows[page] == expected).all():
             raise WrongError(f"own page {page}: {expected:#x} expected, {self._rows[page][:4]} found")
 
@@ -61,12 +71,18 @@ class Shared:
             raise WrongError(f"page {page} has words of another: {row[:4]}")
 
     def turn(self) -> None:
-        """Some stores, some looks."""
-        for _ in range(8):
-            page = self._random.choice(self._own)
-            self._check_own(page)
-            self._write(page, self._random.randrange(1, 1 << 31))
-            self._check_other(self._random.randrange(len(self._rows)))
+        """A store, some looks."""
+        page = self._random.choice(self._own)
+        self._check_own(page)
+        self._write(page, self._random.randrange(1, 1 << 31))
+        self._check_other(self._random.randrange(len(self._rows)))
+
+    def discard(self) -> None:
+        """One page is thrown away: it is zeroes."""
+        page = self._random.choice(self._own)
+        with contextlib.suppress(uswap.UswapError):  # somebody who is stopped has it
+            self._region.advise(uswap.Advice.DONTNEED, page * PAGE, PAGE)
+            self._version[page] = 0
 
     def check_all(self) -> None:
         """Every page of one's own."""
@@ -87,12 +103,11 @@ class Private:
             raise WrongError(f"private page {page}: {self._version[page]} expected, {self._rows[page][:4]} found")
 
     def turn(self) -> None:
-        """Some stores, some looks."""
-        for _ in range(8):
-            page = self._random.randrange(len(self._rows))
-            self._check(page)
-            self._version[page] = self._random.randrange(1, 1 << 40)
-            self._rows[page] = self._version[page]
+        """A look, a store."""
+        page = self._random.randrange(len(self._rows))
+        self._check(page)
+        self._version[page] = self._random.randrange(1, 1 << 40)
+        self._rows[page] = self._version[page]
 
     def check_all(self) -> None:
         """Every page."""
@@ -100,30 +115,78 @@ class Private:
             self._check(page)
 
 
-def join(job: dict[str, Any]) -> tuple[uswap.Pool, Any]:
-    """The pool and its shared region, made or joined."""
+class Busy:
+    """What else there is to be done: memory of one's own comes and goes, so that parts of the limit change hands;
+    so do objects; pages are thrown away."""
+
+    USED_BYTES = 16 * PAGE
+
+    def __init__(self, pool: uswap.Pool, shared: Shared, private_bytes: str, object_mib: int) -> None:
+        self._pool, self._shared = pool, shared
+        self._private = pool.region(private_bytes)
+        self._object_bytes = (object_mib << 20) or self.USED_BYTES
+        self._growth = 32 << 20 if object_mib else 0
+
+    def turn(self) -> None:
+        """All of it once."""
+        for start in range(0, len(self._private), PAGE):
+            self._private[start] = 1
+        self._private.advise(uswap.Advice.DONTNEED)
+        self._shared.discard()
+        with self._pool.region(self._object_bytes, shared=True) as region:
+            region[: self.USED_BYTES] = bytes([1]) * self.USED_BYTES
+            if region[: self.USED_BYTES] != bytes([1]) * self.USED_BYTES:
+                raise WrongError("a new object does not hold what was written")
+        self._object_bytes += self._growth
+
+    def check_all(self) -> None:
+        """There is nothing."""
+
+
+def join(job: dict[str, Any]) -> uswap.Pool:
+    """The pool, made or joined."""
+    swap = uswap.SwapArea(job["folder"], size="1GiB")
     if job["limit"] is not None:
-        pool = uswap.Pool(job["limit"], name=job["name"], swap=uswap.SwapArea(job["folder"], size="1GiB"))
-        return pool, pool.region(job["bytes"], shared=True, name=REGION)
-    pool = uswap.attach(job["name"], swap=uswap.SwapArea(job["folder"], size="1GiB"))
-    return pool, pool.open_region(REGION)
+        return uswap.Pool(job["limit"], name=job["name"], swap=swap)
+    return uswap.attach(job["name"], swap=swap)
 
 
-def arm(failpoint: Any) -> None:
-    """Sets the failpoint, if there is one."""
-    if failpoint is not None:
+def region_named(pool: uswap.Pool, job: dict[str, Any], name: str, size: str) -> Any:
+    """A shared region, made by whoever has made the pool."""
+    return pool.region(size, shared=True, name=name) if job["limit"] is not None else pool.open_region(name)
+
+
+def parts_of(pool: uswap.Pool, job: dict[str, Any]) -> dict[str, Any]:
+    """What this member works on, by name; what is behind a hyphen is only a number."""
+    region, threads = region_named(pool, job, REGION, job["bytes"]), job["threads"]
+    shared = [
+        Shared(region, job["place"] * threads + thread, job["places"] * threads, job["seed"] + thread)
+        for thread in range(threads)
+    ]
+    parts: dict[str, Any] = {f"shared-{thread}": part for thread, part in enumerate(shared)}
+    if job["elsewhere_bytes"] and job["place"] < ELSEWHERE_PLACES:
+        elsewhere = region_named(pool, job, ELSEWHERE, job["elsewhere_bytes"])
+        parts["elsewhere"] = Shared(elsewhere, job["place"], ELSEWHERE_PLACES, job["seed"] + threads)
+    if job["busy"]:
+        parts["busy"] = Busy(pool, shared[0], job["private_bytes"], job["object_mib"])
+    elif job["private_bytes"]:
+        parts["private"] = Private(pool.region(job["private_bytes"]), job["seed"])
+    return parts
+
+
+def arm(failpoints: Any) -> None:
+    """Sets them."""
+    if failpoints:
         from _support.failpoints import set_failpoint
 
-        name, action, nth = failpoint
-        set_failpoint(name, action, nth=nth)
+        for name, action, argument, nth, every in failpoints:
+            set_failpoint(name, action, argument, nth=nth, every=every)
 
 
-def listen(lines: queue.Queue[str], stop: threading.Event) -> None:
-    """The first line stops the work, the others are for whoever waits."""
+def listen(lines: queue.Queue[str]) -> None:
+    """What is said, for whoever waits."""
     for line in sys.stdin:
-        if stop.is_set():
-            lines.put(line.strip())
-        stop.set()
+        lines.put(line.strip())
     lines.put("leave")
 
 
@@ -131,8 +194,8 @@ class Worker(threading.Thread):
     """Works on a part until told to stop, then checks all of it. NumPy lets go of the GIL for a page, so one who
     waits for a page keeps nobody else."""
 
-    def __init__(self, part: Any, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
+    def __init__(self, name: str, part: Any, stop: threading.Event) -> None:
+        super().__init__(daemon=True, name=name)
         self._part, self._halt = part, stop
         self.turns = 0
         self.error: BaseException | None = None
@@ -148,56 +211,86 @@ class Worker(threading.Thread):
             self.error = error
 
 
-def work(parts: list[Any], stop: threading.Event) -> None:
-    """Until told to stop. Says now and then that somebody goes on; raises what a part found wrong."""
-    workers = [Worker(part, stop) for part in parts]
-    for worker in workers:
-        worker.start()
-    said = 0
-    while any(worker.is_alive() for worker in workers):
-        for worker in workers:
-            worker.join(SAY_SECONDS / len(workers))
+class Crew:
+    """The workers, from one "go on" to the next "stop"."""
+
+    def __init__(self, parts: dict[str, Any]) -> None:
+        self._stop = threading.Event()
+        self._workers = [Worker(name, part, self._stop) for name, part in parts.items()]
+        self._said: dict[str, int] = {}
+        for worker in self._workers:
+            worker.start()
+
+    def report(self) -> None:
+        """Says how far they are; raises what one of them has found wrong."""
+        for worker in self._workers:
             if worker.error is not None:
                 raise worker.error
-        if (turns := sum(worker.turns for worker in workers)) != said:
-            print("turns", turns, flush=True)
-            said = turns
-    for worker in workers:
-        if worker.error is not None:
-            raise worker.error
+        turns = {worker.name: worker.turns for worker in self._workers}
+        if turns != self._said:
+            print("turns", json.dumps(turns), flush=True)
+            self._said = turns
+
+    def end(self) -> None:
+        """They check what is theirs; raises what one of them has found wrong."""
+        self._stop.set()
+        for worker in self._workers:
+            worker.join()
+        self.report()
 
 
-def main() -> int:
+def count(pool: uswap.Pool, members: int) -> None:
+    """When so many are left: who has died is buried first."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while len(pool.members()) != members:
+        if time.monotonic() > deadline:
+            raise WrongError(f"{members} members expected, found {pool.members()}")
+        time.sleep(0.001)
+    pool._core.call(lib.uswap_group_check)
+    pool.check()
+
+
+def follow(pool: uswap.Pool, parts: dict[str, Any], lines: queue.Queue[str]) -> None:
+    """What is said, until "leave". Raises WrongError."""
+    crew: Crew | None = Crew(parts)
+    while True:
+        try:
+            line = lines.get(timeout=SAY_SECONDS)
+        except queue.Empty:
+            if crew:
+                crew.report()
+            continue
+        word, _, argument = line.partition(" ")
+        if crew and word in ("stop", "leave"):
+            crew.end()
+            crew = None
+        if word == "leave":
+            return
+        if word == "stop":
+            print("right", flush=True)
+        elif word == "go":
+            crew = Crew(parts)
+            print("going", flush=True)
+        elif word == "count":
+            count(pool, int(argument))
+            print("counted", flush=True)
+
+
+def run(job: dict[str, Any]) -> int:
     """=> 0, 1 if anything was wrong."""
-    job = json.loads(sys.argv[1])
-    if job.get("arm_first"):
-        arm(job["failpoint"])
-    pool, region = join(job)
-    threads = job["threads"]
-    parts: list[Any] = [
-        Shared(region, job["place"] * threads + thread, job["places"] * threads, job["seed"] + thread)
-        for thread in range(threads)
-    ]
-    if job["private_bytes"]:
-        parts.append(Private(pool.region(job["private_bytes"]), job["seed"]))
-    stop = threading.Event()
+    if job["arm_first"]:
+        arm(job["failpoints"])
     lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=listen, args=(lines, stop), daemon=True).start()
-    print("ready", flush=True)
-    if not job.get("arm_first"):
-        arm(job["failpoint"])
     try:
-        work(parts, stop)
-    except WrongError as error:
-        print("WRONG", error, flush=True)
+        pool = join(job)
+        parts = parts_of(pool, job)
+        threading.Thread(target=listen, args=(lines,), daemon=True).start()
+        print("joined", flush=True)
+        if not job["arm_first"]:
+            arm(job["failpoints"])
+        print("ready", flush=True)
+        follow(pool, parts, lines)
+    except (WrongError, uswap.UswapError) as error:
+        print("WRONG", type(error).__name__, str(error).replace("\n", " "), flush=True)
         return 1
-    print("right", flush=True)
-    while lines.get() == "count":
-        pool._core.call(lib.uswap_group_check)
-        pool.check()
-        print("counted", flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

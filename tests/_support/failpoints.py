@@ -34,10 +34,10 @@ def hits(name: str) -> int:
     return check_error(lib.uswap_failpoint_hits(name.encode(), error), error)
 
 
-def set_failpoint(name: str, action: Action | int, argument: int = 0, *, nth: int = 1) -> None:
+def set_failpoint(name: str, action: Action | int, argument: int = 0, *, nth: int = 1, every: bool = False) -> None:
     """From now on, until the process ends."""
     error = new_error()
-    check_error(lib.uswap_failpoint_set(name.encode(), int(action), argument, nth, False, error), error)
+    check_error(lib.uswap_failpoint_set(name.encode(), int(action), argument, nth, every, error), error)
 
 
 @contextlib.contextmanager
