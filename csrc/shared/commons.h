@@ -164,7 +164,7 @@ typedef enum { OBJECT_FREE = 0, OBJECT_MAKING = 1, OBJECT_LIVE = 2, OBJECT_DYING
 typedef struct {
     _Atomic uint64_t state;   /* object_state | generation << 8 | member id << 32 of who is making it (MAKING only) */
     _Atomic uint32_t creator; /* member id */
-    uint32_t reserved;
+    _Atomic uint32_t written_score; /* whether its pages are written after they come in: a hint (shared_seal.c) */
     _Atomic uint64_t pages;
     _Atomic uint64_t words;       /* offset of its page words ... */
     _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
@@ -221,6 +221,9 @@ typedef struct {
     _Atomic uint64_t hand;         /* the next frame to be looked at by who evicts: the order of all shared pages */
     /* Shared frames that are not free: a hint, counted anew now and then (shared_hand.c). */
     _Atomic uint64_t shared_used;
+    /* A bit a member index that has, or had, pages held: evictors look at those alone. A dead member's bit stays, until the next in its place takes it
+     * off: it costs a look. */
+    _Atomic uint64_t holders;
     _Atomic uint64_t eviction_clock;
     _Atomic uint64_t shared_near_refaults;
     _Atomic uint64_t shared_starved;

@@ -41,7 +41,8 @@ typedef struct shared_region {
     size_t pages;
     shared_word *words; /* in the commons */
     read_ahead ahead, fresh;
-    size_t soft_next;            /* where a run of soft faults goes on, and ... */
+    size_t soft_next; /* where a run of soft faults goes on, and ... */
+    uint32_t seal_turn;
     uint32_t soft_run;           /* ... how many pages the last one mapped; both the share thread's */
     _Atomic uint64_t waiting_ns; /* when a fault was first left to somebody else's unlocking; 0: none */
     _Atomic uint64_t faults;
@@ -69,6 +70,7 @@ typedef struct group {
     small_lock regions_lock;
     shared_region regions[OBJECTS_MAX]; /* by index of the object */
     _Atomic uint32_t regions_end;       /* none is, or was, at this index or beyond */
+    bool seals;                         /* what is read can be mapped write-protected */
     bool map_for_peers;                 /* what is brought in is mapped in all mappers at once */
     pthread_t peer_thread, share_thread, out_thread;
     _Atomic uint32_t stop;

@@ -36,6 +36,7 @@ static int64_t take_place(group *g) {
         uint64_t making = object_state_make(OBJECT_MAKING, MAX_OF(generation, 1U), g->self);
         if (atomic_compare_exchange_strong(&object->state, &state, making)) {
             atomic_store(&object->creator, g->self.value);
+            atomic_store(&object->written_score, 0);
             return i;
         }
     }

@@ -82,9 +82,9 @@ static void undo_read(group *g, shared_word *word, shared_ref page) {
     uint64_t slot = frame_table_slot(g, frame);
     if (slot > 0) {
         slot_table_seize(g, slot - 1, page);
-        shared_set(word, g->self, SHARED_SWAPPED, slot - 1, false);
+        shared_set(word, g->self, SHARED_SWAPPED, slot - 1, 0);
     } else {
-        shared_set(word, g->self, SHARED_POISONED, 0, false);
+        shared_set(word, g->self, SHARED_POISONED, 0, 0);
     }
     frame_table_end_leave(g, frame);
     frame_table_release(g, frame);
@@ -105,7 +105,7 @@ static void mend_page(patient *p, shared_word *word, shared_ref page) {
     case SHARED_RESIDENT:
         frame_table_seize(g, (uint32_t)field, page, false);
         mend_kept_slot(g, (uint32_t)field, page, state == SHARED_WRITING);
-        shared_set(word, g->self, SHARED_RESIDENT, field, false);
+        shared_set(word, g->self, SHARED_RESIDENT, field, 0);
         break;
     case SHARED_SWAPPED:
         slot_table_seize(g, field, page);

@@ -75,14 +75,14 @@ static shared_result fresh(group *g, shared_region *r, size_t page) {
     for (size_t i = 0; i < count; i++) {
         shared_ref ref = region_ref(r, page + i);
         frame_table_aim(g, frames[i], ref, 0);
-        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, frames[i], false);
+        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, frames[i], 0);
         frame_table_settle(g, frames[i], ref, 0);
     }
     if (count > 0) {
         FAILPOINT(shared_before_continue);
-        shared_map_here(g, r, page, count, false);
+        shared_map_here(g, r, page, count, (map_how){0});
         if (g->map_for_peers)
-            shared_map_peers(g, r, page, count);
+            shared_map_peers(g, r, page, count, false);
     }
     unlock_run(g, r, page, locked);
     return result;
@@ -90,11 +90,32 @@ static shared_result fresh(group *g, shared_region *r, size_t page) {
 
 /* ---- RESIDENT ---- */
 
+static size_t sealed_alike(const shared_region *r, size_t page, size_t pages) {
+    uint64_t sealed = shared_load(&r->words[page]) & SHARED_SEALED;
+    size_t run = 1;
+    while (run < pages && (shared_load(&r->words[page + run]) & SHARED_SEALED) == sealed)
+        run++;
+    return run;
+}
+
+/* A sealed one that is mapped already: it is a store's, unless two threads touched it at once. Where stores go on in sequence, what follows is
+ * let go with it. */
+static size_t map_resident(group *g, shared_region *r, size_t page, size_t pages) {
+    bool sealed = shared_load(&r->words[page]) & SHARED_SEALED;
+    size_t run = sealed_alike(r, page, pages);
+    size_t mapped = shared_map_here(g, r, page, run, (map_how){.sealed = sealed, .around = true});
+    if (!sealed || mapped > 0)
+        return mapped;
+    run = page == r->soft_next ? run : 1;
+    shared_unseal(g, r, page, run);
+    return run;
+}
+
 /* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. */
 static void soft(group *g, shared_region *r, size_t page) {
     size_t want = page == r->soft_next ? MIN_OF(MAX_OF(r->soft_run, SOFT_FIRST) * 2, SOFT_MAX) : SOFT_FIRST;
     size_t locked = lock_behind(g, r, page, want, SHARED_RESIDENT);
-    size_t mapped = shared_map_here(g, r, page, locked, true);
+    size_t mapped = map_resident(g, r, page, locked);
     unlock_run(g, r, page, locked);
     r->soft_run = (uint32_t)MAX_OF(mapped, (size_t)1);
     r->soft_next = page + r->soft_run;

@@ -31,8 +31,8 @@ static bool is_shared(group *g, uint64_t frame) {
     return chunk == CHUNK_SHARED || (chunk & CHUNK_DRAINING);
 }
 
-/* RESIDENT in that frame and free to go => WRITING. */
-static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool even_hot) {
+/* RESIDENT in that frame and free to go => WRITING. *sealed: as it was. */
+static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool even_hot, bool *sealed) {
     shared_word *word = &r->words[page];
     uint64_t now = shared_load(word);
     if (shared_state_of(now) != SHARED_RESIDENT || shared_field_of(now) != frame || (now & SHARED_LOCK) ||
@@ -41,8 +41,9 @@ static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool e
     now = shared_load(word);
     bool here = shared_state_of(now) == SHARED_RESIDENT && shared_field_of(now) == frame;
     bool hot = (now & SHARED_HOT) && !even_hot;
+    *sealed = now & SHARED_SEALED;
     if (here)
-        shared_set(word, g->self, hot ? SHARED_RESIDENT : SHARED_WRITING, frame, false);
+        shared_set(word, g->self, hot ? SHARED_RESIDENT : SHARED_WRITING, frame, hot ? now & SHARED_SEALED : 0);
     if (shared_unlock(word, g->self))
         shared_wake(g, r, page, 1);
     return here && !hot;
@@ -56,12 +57,15 @@ static bool look_at(group *g, uint32_t frame, bool even_hot, out_page *victim) {
     if (!r)
         return false; /* those that have it mapped evict it */
     size_t page = shared_ref_page(ref);
-    if (r->generation != shared_ref_generation(ref) || page >= r->pages || !take(g, r, page, frame, even_hot)) {
+    bool sealed = false;
+    if (r->generation != shared_ref_generation(ref) || page >= r->pages ||
+        !take(g, r, page, frame, even_hot, &sealed)) {
         shared_region_put(r);
         return false;
     }
     *bit_word(out_of(g), frame) |= UINT64_C(1) << (frame % 64);
-    *victim = (out_page){.r = r, .page = page, .frame = frame, .kind = OUT_CHOSEN, .kept = slot_table_kept(g, frame)};
+    *victim = (out_page){.r = r, .page = page, .frame = frame, .kept = slot_table_kept(g, frame)};
+    victim->kind = sealed && victim->kept > 0 ? OUT_SEALED : OUT_CHOSEN;
     return true;
 }
 
@@ -91,24 +95,32 @@ static bool advance(group *g, out_search *search, uint64_t *first, uint64_t *end
     return false;
 }
 
-static uint32_t choose_in_range(group *g, out_search *search, out_page *victims, uint32_t want) {
+/* The next one, if that page may go. */
+static void choose(group *g, uint32_t frame, bool even_hot, out_page *victims, uint32_t *count, uint32_t *unsealed) {
+    if (!look_at(g, frame, even_hot, &victims[*count]))
+        return;
+    *unsealed -= victims[*count].kind != OUT_SEALED;
+    ++*count;
+}
+
+static uint32_t choose_in_range(group *g, out_search *search, out_page *victims, uint32_t want, uint32_t unsealed) {
     uint32_t count = 0;
-    for (; search->pages > 0 && count < want; search->page++, search->pages--) {
+    for (; search->pages > 0 && count < want && unsealed > 0; search->page++, search->pages--) {
         uint64_t word = shared_load(&search->r->words[search->page]);
         if (shared_state_of(word) == SHARED_RESIDENT && shared_field_of(word) < commons_head(&g->commons)->frames)
-            count += look_at(g, (uint32_t)shared_field_of(word), true, &victims[count]);
+            choose(g, (uint32_t)shared_field_of(word), true, victims, &count, &unsealed);
     }
     return count;
 }
 
-uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want) {
+uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want, uint32_t unsealed) {
     uint32_t count = 0;
     uint64_t first, end;
     if (search->r)
-        return choose_in_range(g, search, victims, want);
-    while (count + STEP <= want && advance(g, search, &first, &end))
+        return choose_in_range(g, search, victims, want, unsealed);
+    while (count + STEP <= want && unsealed >= STEP && advance(g, search, &first, &end))
         for (uint64_t frame = first; frame < end; frame++)
-            count += look_at(g, (uint32_t)frame, false, &victims[count]);
+            choose(g, (uint32_t)frame, false, victims, &count, &unsealed);
     return count;
 }
 

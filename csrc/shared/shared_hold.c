@@ -26,6 +26,7 @@ static bool say(group *g, uint32_t object, uint64_t page, uint64_t pages) {
     member_hold *hold = find_free(own);
     if (!hold)
         return false;
+    atomic_fetch_or(&commons_head(&g->commons)->holders, UINT64_C(1) << member_index(g->self));
     atomic_store(&hold->object, object);
     atomic_store(&hold->first, page);
     atomic_store(&hold->count, pages);
@@ -35,7 +36,8 @@ static bool say(group *g, uint32_t object, uint64_t page, uint64_t pages) {
 
 static void unsay(group *g, member_hold *hold) {
     atomic_store(&hold->count, 0);
-    atomic_fetch_sub(&group_entry(g, g->self)->holds, 1);
+    if (atomic_fetch_sub(&group_entry(g, g->self)->holds, 1) == 1)
+        atomic_fetch_and(&commons_head(&g->commons)->holders, ~(UINT64_C(1) << member_index(g->self)));
 }
 
 /* What is left of the range without [page, end): the part behind in a place of its own, before the part in front is cut. */
@@ -84,13 +86,13 @@ void shared_release_all(group *g, uint32_t object) {
     small_lock_release(&g->regions_lock);
 }
 
-/* Return: how many pages of the range are not in memory for good; *first: the first of them. -1: *first is lost. */
+/* Return: how many pages of the range are not in memory for good, for any access (a store to a sealed one would fault); *first: the first of them. -1: *first is lost. */
 static int64_t count_absent(shared_region *r, size_t page, size_t pages, size_t *first) {
     int64_t absent = 0;
     for (size_t i = pages; i-- > 0;) {
         uint64_t word = atomic_load(&r->words[page + i]);
         shared_state state = shared_state_of(word);
-        if (!(word & SHARED_LOCK) && (state == SHARED_RESIDENT || state == SHARED_WRITING))
+        if (!(word & (SHARED_LOCK | SHARED_SEALED)) && (state == SHARED_RESIDENT || state == SHARED_WRITING))
             continue;
         *first = page + i;
         if (state == SHARED_POISONED)

@@ -7,6 +7,7 @@
 #include "shared/shared_core.h"
 
 #include "base/failpoint.h"
+#include "fault/uffd.h"
 #include "pool.h"
 
 #include <string.h>
@@ -112,7 +113,7 @@ static shared_result claim(group *g, shared_region *r, size_t page, bool ahead, 
     }
     shared_ref ref = region_ref(r, page);
     frame_table_aim(g, frame, ref, slot + 1);
-    shared_set(word, g->self, SHARED_READING, frame, false);
+    shared_set(word, g->self, SHARED_READING, frame, 0);
     frame_table_settle(g, frame, ref, slot + 1);
     unit->page[unit->pages] = page;
     unit->frame[unit->pages] = frame;
@@ -256,7 +257,7 @@ static bool lock_read(group *g, const read_unit *unit, uint32_t i) {
 /* Locked, READING => SWAPPED again: there was no memory for it. */
 static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
     frame_table_begin_leave(g, frame);
-    shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, false);
+    shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, 0);
     shared_punch(r->fd, page, 1);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
@@ -274,7 +275,7 @@ static void lose(group *g, const read_unit *unit, uint32_t i) {
         return;
     frame_table_begin_leave(g, frame);
     slot_table_begin_leave(g, slot);
-    shared_set(&r->words[page], g->self, SHARED_POISONED, 0, false);
+    shared_set(&r->words[page], g->self, SHARED_POISONED, 0, 0);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
     slot_table_end_leave(g, slot);
@@ -284,42 +285,64 @@ static void lose(group *g, const read_unit *unit, uint32_t i) {
     shared_wake(g, r, page, 1);
 }
 
-/* Maps count pages of the unit from the first on, locked: but for the markers. */
-static void map_run(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
-    for (uint32_t i = 0, run; i < count; i += run) {
-        bool marker = unit->markers[first + i];
-        for (run = 1; i + run < count && unit->markers[first + i + run] == marker; run++) {
-        }
-        if (!marker)
-            shared_map_here(g, unit->r, unit->page[first + i], run, false);
-    }
-    if (g->map_for_peers)
-        shared_map_peers(g, unit->r, unit->page[first], count);
+/* The contents of neighbours go into the file, but of those that are there, and mapped, already. */
+static bool fill(const read_unit *unit, uint32_t first, uint32_t count, const unsigned char *contents, size_t mapped) {
+    size_t bytes = (count - mapped) << PAGE_SHIFT;
+    off_t at = (off_t)((uint64_t)(unit->page[first] + mapped) << PAGE_SHIFT);
+    bool done = bytes == 0 || pwrite(unit->r->fd, contents + (mapped << PAGE_SHIFT), bytes, at) == (ssize_t)bytes;
+    FAILPOINT(shared_filled);
+    return done;
 }
 
-/* Neighbours with the right contents, locked, come in. */
+/* Locked, READING => RESIDENT; sealed, but where somebody wants the page for any access: he has said so, and looks when it is unlocked. Return: whether
+ * all are as seal says. */
+static bool settle(group *g, const read_unit *unit, uint32_t first, uint32_t count, bool seal) {
+    bool alike = true;
+    for (uint32_t i = first; i < first + count; i++) {
+        shared_word *word = &unit->r->words[unit->page[i]];
+        uint64_t bits = is_hot(g, unit->first_slot + i) ? SHARED_HOT : 0;
+        bool sealed = seal && !shared_is_held(g, unit->r->object, unit->page[i]);
+        shared_set(word, g->self, SHARED_RESIDENT, unit->frame[i], bits | (sealed ? SHARED_SEALED : 0));
+        alike &= sealed == seal;
+    }
+    return alike;
+}
+
+/* Locked: mapped, but for a marker. */
+static void map_run(group *g, const read_unit *unit, uint32_t first, uint32_t count, size_t mapped, bool seal) {
+    size_t page = unit->page[first];
+    if (!unit->markers[first] && mapped < count)
+        shared_map_here(g, unit->r, page + mapped, count - mapped, (map_how){.sealed = seal});
+    if (g->map_for_peers)
+        shared_map_peers(g, unit->r, page, count, seal);
+}
+
+/* Neighbours with the right contents, locked, come in: all markers, or none. */
 static void run_comes(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
     shared_region *r = unit->r;
-    size_t page = unit->page[first], bytes = (size_t)count << PAGE_SHIFT;
-    ssize_t done =
-        pwrite(r->fd, unit->memory + ((size_t)first << PAGE_SHIFT), bytes, (off_t)((uint64_t)page << PAGE_SHIFT));
-    FAILPOINT(shared_filled);
-    if (done != (ssize_t)bytes) {
+    size_t page = unit->page[first], mapped = 0;
+    const unsigned char *contents = unit->memory + ((size_t)first << PAGE_SHIFT);
+    bool seal = shared_seal_wanted(g, r);
+    if (seal && !unit->markers[first])
+        mapped = shared_copy_here(g, r, page, count, contents);
+    if (!fill(unit, first, count, contents, mapped)) {
         for (uint32_t i = 0; i < count; i++)
             take_back(g, r, page + i, unit->frame[first + i], unit->first_slot + first + i);
         return;
     }
-    for (uint32_t i = 0; i < count; i++) {
-        bool hot = is_hot(g, unit->first_slot + first + i);
-        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, unit->frame[first + i], hot);
-    }
+    bool alike = settle(g, unit, first, count, seal);
     FAILPOINT(shared_before_continue);
-    map_run(g, unit, first, count);
+    map_run(g, unit, first, count, mapped, seal);
+    for (uint32_t i = 0; i < count && !alike; i++)
+        if (!(shared_load(&r->words[page + i]) & SHARED_SEALED))
+            shared_allow_stores(g, r, page + i, 1);
     bool waiters = false;
     for (uint32_t i = 0; i < count; i++)
         waiters |= shared_unlock(&r->words[page + i], g->self);
     if (waiters)
         shared_wake(g, r, page, count);
+    else if (mapped > 0) /* whose fault began the read */
+        uffd_wake(g->uffd, shared_address(r, page), mapped << PAGE_SHIFT);
     atomic_fetch_add_explicit(&commons_head(&g->commons)->pages_read, count, memory_order_relaxed);
 }
 
@@ -339,7 +362,8 @@ static void unit_complete(group *g, read_unit *unit, bool whole) {
         void *memory = unit->memory + ((size_t)i << PAGE_SHIFT);
         uint64_t slot = unit->first_slot + i;
         bool right = (whole && is_right(g, slot, memory)) || read_again(g, slot, memory);
-        bool joins = right && i > begin && unit->page[i] == unit->page[i - 1] + 1;
+        bool joins =
+            right && i > begin && unit->page[i] == unit->page[i - 1] + 1 && unit->markers[i] == unit->markers[i - 1];
         if (i > begin && !joins)
             run_ends(g, unit, begin, i - begin);
         if (!joins)

@@ -63,34 +63,52 @@ bool mappers_protect(group *g, const mapper_set *set, size_t page, size_t pages)
 }
 
 /* The page is mapped already: stores to it may go on. */
-static void allow_stores(group *g, shared_region *r, size_t page) {
-    uffd_write_protect(g->uffd, shared_address(r, page), 1, false, true);
-    uffd_wake(g->uffd, shared_address(r, page), PAGE_BYTES);
+void shared_allow_stores(group *g, shared_region *r, size_t page, size_t pages) {
+    int tries = 0;
+    while (uffd_write_protect(g->uffd, shared_address(r, page), pages, false, true) == -EAGAIN && ++tries < TRIES_MAX) {
+    }
+    uffd_wake(g->uffd, shared_address(r, page), pages << PAGE_SHIFT);
 }
 
-size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, bool around) {
+size_t shared_copy_here(group *g, shared_region *r, size_t page, size_t pages, const void *contents) {
+    size_t at = 0;
+    for (int tries = 0; at < pages && tries < TRIES_MAX; tries++) {
+        size_t done;
+        int status = uffd_copy(g->uffd, shared_address(r, page + at),
+                               (const unsigned char *)contents + (at << PAGE_SHIFT), pages - at, true, false, &done);
+        at += done;
+        if (status != 0 && status != -EAGAIN && done == 0)
+            break;
+    }
+    return at;
+}
+
+size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, map_how how) {
     size_t at = 0;
     for (int tries = 0; at < pages && tries < TRIES_MAX;) {
         size_t done;
-        int status = uffd_continue(g->uffd, shared_address(r, page + at), pages - at, false, true, &done);
+        int status = uffd_continue(g->uffd, shared_address(r, page + at), pages - at, how.sealed, true, &done);
         at += done;
         if (status == 0 || done > 0)
             continue;
-        if (status == -EEXIST && around && at > 0)
+        if (status == -EEXIST && how.around && (at > 0 || how.sealed))
             return at;
-        if (status == -EEXIST)
-            allow_stores(g, r, page + at++);
-        else if (status == -EAGAIN)
+        if (status == -EEXIST) {
+            if (!how.sealed)
+                shared_allow_stores(g, r, page + at, 1);
+            at++;
+        } else if (status == -EAGAIN) {
             tries++;
-        else
+        } else {
             break;
+        }
     }
     if (at < pages) /* who waits faults again */
         uffd_wake(g->uffd, shared_address(r, page + at), (pages - at) << PAGE_SHIFT);
     return at;
 }
 
-void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages) {
+void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, bool sealed) {
     mapper_set set;
     if ((atomic_load(&group_object(g, r->object)->mappers) & ~(UINT64_C(1) << member_index(g->self))) == 0)
         return;
@@ -103,7 +121,7 @@ void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages) {
         for (int tries = 0; at < pages && tries < TRIES_MAX; tries++) {
             size_t done;
             void *address = (void *)(uintptr_t)(base + (at << PAGE_SHIFT)); // NOLINT
-            int status = uffd_continue(set.of[i].uffd, address, pages - at, false, true, &done);
+            int status = uffd_continue(set.of[i].uffd, address, pages - at, sealed, true, &done);
             mapped += done;
             at += done;
             if (status == -EEXIST && done == 0)

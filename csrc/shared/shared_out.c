@@ -41,19 +41,27 @@ static uint32_t run_from(const out_batch *b, uint32_t i) {
     return run;
 }
 
+/* And are of that kind, too, as the first is. */
+static uint32_t run_of_kind(const out_batch *b, uint32_t i) {
+    uint32_t most = run_from(b, i), run = 1;
+    while (run < most && b->page[i + run].kind == b->page[i].kind)
+        run++;
+    return run;
+}
+
 static void protect(group *g, out_batch *b) {
     mapper_set set;
     const shared_region *known = NULL;
     for (uint32_t i = 0, run; i < b->count; i += run) {
-        run = run_from(b, i);
+        run = run_of_kind(b, i);
         out_page *first = &b->page[i];
         if (first->r != known)
             mappers_look(g, first->r->object, &set);
         known = first->r;
-        bool done = mappers_protect(g, &set, first->page, run);
+        bool sealed = first->kind == OUT_SEALED, done = sealed || mappers_protect(g, &set, first->page, run);
         for (uint32_t n = 0; n < run; n++) {
             first[n].epoch = set.epoch;
-            first[n].kind = done ? OUT_CHOSEN : OUT_GIVEN_UP;
+            first[n].kind = sealed ? OUT_SEALED : done ? OUT_CHOSEN : OUT_GIVEN_UP;
         }
     }
     FAILPOINT(shared_protected);
@@ -62,7 +70,7 @@ static void protect(group *g, out_batch *b) {
 /* ---- contents ---- */
 
 static unsigned char *page_memory(const out_batch *b, uint32_t i) {
-    return b->memory + ((size_t)i << PAGE_SHIFT);
+    return b->memory + ((size_t)b->page[i].bounce << PAGE_SHIFT);
 }
 
 static void judge(group *g, out_page *v, const void *memory) {
@@ -78,13 +86,15 @@ static void judge(group *g, out_page *v, const void *memory) {
 }
 
 static void read_contents(group *g, out_batch *b) {
+    for (uint32_t i = 0, next = 0; i < b->count; i++)
+        b->page[i].bounce = b->page[i].kind == OUT_CHOSEN ? next++ : 0;
     for (uint32_t i = 0, run; i < b->count; i += run) {
-        run = run_from(b, i);
+        run = run_of_kind(b, i);
         out_page *first = &b->page[i];
         size_t bytes = (size_t)run << PAGE_SHIFT;
-        ssize_t done = first->kind == OUT_GIVEN_UP ? 0
-                                                   : pread(first->r->fd, page_memory(b, i), bytes,
-                                                           (off_t)((uint64_t)first->page << PAGE_SHIFT));
+        if (first->kind != OUT_CHOSEN)
+            continue;
+        ssize_t done = pread(first->r->fd, page_memory(b, i), bytes, (off_t)((uint64_t)first->page << PAGE_SHIFT));
         for (uint32_t n = 0; n < run; n++)
             if (done == (ssize_t)bytes)
                 judge(g, &first[n], page_memory(b, i + n));
@@ -192,44 +202,59 @@ static bool lock_to_leave(group *g, out_page *v) {
     if (goes)
         return true;
     if (ours)
-        shared_set(word, g->self, SHARED_RESIDENT, v->frame, false);
+        shared_set(word, g->self, SHARED_RESIDENT, v->frame, 0);
     if (shared_unlock(word, g->self))
         shared_wake(g, v->r, v->page, 1);
     return false;
 }
 
+static bool is_clean(const out_page *v) {
+    return v->kind == OUT_CLEAN || v->kind == OUT_SEALED;
+}
+
 /* Locked: the word lets go of the frame. The slot it keeps has the contents, and the frame names that slot before the word does. */
 static void let_go(group *g, out_page *v, uint64_t clock) {
     shared_word *word = &v->r->words[v->page];
-    if (v->kind != OUT_CLEAN && v->kept > 0)
+    if (!is_clean(v) && v->kept > 0)
         slot_table_begin_leave(g, v->kept - 1);
     if (v->kind == OUT_WRITTEN) {
         frame_table_set_slot(g, v->frame, v->slot + 1);
         slot_table_settle(g, v->slot, region_ref(v->r, v->page), v->hash);
-    } else if (v->kind == OUT_CLEAN) {
+    } else if (is_clean(v)) {
         v->slot = v->kept - 1;
     }
     frame_table_begin_leave(g, v->frame);
     if (v->kind == OUT_EMPTY) {
-        shared_set(word, g->self, SHARED_ZERO, 0, false);
+        shared_set(word, g->self, SHARED_ZERO, 0, 0);
         return;
     }
     slot_note_eviction(g, v->slot, clock);
-    shared_set(word, g->self, SHARED_SWAPPED, v->slot, false);
+    shared_set(word, g->self, SHARED_SWAPPED, v->slot, 0);
 }
 
 /* The hole is punched: frame and old slot are free. */
 static void finish(group *g, out_page *v) {
-    commons_header *head = commons_head(&g->commons);
     frame_table_end_leave(g, v->frame);
-    frames_release(g, v->frame);
-    if (v->kind != OUT_CLEAN && v->kept > 0)
+    frame_table_release(g, v->frame);
+    if (!is_clean(v) && v->kept > 0)
         slot_table_end_leave(g, v->kept - 1);
-    atomic_fetch_add_explicit(&head->evictions, 1, memory_order_relaxed);
-    if (v->kind == OUT_CLEAN)
-        atomic_fetch_add_explicit(&head->clean_drops, 1, memory_order_relaxed);
-    if (v->kind == OUT_EMPTY)
-        atomic_fetch_add_explicit(&head->zero_drops, 1, memory_order_relaxed);
+}
+
+static void count_gone(group *g, const out_page *first, uint32_t run) {
+    commons_header *head = commons_head(&g->commons);
+    uint32_t clean = 0, sealed = 0, empty = 0;
+    for (uint32_t i = 0; i < run; i++) {
+        clean += is_clean(&first[i]);
+        sealed += first[i].kind == OUT_SEALED;
+        empty += first[i].kind == OUT_EMPTY;
+    }
+    atomic_fetch_sub_explicit(&head->shared_used, run, memory_order_relaxed);
+    atomic_fetch_add_explicit(&head->evictions, run, memory_order_relaxed);
+    atomic_fetch_add_explicit(&head->clean_drops, clean, memory_order_relaxed);
+    atomic_fetch_add_explicit(&head->zero_drops, empty, memory_order_relaxed);
+    if (sealed > 0)
+        shared_seal_dropped(g, first->r, sealed);
+    out_of(g)->freed += run;
 }
 
 /* Neighbours, all locked by lock_to_leave. */
@@ -247,7 +272,7 @@ static void run_leaves(group *g, out_page *first, uint32_t run) {
     }
     if (waiters)
         shared_wake(g, first->r, first->page, run);
-    out_of(g)->freed += run;
+    count_gone(g, first, run);
 }
 
 /* All writes of the batch have ended. */
@@ -311,8 +336,8 @@ static uint64_t evict(group *g, uint64_t want, out_search search) {
     s->freed = 0;
     while (begun < want) {
         out_batch *b = free_batch(g);
-        uint64_t room = MIN_OF(MAX_OF(want - begun, UINT64_C(64)), (uint64_t)s->batch_pages);
-        if (!b || (b->count = hand_choose(g, &search, b->page, (uint32_t)room)) == 0)
+        uint64_t room = MIN_OF(MAX_OF(want - begun, (uint64_t)OUT_BATCH_LEAST), (uint64_t)s->together);
+        if (!b || (b->count = hand_choose(g, &search, b->page, (uint32_t)room, s->batch_pages)) == 0)
             break;
         begun += b->count;
         evict_batch(g, b);

@@ -60,7 +60,7 @@ bool shared_break_read(group *g, shared_word *word) {
     uint32_t frame = (uint32_t)shared_field_of(seen);
     uint64_t slot = frame_table_slot(g, frame) - 1;
     frame_table_begin_leave(g, frame);
-    shared_set(word, g->self, SHARED_SWAPPED, slot, false);
+    shared_set(word, g->self, SHARED_SWAPPED, slot, 0);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
     return true;
@@ -78,9 +78,11 @@ static bool holds_page(const member_entry *member, uint32_t object, uint64_t pag
 
 bool shared_is_held(group *g, uint32_t object, uint64_t page) {
     const commons_header *head = commons_head(&g->commons);
-    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+    for (uint64_t left = atomic_load(&head->holders); left != 0; left &= left - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(left);
         if (atomic_load(&head->members[i].holds) > 0 && holds_page(&head->members[i], object, page))
             return true;
+    }
     return false;
 }
 
@@ -97,7 +99,7 @@ static void discard_resident(group *g, shared_word *word, int fd, uint64_t page,
     frame_table_begin_leave(g, frame);
     if (kept > 0)
         slot_table_begin_leave(g, kept - 1);
-    shared_set(word, g->self, SHARED_ZERO, 0, false);
+    shared_set(word, g->self, SHARED_ZERO, 0, 0);
     FAILPOINT(shared_discard);
     shared_punch(fd, page, 1);
     frame_table_end_leave(g, frame);
@@ -128,12 +130,12 @@ bool shared_discard_page(group *g, const object_entry *object, uint64_t state, i
         break;
     case SHARED_SWAPPED:
         slot_table_begin_leave(g, shared_field_of(now));
-        shared_set(word, g->self, SHARED_ZERO, 0, false);
+        shared_set(word, g->self, SHARED_ZERO, 0, 0);
         slot_table_end_leave(g, shared_field_of(now));
         break;
     case SHARED_POISONED:
         shared_unpoison(g, (uint32_t)(object - group_object(g, 0)), fd, page);
-        shared_set(word, g->self, SHARED_ZERO, 0, false);
+        shared_set(word, g->self, SHARED_ZERO, 0, 0);
         shared_punch(fd, page, 1);
         break;
     case SHARED_READING:

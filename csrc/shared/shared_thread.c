@@ -50,6 +50,7 @@ int shared_uffd_open(group *g) {
         return status;
     }
     g->uffd = uffd;
+    g->seals = shared_seal_works(uffd);
     return 0;
 }
 
@@ -123,12 +124,25 @@ bool shared_order_give(group *g, const shared_order *order) {
     return room;
 }
 
+/* Pages that are to be held: nothing may fault there, and a system call's store to a sealed one would. */
+static void unseal(group *g, shared_region *r, size_t page) {
+    shared_word *word = &r->words[page];
+    if (!(shared_load(word) & SHARED_SEALED) || !shared_try_lock(word, g->self, false))
+        return;
+    if (shared_load(word) & SHARED_SEALED)
+        shared_unseal(g, r, page, 1);
+    if (shared_unlock(word, g->self))
+        shared_wake(g, r, page, 1);
+}
+
 /* As much of it as can be done now. */
 static void follow(group *g, shared_region *r, shared_order *order) {
     while (order->pages > 0) {
         shared_word *word = &r->words[order->page];
         shared_state state = shared_state_of(shared_load(word));
         size_t done = 1;
+        if (order->map)
+            unseal(g, r, order->page);
         if (state == SHARED_SWAPPED || state == SHARED_READING)
             done = shared_in_range(g, r, order->page, 1);
         else if (order->map && state != SHARED_POISONED)

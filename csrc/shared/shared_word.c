@@ -91,11 +91,11 @@ bool shared_unlock(shared_word *word, member_id self) {
     return (seen & SHARED_WAITERS) && !(next & SHARED_WAITERS);
 }
 
-void shared_set(shared_word *word, member_id self, shared_state state, uint64_t field, bool hot) {
+void shared_set(shared_word *word, member_id self, shared_state state, uint64_t field, uint64_t bits) {
     uint64_t seen = shared_load(word), next;
     do {
         INVARIANT(I15, (seen & SHARED_LOCK) && member_equal(shared_member_of(seen), self));
-        next = (seen & (SHARED_LOCK | SHARED_WAITERS | SHARED_MEMBER_MASK)) | (uint64_t)state | (hot ? SHARED_HOT : 0) |
+        next = (seen & (SHARED_LOCK | SHARED_WAITERS | SHARED_MEMBER_MASK)) | (uint64_t)state | bits |
                field << SHARED_FIELD_SHIFT;
     } while (!swap_word(word, &seen, next));
 }

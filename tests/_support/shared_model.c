@@ -65,7 +65,7 @@ static void first_touch(uint64_t page) {
     make_contents(contents, page, atomic_load(&expected[page]));
     transfer(true, object_fd, contents, page);
     step();
-    shared_set(word_of(page), g.self, SHARED_RESIDENT, frame, false);
+    shared_set(word_of(page), g.self, SHARED_RESIDENT, frame, 0);
     step();
     frame_table_settle(&g, frame, ref_of(page), 0);
 }
@@ -90,7 +90,7 @@ static void bring_in(uint64_t page) {
         return;
     }
     frame_table_aim(&g, frame, ref_of(page), slot + 1);
-    shared_set(word_of(page), g.self, SHARED_READING, frame, false);
+    shared_set(word_of(page), g.self, SHARED_READING, frame, 0);
     unlock(page);
     transfer(false, g.swap_fd, contents, slot);
     check_contents(contents, page, "swapped");
@@ -100,7 +100,7 @@ static void bring_in(uint64_t page) {
     if (!shared_lock_own(word_of(page), g.self, SHARED_READING))
         die("somebody else ended a read", page, shared_load(word_of(page)));
     step();
-    shared_set(word_of(page), g.self, SHARED_RESIDENT, frame, false);
+    shared_set(word_of(page), g.self, SHARED_RESIDENT, frame, 0);
     step();
     frame_table_settle(&g, frame, ref_of(page), slot + 1);
     unlock(page);
@@ -109,7 +109,7 @@ static void bring_in(uint64_t page) {
 /* Locked, RESIDENT or WRITING: lets go of its frame; state and field are what the page becomes. */
 static void lose_frame(uint64_t page, uint32_t frame, shared_state state, uint64_t field) {
     frame_table_begin_leave(&g, frame);
-    shared_set(word_of(page), g.self, state, field, false);
+    shared_set(word_of(page), g.self, state, field, 0);
     step();
     punch(page);
     frame_table_end_leave(&g, frame);
@@ -151,7 +151,7 @@ static void evict(uint64_t page) {
     uint64_t contents[WORDS], slot = 0;
     uint32_t frame = (uint32_t)shared_field_of(shared_load(word_of(page)));
     uint64_t kept = slot_table_kept(&g, frame);
-    shared_set(word_of(page), g.self, SHARED_WRITING, frame, false);
+    shared_set(word_of(page), g.self, SHARED_WRITING, frame, 0);
     unlock(page);
     transfer(false, object_fd, contents, page); /* whatever this is: only if nobody took the page back is it used */
     bool written = write_out(page, kept, contents, &slot);
@@ -161,7 +161,7 @@ static void evict(uint64_t page) {
             check_contents(contents, page, "written");
             commit(page, frame, slot, kept, contents);
         } else {
-            shared_set(word_of(page), g.self, SHARED_RESIDENT, frame, false);
+            shared_set(word_of(page), g.self, SHARED_RESIDENT, frame, 0);
         }
         unlock(page);
     } else if (written && slot + 1 != kept) {
@@ -181,7 +181,7 @@ static void discard(uint64_t page) {
     } else if (shared_state_of(word) == SHARED_SWAPPED) {
         kept = field + 1;
         slot_table_begin_leave(&g, field);
-        shared_set(word_of(page), g.self, SHARED_ZERO, 0, false);
+        shared_set(word_of(page), g.self, SHARED_ZERO, 0, 0);
     }
     step();
     if (kept > 0)
