@@ -20,6 +20,10 @@ HEAD = """
     pages.fill(1)
 """
 
+# 1000 for a long run.
+FORKS = int(os.environ.get("USWAP_FORKS", "20"))
+LONG = 100 + 10 * FORKS
+
 WAYS = {
     "move": "",
     "copy": "transport='copy'",
@@ -182,9 +186,9 @@ def test_a_child_that_becomes_another_program_has_nothing_any_more(swap_director
     )
 
 
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("options", ["", "transport='copy'", "faults='inline'", "io='sync', reclaimer=False"])
 def test_forks_while_other_threads_fault(options: str, swap_directory: Path) -> None:
-    forks = int(os.environ.get("USWAP_FORKS", "20"))
     run(
         f"""
     stop = threading.Event()
@@ -210,7 +214,7 @@ def test_forks_while_other_threads_fault(options: str, swap_directory: Path) -> 
         assert pages.wrong_at_random(1, 7, 200) == 0
         pages.fill(2, 0, 256)
         assert pages.wrong(2, 0, 256) == 0
-    for number in range({forks}):
+    for number in range({FORKS}):
         assert end_of(child(work)) == 0, number
     stop.set()
     for thread in threads:
@@ -225,13 +229,13 @@ def test_forks_while_other_threads_fault(options: str, swap_directory: Path) -> 
         swap_directory,
         options,
         limit="16MiB",
-        timeout=100 + 5 * forks,
+        timeout=LONG,
     )
 
 
+@pytest.mark.timeout(LONG)
 def test_forks_in_a_loop_nested_and_the_sum_of_memory_within_the_limit(swap_directory: Path) -> None:
     """Pss sampled from outside; less what each process had of its own."""
-    forks = int(os.environ.get("USWAP_FORKS", "10"))
     run(
         f"""
     import multiprocessing
@@ -263,7 +267,7 @@ def test_forks_in_a_loop_nested_and_the_sum_of_memory_within_the_limit(swap_dire
             assert end_of(pid) == 0
         else:
             assert pages.wrong(number * 8 + depth + 1) == 0
-    for number in range({forks}):
+    for number in range({FORKS // 2}):
         pid = child(lambda: generation(1, number))
         pages.fill(number)
         assert pages.wrong(number) == 0
@@ -276,7 +280,7 @@ def test_forks_in_a_loop_nested_and_the_sum_of_memory_within_the_limit(swap_dire
     """,
         swap_directory,
         limit="32MiB",
-        timeout=100 + 10 * forks,
+        timeout=LONG,
     )
 
 
