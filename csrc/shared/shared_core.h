@@ -94,7 +94,7 @@ void shared_punch(int fd, uint64_t page, uint64_t pages);
 
 /* Reads of the share thread: so many pieces of memory for a window, and for single pages. */
 #define IN_UNIT_PAGES 64U
-#define IN_UNITS 24U
+#define IN_UNITS 32U
 #define IN_SINGLES 64U
 
 typedef struct {
@@ -132,6 +132,10 @@ typedef struct {
     size_t memory_bytes;
     uint32_t units; /* in use of IN_UNITS: fewer where memory is short */
     read_unit unit[IN_UNITS + IN_SINGLES];
+    shared_region *
+        rest_of; /* a window was cut, because all memory was in use: what is left of it is read as that comes free. NULL: none */
+    read_ahead_plan rest;
+    bool in_pieces;                 /* a wide window is being read: not page by page, where units are short */
     read_unit *growing;             /* read that may still grow */
     uint8_t unit_of[IO_REQUESTS];   /* by request */
     uint32_t frames[IN_UNIT_PAGES]; /* claimed ahead */

@@ -79,7 +79,7 @@ static read_unit *unit_for(group *g, shared_region *r, uint64_t slot, bool singl
     if (!single && unit && unit->r == r && unit->pages < IN_UNIT_PAGES && slot == unit->first_slot + unit->pages)
         return unit;
     read_unit *fresh = free_unit(s, single);
-    if (!fresh)
+    if (!fresh && !s->in_pieces)
         fresh = free_unit(s, !single);
     if (!fresh)
         return NULL;
@@ -171,19 +171,22 @@ static read_ahead_plan in_blocks(read_ahead_plan plan) {
     return plan;
 }
 
-/* Neighbours, in ascending order whatever the reader's: the disk's. Return: how many steps were done. */
-static uint32_t read_neighbours(group *g, shared_region *r, const read_ahead_plan *plan) {
+/* Neighbours, in ascending order whatever the reader's: the disk's. on: with what is left of a window. Return: how many steps were done. */
+static uint32_t read_neighbours(group *g, shared_region *r, const read_ahead_plan *plan, bool on) {
     bool up = plan->stride > 0;
     int64_t low = up ? plan->first : plan->first - (int64_t)plan->count + 1, high = low + (int64_t)plan->count - 1;
     low = MAX_OF(low, INT64_C(0));
     high = MIN_OF(high, (int64_t)r->pages - 1);
-    for (int64_t page = low; page <= high; page++) {
+    uint32_t done = plan->count;
+    share_of(g)->in_pieces = plan->wide;
+    for (int64_t page = low; page <= high && done == plan->count; page++) {
         bool edge = (uint64_t)page % BLOCK_PAGES == (up ? 0 : BLOCK_PAGES - 1);
-        bool marker = page == plan->first || (plan->wide && edge);
+        bool marker = (page == plan->first && !on) || (plan->wide && edge);
         if (!read_page(g, r, (size_t)page, marker, (uint32_t)MIN_OF(high - page + 1, (int64_t)IN_UNIT_PAGES)))
-            return up ? (uint32_t)(page - low) : 0;
+            done = up ? (uint32_t)(page - low) : 0;
     }
-    return plan->count;
+    share_of(g)->in_pieces = false;
+    return done;
 }
 
 static uint32_t read_strided(group *g, shared_region *r, const read_ahead_plan *plan) {
@@ -194,6 +197,38 @@ static uint32_t read_strided(group *g, shared_region *r, const read_ahead_plan *
                 return step;
         }
     return plan->count;
+}
+
+/* Where it is memory that is short, a reader who must ask for the rest would ask for a few pages at a time, by as many faults. Return: false: it is
+ * another case. */
+static bool keep_rest(group *g, shared_region *r, const read_ahead_plan *plan, uint32_t done) {
+    share_state *s = share_of(g);
+    if (s->rest_of || !plan->wide || plan->stride != 1 || free_unit(s, false))
+        return false;
+    atomic_fetch_add(&r->references, 1);
+    s->rest_of = r;
+    s->rest = *plan;
+    s->rest.first += done;
+    s->rest.count -= done;
+    return true;
+}
+
+/* A read has ended: there is memory again. */
+static void go_on(group *g) {
+    share_state *s = share_of(g);
+    shared_region *r = s->rest_of;
+    if (!r)
+        return;
+    uint32_t done = atomic_load(&r->live) ? read_neighbours(g, r, &s->rest, true) : s->rest.count;
+    bool more = done < s->rest.count && !free_unit(s, false);
+    if (done < s->rest.count && !more) /* no frames: whoever comes there asks again */
+        read_ahead_asked(&r->ahead, s->rest, done);
+    s->rest.first += done;
+    s->rest.count -= done;
+    if (more)
+        return;
+    s->rest_of = NULL;
+    shared_region_put(r);
 }
 
 void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent) {
@@ -212,8 +247,8 @@ void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent) {
     if (whole.count != plan.count)
         read_ahead_asked(&r->ahead, plan, whole.count);
     bool near = plan.stride == 1 || plan.stride == -1;
-    uint32_t done = near ? read_neighbours(g, r, &whole) : read_strided(g, r, &whole);
-    if (done < whole.count)
+    uint32_t done = near ? read_neighbours(g, r, &whole, false) : read_strided(g, r, &whole);
+    if (done < whole.count && !keep_rest(g, r, &whole, done))
         read_ahead_asked(&r->ahead, whole, done);
 }
 
@@ -388,6 +423,7 @@ bool shared_in_complete(group *g, bool wait) {
     bool whole = FAILPOINT(shared_read) == 0 && request->result == (int64_t)unit->pages << PAGE_SHIFT;
     io_request_put(&g->read_io, request);
     unit_complete(g, unit, whole);
+    go_on(g);
     event_signal(&s->progress);
     return true;
 }
