@@ -48,7 +48,7 @@ class PoolGroup:
         object.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none. BusyError: nobody who has it answers (10 s): all are stopped.
             UnsupportedError: the pool has no name. ClosedError, ForkError: as everywhere.
 
         Example:
@@ -70,6 +70,7 @@ class PoolGroup:
 
         Raises:
             ValueError: that process has no exportable shared region of that id.
+            BusyError: nobody who has it answers (10 s): all are stopped.
             UnsupportedError: the pool has no name. ClosedError, ForkError: as everywhere.
         """
         self._group()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import mmap
 import os
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 from uswap import _mapping
 from uswap._core import Core, ffi, lib
-from uswap._errors import ArgumentError, BusyError, ClosedError, UnsupportedError, UswapError
+from uswap._errors import ArgumentError, BusyError, ClosedError, SystemCallError, UnsupportedError, UswapError
 from uswap._group import Group
 from uswap._group_info import PageUser, page_user_from_core
 from uswap._group_look import MEMBERS_MAX
@@ -23,7 +27,12 @@ from uswap.region import Protection, Region
 if TYPE_CHECKING:
     from uswap.shared_array import SharedArray
 
+_Arguments = ParamSpec("_Arguments")
+
 _ID_BITS = 62
+# How long those that have a region may be too busy to hand it over, and how long to wait between two requests.
+_PATIENCE_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 0.02
 # How the core calls for shared regions what it calls otherwise for private ones.
 _CALLS = {"lock": "hold", "unlock": "release", "pin": "hold", "unpin": "release"}
 
@@ -178,8 +187,33 @@ def make_shared_region(core: Core, size: int, name: str, exportable: bool) -> Sh
             raise
 
 
+def _patient(opening: Callable[_Arguments, SharedRegion]) -> Callable[_Arguments, SharedRegion]:
+    """Asks again while no process that has the region answers: on a machine that is busy enough, that need not mean
+    that it is stopped. Raises BusyError after some time."""
+
+    @functools.wraps(opening)
+    def ask_again(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> SharedRegion:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return opening(*arguments, **named)
+            except SystemCallError as error:
+                if error.errno != errno.ETIMEDOUT:
+                    raise
+                if time.monotonic() >= deadline:
+                    raise BusyError("no process that has the shared region answers: all are stopped") from error
+            _wait()
+
+    return ask_again
+
+
+def _wait() -> None:
+    time.sleep(_ASK_AGAIN_SECONDS)
+
+
+@_patient
 def open_region_by_name(core: Core, name: str) -> SharedRegion:
-    """The one of that name. Thread-safe. Raises ArgumentError: there is none."""
+    """The one of that name. Thread-safe. Raises ArgumentError: there is none; BusyError."""
     group = _group_of(core)
     with locked():
         _check_open(core)
@@ -189,8 +223,9 @@ def open_region_by_name(core: Core, name: str) -> SharedRegion:
     raise ArgumentError(f"there is no shared region {name!r} in the pool {group.name!r}")
 
 
+@_patient
 def open_region_by_id(core: Core, pid: int, region_id: int) -> SharedRegion:
-    """The one of that id, which the process pid must have. Thread-safe. Raises ArgumentError."""
+    """The one of that id, which the process pid must have. Thread-safe. Raises ArgumentError, BusyError."""
     group = _group_of(core)
     with locked():
         _check_open(core)
@@ -203,8 +238,9 @@ def open_region_by_id(core: Core, pid: int, region_id: int) -> SharedRegion:
     raise ArgumentError(f"process {pid} has no exportable shared region {region_id} in the pool {group.name!r}")
 
 
+@_patient
 def open_region_by_reference(core: Core, reference: Reference) -> SharedRegion:
-    """The one that was pickled. Thread-safe. Raises ClosedError: it has ended."""
+    """The one that was pickled. Thread-safe. Raises ClosedError: it has ended; BusyError."""
     if not reference.id:
         try:
             return open_region_by_name(core, reference.name)

@@ -299,6 +299,25 @@ def test_with_a_stopped_member_the_others_go_on(jobs: uswap.Pool, member: Member
     member("del a")
 
 
+def test_who_is_too_busy_to_hand_a_region_over_is_asked_again(
+    jobs: uswap.Pool, member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member("r = pool.region('1MiB', shared=True, name='x')")
+    member("r[:5] = b'hello'")
+    member.stop()
+    try:
+        with monkeypatch.context() as impatient:
+            impatient.setattr("uswap.shared_region._PATIENCE_SECONDS", 0.0)
+            with pytest.raises(uswap.BusyError, match="answers"):
+                jobs.open_region("x")
+        monkeypatch.setattr("uswap.shared_region._wait", member.go_on)
+        r = jobs.open_region("x")
+    finally:
+        member.go_on()
+    assert r[:5] == b"hello"
+    r.close()
+
+
 def test_a_process_that_just_ends_leaves_nothing(runtime_folder: Path, swap_directory: Path) -> None:
     with Member() as process:
         process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
