@@ -7,7 +7,7 @@ BUILD_INPUTS := $(CSRC) setup.py src/uswap/_ffi_build.py
 TEST_ENV := USWAP_FAILPOINTS=1 USWAP_WERROR=1
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader build build-test wheel clean
 
 demo: build
 	$(PY) -m uswap demo $(DEMO_ARGS)
@@ -36,7 +36,7 @@ doctest: build-test $(VENV)/.dev
 bench: build
 	$(PY) benchmarks/bench_patterns.py $(BENCH_ARGS)
 
-bench-fit bench-scale bench-churn bench-reclaim bench-shared: build
+bench-fit bench-scale bench-churn bench-reclaim bench-shared bench-loader: build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
 bench-policies bench-curve: $(VENV)/.bench build

@@ -83,6 +83,11 @@ def is_worker() -> bool:
     return len(sys.argv) == 3 and sys.argv[1] == _FLAG
 
 
+def end_with_parent() -> None:
+    """Nothing of a run that is killed may stay behind: it would hold its cgroup and swap file."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 # What a worker can be told to do, by name; each takes its arguments by name and gives back the answer.
 Steps = dict[str, Callable[..., Any]]
 
@@ -90,8 +95,7 @@ Steps = dict[str, Callable[..., Any]]
 def serve(run: Callable[[dict[str, Any], Callable[[Steps], None]], None]) -> int:
     """Runs run(setup, answer_all), which prepares what it measures and calls answer_all(steps): that does each step
     it is told and sends back the answer, until the parent says no more. => the exit status."""
-    # A run that is killed must not leave its workers behind: they would hold its cgroup and swap file.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     setup = json.loads(sys.argv[2])
     if os.getppid() != setup["parent"]:
         return 1

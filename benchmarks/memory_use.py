@@ -32,15 +32,15 @@ def family(pid: int) -> list[int]:
 
 class PssPeak:
     """Context manager: the largest sum of Pss of some processes, less what the same were before, while the block
-    runs. pids: which, or a function that says so anew for each sample.
+    runs. pids: which, or a function that says so anew for each sample. less_before=False: all that they are.
 
     Attributes:
         peak_bytes: that sum. samples: how often it was taken.
     """
 
-    def __init__(self, pids: list[int] | Callable[[], list[int]]) -> None:
+    def __init__(self, pids: list[int] | Callable[[], list[int]], *, less_before: bool = True) -> None:
         self._pids = pids if callable(pids) else lambda: pids
-        self._stop = threading.Event()
+        self._less_before, self._stop = less_before, threading.Event()
         self.peak_bytes, self.samples = 0, 0
 
     def _now(self) -> int:
@@ -52,7 +52,7 @@ class PssPeak:
             self.samples += 1
 
     def __enter__(self) -> PssPeak:
-        self._base = self._now()
+        self._base = self._now() if self._less_before else 0
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         return self

@@ -114,9 +114,12 @@ def _load(indices: list[int]) -> Batch:
     return collate([_dataset[index] for index in indices])
 
 
-def reopen_images(number: int, dataset: Images) -> None:
-    """For worker_init: a forked worker has inherited the dataset, and not the memory of its array."""
-    dataset.pixels = uswap.reopen(dataset.pixels)
+def open_images(number: int, dataset: Images) -> None:
+    """For worker_init. A forked worker has inherited the dataset, but not the memory of its array: reopen finds it,
+    and changes nothing in any other. The advice spares read-ahead that nobody would use."""
+    shared: Any = uswap.reopen(dataset.pixels)
+    dataset.pixels = shared
+    shared.region.advise(uswap.Advice.RANDOM)
 
 
 # ---- the job -----------------------------------------------------------------------------------------------
@@ -165,9 +168,10 @@ def main() -> None:
         draw(pixels, labels)
 
         dataset = Images(pixels, labels)
-        init = reopen_images if options.start == "fork" else None
         weights = np.zeros((CROP, CLASSES))
-        with DataLoader(dataset, 64, workers=options.workers, start=options.start, worker_init=init) as batches:
+        with DataLoader(
+            dataset, 64, workers=options.workers, start=options.start, worker_init=open_images
+        ) as batches:
             for epoch in range(options.epochs):
                 print(f"epoch {epoch + 1}: loss {train(batches, weights):.4f}")
             processes = len(pool.members())

@@ -197,3 +197,48 @@ def test_a_decision_handles_what_it_is_told_and_what_it_names() -> None:
     policy = bench_reclaim.timed_policy(Fifo)
     policy.decide(Batch(faulted=came), Need(2, 16, 16, 0, 0, 0, 0))
     assert (policy.cost["decisions"], policy.cost["pages"]) == (1, 6)
+
+
+def loader_run(seconds: float, pss: int, **different: Any) -> dict[str, Any]:
+    """A run of the benchmark of data loaders with two epochs."""
+    run = {"make": 1.0, "start": 2.0, "epochs": [seconds] * 2, "shares": [1.0] * 2, "checksums": [5, 6]}
+    return run | {"pages_read": 0, "pss_bytes": pss, "pss_samples": 9} | different
+
+
+def test_batches_are_compared_where_an_epoch_came_to_its_end() -> None:
+    import bench_loader
+
+    cut = loader_run(9.0, MIB, checksums=[5, None])
+    assert bench_loader.same_result({"shared": [loader_run(1.0, MIB)], "memmap": [cut]})
+    assert not bench_loader.same_result({"shared": [loader_run(1.0, MIB)], "copies": [cut | {"checksums": [7, 6]}]})
+
+
+def test_the_table_of_loaders_says_what_falls_short() -> None:
+    import bench_loader
+
+    options = bench_loader.parse_arguments(["--size", "512MiB", "--limit", "128MiB"])
+    fine = {"shared": [loader_run(4.0, 200 * MIB)], "copies": [loader_run(2.0, 3000 * MIB, shares=[1.0, 0.5])]}
+    text = bench_loader.text_of(fine, 100 * MIB, options)
+    shared, copies = (line for line in text.splitlines() if line.startswith(("shared ", "copies ")))
+    assert shared.split() == ["shared", "100", "MiB", "1.0", "2.0", "4.0", "11.0"]
+    assert copies.endswith("(cut and scaled up)")
+    assert "SHORT" not in text
+    assert "SHORT" in bench_loader.text_of({"shared": [loader_run(4.0, 400 * MIB)]}, 100 * MIB, options)
+
+
+def test_memory_of_processes_is_sampled_less_what_they_had() -> None:
+    import os
+    import time
+
+    import memory_use
+
+    own = memory_use.pss_bytes(os.getpid())
+    assert own > 0
+    assert memory_use.family(os.getpid())[0] == os.getpid()
+    with memory_use.PssPeak([os.getpid()]) as pss:
+        held = b"x" * (64 * MIB)
+        deadline = time.monotonic() + 60
+        while pss.peak_bytes < 32 * MIB and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert pss.peak_bytes >= 32 * MIB
+    del held
