@@ -1,5 +1,5 @@
-"""One order for all pages of a named pool: private, shared and read-ahead ones are under one limit, and what is used
-again and again survives a scan of whatever kind that is larger than the limit."""
+"""One order for all pages of a named pool: private, shared and read-ahead ones are under one limit, and what is
+used again and again survives a scan of whatever kind that is larger than the limit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import uswap
 MIB = 1 << 20
 PAGE = 4096
 LIMIT, HOT, SCAN = 64 * MIB, 16 * MIB, 192 * MIB
-# The scan goes on by so much between two looks at the hot set. With that set it is far below the limit: whoever throws
-# hot pages away has the order wrong.
+# The scan goes on by so much between two looks at the hot set. With that set it is far below the limit: whoever
+# throws hot pages away has the order wrong.
 STEP_PAGES = 4 * MIB // PAGE
 # Of the looks at hot pages, so many may find one that is out: what is tried out now and then.
 OUT = 0.06
