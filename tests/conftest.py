@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -55,12 +56,17 @@ def io(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def directory_on_disk(folder: Path) -> Path:
-    """The folder, or another one if that lies in memory."""
+@contextlib.contextmanager
+def directory_on_disk(folder: Path) -> Iterator[Path]:
+    """The folder, or one for the block alone if that lies in memory."""
     from uswap._filesystem import is_memory_backed
     from uswap._options import default_directory
 
-    return Path(tempfile.mkdtemp(dir=default_directory())) if is_memory_backed(str(folder)) else folder
+    if not is_memory_backed(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=default_directory()) as elsewhere:
+        yield Path(elsewhere)
 
 
 @pytest.fixture

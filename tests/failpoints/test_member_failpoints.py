@@ -64,6 +64,12 @@ def in_the_pair() -> list[str]:
     return [name for name in shared_names() if name not in MAKING | ASKED_TO_JOIN]
 
 
+def deaths() -> list[tuple[str, int]]:
+    """Each of them, and the time that it is passed at which the victim dies."""
+    once = COMING | LEAVING | ANSWERING | REPAIRING
+    return [(name, nth) for name in in_the_pair() for nth in ((1,) if name in once else (1, 3))]
+
+
 class Pair:
     """Members 0 and 1, for as long as nothing is wrong with them."""
 
@@ -103,8 +109,8 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """One for the module; at the end both leave in good order."""
-    with Nursery() as nursery:
-        pair = Pair(nursery, directory_on_disk(tmp_path_factory.mktemp("pair")))
+    with Nursery() as nursery, directory_on_disk(tmp_path_factory.mktemp("pair")) as folder:
+        pair = Pair(nursery, folder)
         try:
             yield pair
             if pair._members is not None:
@@ -174,12 +180,9 @@ def _seconds_of_a_turn(members: Members) -> float:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("nth", [1, 3])
-@pytest.mark.parametrize("name", in_the_pair())
+@pytest.mark.parametrize(("name", "nth"), deaths())
 def test_a_member_is_killed_there(name: str, nth: int, pair: Pair) -> None:
     with pair.lent() as members:
-        if nth > 1 and name in COMING | LEAVING | ANSWERING | REPAIRING:
-            return  # passed once
         calm = _seconds_of_a_turn(members)
         victim = _victim(members, name, Action.KILL, nth)
         assert victim.end_by_itself() == -signal.SIGKILL, victim.last_words()
