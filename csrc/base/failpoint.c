@@ -82,7 +82,7 @@ int failpoint_hit_data(failpoint_id id, void *data, size_t bytes) {
         kill(getpid(), SIGKILL);
         return 0;
     case USWAP_FAIL_FREEZE:
-        kill(getpid(), SIGSTOP);
+        raise(SIGSTOP); /* of this thread: it goes no further; kill() may stop it by way of another one */
         return 0;
     case USWAP_FAIL_FLIP:
         if (data)

@@ -1,6 +1,7 @@
 /*
- * group_check.c - the invariants of a group (README, I15 to I18) over all words of the commons. Context: nobody is doing anything with shared
- * pages. What somebody holds by a live member's hand is passed over; what nobody alive holds is an error.
+ * group_check.c - the invariants of a group (README, I15 to I18) over all words of the commons. Context: no program touches shared pages; the
+ * members' own threads may still be ending reads and evictions. So what a live member has in hand is passed over, what nobody alive has is an error,
+ * and of two words that disagree the one that was looked at first is looked at again: if it has changed, the page was on its way.
  */
 #include "base/status.h"
 #include "shared/group.h"
@@ -32,7 +33,14 @@ __attribute__((format(printf, 3, 4))) static void fail(check *c, const char *inv
 
 /* ---- pages ---- */
 
-static void check_frame_of(check *c, shared_ref page, uint64_t frame) {
+/* Whether the page's word is still what it was when the other one was looked for. */
+static bool is_still(check *c, shared_ref page, uint64_t word) {
+    shared_word *at = shared_ref_word(c->g, page);
+    return at && atomic_load(at) == word;
+}
+
+static void check_frame_of(check *c, shared_ref page, uint64_t word) {
+    uint64_t frame = shared_field_of(word);
     const commons_header *head = commons_head(&c->g->commons);
     if (frame >= head->frames) {
         fail(c, "I16", "page %llx is in frame %llu of %llu", (ull)page.value, (ull)frame, (ull)head->frames);
@@ -40,14 +48,15 @@ static void check_frame_of(check *c, shared_ref page, uint64_t frame) {
     }
     const shared_frame *entry = &commons_frames(&c->g->commons)[frame];
     uint64_t use = use_load(&entry->use), chunk = frame / head->chunk_frames;
-    if (use_kind_of(use) != USE_PAGE || atomic_load(&entry->page) != page.value)
+    bool disagrees = use_kind_of(use) != USE_PAGE || atomic_load(&entry->page) != page.value;
+    if (disagrees && is_still(c, page, word))
         fail(c, "I16", "page %llx is in frame %llu, which says %llx of page %llx", (ull)page.value, (ull)frame,
              (ull)use, (ull)atomic_load(&entry->page));
     uint32_t owner = atomic_load(&commons_chunks(&c->g->commons)[chunk]);
-    if (owner != CHUNK_SHARED && !(owner & CHUNK_DRAINING))
+    if (owner != CHUNK_SHARED && !(owner & CHUNK_DRAINING) && is_still(c, page, word))
         fail(c, "I18", "frame %llu has a page, and its chunk is not shared: %x", (ull)frame, (unsigned)owner);
     uint64_t slot = use_field_of(use);
-    if (slot > 0 && !slot_table_is_of(c->g, slot - 1, page))
+    if (slot > 0 && !slot_table_is_of(c->g, slot - 1, page) && is_still(c, page, word) && use_load(&entry->use) == use)
         fail(c, "I17", "frame %llu keeps slot %llu, which is not its page's", (ull)frame, (ull)(slot - 1));
 }
 
@@ -61,8 +70,8 @@ static void check_page(check *c, shared_ref page, uint64_t word) {
         return;
     }
     if (state == SHARED_RESIDENT)
-        check_frame_of(c, page, shared_field_of(word));
-    else if (state == SHARED_SWAPPED && !slot_table_is_of(c->g, shared_field_of(word), page))
+        check_frame_of(c, page, word);
+    else if (state == SHARED_SWAPPED && !slot_table_is_of(c->g, shared_field_of(word), page) && is_still(c, page, word))
         fail(c, "I17", "page %llx has its contents in slot %llu, which is not its own", (ull)page.value,
              (ull)shared_field_of(word));
     else if (state > SHARED_POISONED)
@@ -99,7 +108,8 @@ static void check_frame(check *c, uint64_t frame) {
     /* A frame of a chunk that has never been shared has never been touched. */
     else if (kind != USE_RETIRED && (use != 0 || page.value != 0) && owner != CHUNK_SHARED && !(owner & CHUNK_DRAINING))
         fail(c, "I18", "frame %llu is %llx, and its chunk is not shared: %x", (ull)frame, (ull)use, (unsigned)owner);
-    else if (kind == USE_PAGE && !shared_word_has_frame(shared_ref_word(c->g, page), frame))
+    else if (kind == USE_PAGE && !shared_word_has_frame(shared_ref_word(c->g, page), frame) &&
+             use_load(&entry->use) == use)
         fail(c, "I16", "frame %llu is page %llx's, which is not in it", (ull)frame, (ull)page.value);
     else if (kind != USE_PAGE && kind != USE_FREE && kind != USE_RETIRED && !is_in_hand(c, use))
         fail(c, "I16", "frame %llu is in the hand of a member that is not there: %llx", (ull)frame, (ull)use);
@@ -110,7 +120,8 @@ static void check_slot(check *c, uint64_t slot) {
     uint64_t use = use_load(&entry->use);
     use_kind kind = use_kind_of(use);
     shared_ref page = {atomic_load(&entry->page)};
-    if (kind == USE_PAGE && !shared_word_has_slot(c->g, shared_ref_word(c->g, page), slot))
+    if (kind == USE_PAGE && !shared_word_has_slot(c->g, shared_ref_word(c->g, page), slot) &&
+        use_load(&entry->use) == use)
         fail(c, "I17", "slot %llu is page %llx's, which has it no more", (ull)slot, (ull)page.value);
     else if (kind != USE_PAGE && kind != USE_FREE && kind != USE_RETIRED && !is_in_hand(c, use))
         fail(c, "I17", "slot %llu is in the hand of a member that is not there: %llx", (ull)slot, (ull)use);

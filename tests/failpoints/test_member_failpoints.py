@@ -27,7 +27,7 @@ SHARED = ("frame.", "slot.", "chunk.", "member.", "repair.", "shared.", "object.
 PLACES, VICTIM, OTHER = 4, 2, 3
 GO_ON_SECONDS = 1.0
 # The victim meets its failpoint in this time, or never.
-MEET_SECONDS = 15.0
+MEET_SECONDS = 40.0
 # Passed while it joins; while it leaves.
 COMING = {"member.joined", "group.joining"}
 LEAVING = {"group.leaving"}
@@ -83,7 +83,7 @@ class Pair:
         """Nobody yet, in a folder of their own."""
         folder = next(self._folders)
         folder.mkdir()
-        return Members(self.nursery, folder / "run", folder, PLACES, "24MiB", threads=1, **more)
+        return Members(self.nursery, folder / "run", folder, PLACES, "36MiB", threads=1, **more)
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Members]:
@@ -91,7 +91,7 @@ class Pair:
         if self._members is None:
             self._made = contextlib.ExitStack()
             self._members = self._made.enter_context(self.members(elsewhere_bytes="4MiB"))
-            self._members.start(0, limit="24MiB", private_bytes="2MiB")
+            self._members.start(0, limit="28MiB", private_bytes="2MiB")
             self._members.start(1, private_bytes="2MiB")
         try:
             yield self._members
@@ -137,7 +137,7 @@ def _after_a_death(members: Members, **job: Any) -> Member:
     """A member that mends after another, alone: the pair is stopped meanwhile."""
     victim = members.start(VICTIM, **job)
     other = members.begin(OTHER, failpoints=[["shared.committed", int(Action.FREEZE), 0, 1, False]])
-    assert other.await_end_or_stop(MEET_SECONDS)
+    assert other.await_end_or_stop(MEET_SECONDS) and other.stopped, other.last_words()
     with _pair_stopped(members):
         members.forget(OTHER)
         _await_met(victim, "the death")
@@ -222,7 +222,7 @@ def test_a_member_is_stopped_there(name: str, pair: Pair) -> None:
 @pytest.mark.parametrize("name", sorted(MAKING | ASKED_TO_JOIN))
 def test_the_first_member_is_killed_or_stopped_there(name: str, action: Action, pair: Pair) -> None:
     with pair.members() as members:
-        first = members.begin(0, limit="16MiB", arm_first=True, failpoints=[[name, int(action), 0, 1, False]])
+        first = members.begin(0, limit="24MiB", arm_first=True, failpoints=[[name, int(action), 0, 1, False]])
         if name in ASKED_TO_JOIN:
             first.await_line("ready")
             members.begin(1)
@@ -232,7 +232,7 @@ def test_the_first_member_is_killed_or_stopped_there(name: str, action: Action, 
             if name in ASKED_TO_JOIN:
                 assert members.at[1].end_by_itself() == 1  # nobody is there
                 members.forget(1)
-            members.start(0, limit="16MiB")
+            members.start(0, limit="24MiB")
         else:
             first.resume()
         if 1 not in members.at:
