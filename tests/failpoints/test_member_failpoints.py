@@ -137,7 +137,8 @@ def _after_a_death(members: Members, **job: Any) -> Member:
     """A member that mends after another, alone: the pair is stopped meanwhile."""
     victim = members.start(VICTIM, **job)
     other = members.begin(OTHER, failpoints=[["shared.committed", int(Action.FREEZE), 0, 1, False]])
-    assert other.await_end_or_stop(MEET_SECONDS) and other.stopped, other.last_words()
+    assert other.await_end_or_stop(MEET_SECONDS), other.last_words()
+    assert other.stopped, other.last_words()
     with _pair_stopped(members):
         members.forget(OTHER)
         _await_met(victim, "the death")
