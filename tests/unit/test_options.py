@@ -89,7 +89,8 @@ def test_the_limit_changes_live(pool: uswap.Pool) -> None:
         ({"reclaim_batch": 0}, ValueError),
         ({"read_ahead": 1.5}, TypeError),
         ({"fault_around": True}, TypeError),
-        ({"name": "jobs"}, uswap.UnsupportedError),
+        ({"name": "../jobs"}, ValueError),
+        ({"name": "jobs", "encrypt": True}, uswap.UnsupportedError),
         ({"swap": []}, ValueError),
     ],
 )
