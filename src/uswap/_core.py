@@ -40,6 +40,8 @@ class Stoppable(Protocol):
 
     def request_stop(self) -> None: ...
 
+    def join(self, timeout: float | None = None) -> None: ...
+
 
 def require_core() -> None:
     """Raises UnsupportedError where the compiled core is missing (not Linux, or not built)."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from uswap.shared_region import SharedRegion
 
 
+# How long the end of the process waits for a thread that frees a core.
+_END_SECONDS = 2.0
+
+
 class Group:
     """A core's membership of a named pool. Thread-safe.
 
@@ -69,6 +73,8 @@ class Group:
     def at_exit(self) -> None:
         """The process ends, with all it has mapped. If it is the only member, nobody else would remove the
         folder."""
+        if not os.path.lexists(self.folder):
+            return  # somebody else was the last; to lock it would only make a lock file again
         with _rendezvous.locked(self.folder, wait=1.0):
             if all(member.itself for member in self.members()):
                 self.core.abandoned = True  # what follows is for who comes next under that name
@@ -120,13 +126,19 @@ def _swap_folder(area: SwapArea) -> str:
 
 def _at_exit() -> None:
     for core in list(live_cores):
-        if core.group is None or core.freed or core.owner_pid != os.getpid():
+        if core.group is None or core.owner_pid != os.getpid():
             continue
+        if core.closing and core.reclaimer is not None:
+            core.reclaimer.join(
+                _END_SECONDS
+            )  # it may be just freeing the core, and would be cut off before it has left
         try:
             with contextlib.suppress(FileNotFoundError):
-                core.group.at_exit()
+                if not core.freed:
+                    core.group.at_exit()
         except UswapError as error:
             logger.debug("pool %r: its folder stays: %s", core.group.name, error)
+        core.group.left()
 
 
 atexit.register(_at_exit)

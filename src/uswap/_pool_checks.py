@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import warnings
 
 from uswap._core import lib, logger
@@ -10,6 +12,7 @@ from uswap._sizes import format_size
 from uswap._stats import RegionInfo, SwapAreaInfo
 
 _NAME_BYTES = 63
+_PACKAGE = os.path.dirname(__file__)
 _warned = False
 
 
@@ -31,6 +34,14 @@ def described(infos: list[RegionInfo]) -> str:
     return ", ".join(shown) + more
 
 
+def _callers_level() -> int:
+    """The stacklevel, for a warning by who calls this, that names the line of the program."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and os.path.dirname(frame.f_code.co_filename).startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def warn_of_user_mode() -> None:
     """Once a process."""
     global _warned
@@ -44,7 +55,7 @@ def warn_of_user_mode() -> None:
         "Pool(faults='inline') says that it is meant so"
     )
     logger.warning("%s", text)
-    warnings.warn(text, UserModeWarning, stacklevel=4)
+    warnings.warn(text, UserModeWarning, stacklevel=_callers_level())
 
 
 def warn_about_area(info: SwapAreaInfo, notes: int) -> None:
@@ -56,5 +67,5 @@ def warn_about_area(info: SwapAreaInfo, notes: int) -> None:
     }
     for note, text in texts.items():
         if notes & note:
-            warnings.warn(f"swap area {info.path} {text}", UswapWarning, stacklevel=4)
+            warnings.warn(f"swap area {info.path} {text}", UswapWarning, stacklevel=_callers_level())
             logger.warning("swap area %s %s", info.path, text)
