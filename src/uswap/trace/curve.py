@@ -93,7 +93,7 @@ def limits_for(pages: int, points: int) -> list[int]:
 
     Example:
         >>> limits_for(100_000, 4)
-        [1588, 6352, 25411, 101653]
+        [1588, 6352, 25411, 101652]
     """
     last = max(limit_that_holds(pages), _LIMIT_FRAMES_MIN)
     first = max(_LIMIT_FRAMES_MIN, round(last * _SMALLEST_SHARE))
