@@ -76,7 +76,8 @@ class Group:
         if not os.path.lexists(self.folder):
             return  # somebody else was the last; to lock it would only make a lock file again
         with _rendezvous.locked(self.folder, wait=1.0):
-            if all(member.itself for member in self.members()):
+            # Who has died may not have been cleaned up after yet.
+            if all(member.itself or not os.path.exists(f"/proc/{member.pid}") for member in self.members()):
                 self.core.abandoned = True  # what follows is for who comes next under that name
                 _rendezvous.remove(self.folder)
 

@@ -190,6 +190,9 @@ def locked(folder: Path, *, wait: float = _LOCK_SECONDS) -> Iterator[None]:
         # A child forked meanwhile has the descriptor too: closing ours alone would not end the lock.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+        # The last member may have left, and removed the folder, between the look above and the end of the lock: he
+        # did not wait for it, so the file is left to us.
+        forget_lock(folder)
 
 
 def _lock(path: Path, deadline: float) -> int:
