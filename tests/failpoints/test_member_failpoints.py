@@ -45,6 +45,8 @@ REPAIRING = {
 AFTER = {"shared.one": ["shared.read", int(Action.ERROR), errno.EIO, 1, True]}
 # What one member does for all of them: the first of those that are not stopped.
 ALONE = {"chunk.draining"}
+# How often these are passed depends on who needs memory when.
+BY_NEED = {"chunk.taken", "grant.lower", "grant.give"}
 # Passed only where objects need more disk than there ever was.
 GROWING = {"shared.fallocate"}
 _SIZES = itertools.count(64, 128)
@@ -62,7 +64,7 @@ def in_the_pair() -> list[str]:
 
 def deaths() -> list[tuple[str, int]]:
     """Each of them, and the time that it is passed at which the victim dies."""
-    once = COMING | LEAVING | ANSWERING | REPAIRING
+    once = COMING | LEAVING | ANSWERING | REPAIRING | BY_NEED
     return [(name, nth) for name in in_the_pair() for nth in ((1,) if name in once else (1, 3))]
 
 
