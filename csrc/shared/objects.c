@@ -176,8 +176,12 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned 
 }
 
 static void await_no_references(shared_region *r) {
-    while (atomic_load(&r->references) > 0)
-        usleep(200); /* reads in flight end by themselves */
+    for (;;) { /* reads in flight end by themselves */
+        uint32_t ticket = parking_ticket((const void *)&r->references);
+        if (atomic_load(&r->references) == 0)
+            return;
+        parking_wait((const void *)&r->references, ticket, 0);
+    }
 }
 
 void objects_unmap(group *g, uint32_t index) {
@@ -263,7 +267,9 @@ shared_region *shared_region_at(group *g, uintptr_t address) {
 }
 
 void shared_region_put(shared_region *r) {
-    atomic_fetch_sub(&r->references, 1);
+    /* Against "not live, then look at the references": one of the two sees the other. */
+    if (atomic_fetch_sub(&r->references, 1) == 1 && !atomic_load(&r->live))
+        parking_wake((const void *)&r->references);
 }
 
 bool objects_info(const commons *c, uint32_t index, uswap_object_info *info) {
