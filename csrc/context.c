@@ -4,7 +4,8 @@
 #include "pool.h"
 
 #include "base/memory.h"
-#include "reclaim/page_out.h"
+#include "reclaim/write_end.h"
+#include "reclaim/write_slots.h"
 #include "scratch.h"
 #include "swap/page_in.h"
 #include "swap/swap_cache.h"
@@ -65,7 +66,7 @@ bool context_complete(context *ctx, bool wait) {
         page_in_complete(ctx, request);
         atomic_fetch_sub(&ctx->pool->reads_in_flight, 1);
     } else {
-        page_out_complete(ctx, request);
+        write_end(ctx, request);
         ctx->writing[request->ahead] -= request->pages;
         atomic_fetch_sub(&ctx->pool->writes_in_flight, 1);
     }
@@ -109,7 +110,7 @@ void context_return(context *ctx) {
     uswap_pool *pool = ctx->pool;
     gate_enter(&pool->gate);
     context_drain(ctx);
-    page_out_return_slots(ctx);
+    write_slots_return(ctx);
     gate_leave(&pool->gate);
     small_lock_acquire(&pool->context_lock);
     ctx->in_use = false;

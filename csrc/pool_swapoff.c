@@ -6,7 +6,8 @@
 #include "fault/fault.h"
 #include "pool.h"
 #include "reclaim/page_out.h"
-#include "swap/page_in.h"
+#include "reclaim/write_slots.h"
+#include "swap/page_in_ahead.h"
 #include "swap/swap_cache.h"
 
 #include <errno.h>
@@ -61,7 +62,7 @@ static int check_room(uswap_pool *pool, const swap_area *area, uswap_error *err)
 /* Context: the gate is closed. */
 static void return_open_cluster(context *ctx, const swap_area *area) {
     if (ctx->cluster.area == area)
-        page_out_return_slots(ctx);
+        write_slots_return(ctx);
 }
 
 /* IN_USE -> CLOSING. Context: api_lock held. */

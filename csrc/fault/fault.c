@@ -8,6 +8,7 @@
 #include "reclaim/inactive.h"
 #include "reclaim/sealed.h"
 #include "swap/page_in.h"
+#include "swap/page_in_ahead.h"
 #include "swap/page_in_block.h"
 #include "swap/page_in_filled.h"
 #include "swap/swap_cache.h"

@@ -7,7 +7,7 @@
 #include "fault/fault_thread.h"
 #include "fault/signal.h"
 #include "fault/uffd.h"
-#include "reclaim/page_out.h"
+#include "reclaim/write_slots.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -79,7 +79,7 @@ static int claim_context(inline_set *set) {
 }
 
 static void return_context(inline_set *set, int index) {
-    page_out_return_slots(&set->contexts[index]);
+    write_slots_return(&set->contexts[index]);
     atomic_fetch_or(&set->idle, UINT64_C(1) << index);
     event_signal(&set->returned);
 }

@@ -7,7 +7,7 @@
 #include "fault/signal.h"
 #include "fault/uffd.h"
 #include "reclaim/direct.h"
-#include "swap/page_in.h"
+#include "swap/page_in_ahead.h"
 
 #include <errno.h>
 #include <limits.h>

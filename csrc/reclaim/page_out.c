@@ -5,9 +5,8 @@
 #include "reclaim/batch.h"
 #include "reclaim/inactive.h"
 #include "reclaim/sealed.h"
+#include "reclaim/write_slots.h"
 #include "scratch.h"
-
-#include "swap/holders.h"
 #include "swap/page_in.h"
 #include "swap/swap_cache.h"
 
@@ -25,75 +24,6 @@ enum {
     OUT_MARKED = 4,       /* and known as one that was marked */
     OUT_WITHOUT_SLOTS = 8 /* those that need none, whichever they are */
 };
-
-/* ---- slots for what must be written ---- */
-
-void page_out_return_slots(context *ctx) {
-    slot_cluster *cluster = &ctx->cluster;
-    if (cluster->left > 0)
-        slot_alloc_give(cluster->area, cluster->next, cluster->left);
-    cluster->left = 0;
-}
-
-/* Opens a cluster in the area of the highest priority that has one; areas of equal priority take turns. */
-static bool open_cluster(context *ctx) {
-    uswap_pool *pool = ctx->pool;
-    uint32_t areas = atomic_load(&pool->area_count), turn = atomic_fetch_add(&pool->stripe, 1);
-    uint64_t tried = 0;
-    for (uint32_t round = 0; round < areas; round++) {
-        swap_area *best = NULL;
-        for (uint32_t i = 0; i < areas; i++) {
-            swap_area *area = &pool->areas[(turn + i) % areas];
-            if (swap_area_in_use(area) && !(tried >> area->index & 1) && (!best || area->priority > best->priority))
-                best = area;
-        }
-        if (!best)
-            return false;
-        tried |= UINT64_C(1) << best->index;
-        uint64_t first;
-        uint32_t count = slot_alloc_run(best, CLUSTER_SLOTS, &first);
-        if (count > 0) {
-            ctx->cluster = (slot_cluster){.area = best, .next = first, .left = count};
-            return true;
-        }
-    }
-    return false;
-}
-
-/* How many pages a batch may hold: when slots are few, no more than there are. The others would be moved out, find none, and have to
- * be moved back again, at every fault. */
-static uint32_t batch_room(const context *ctx) {
-    const uswap_pool *pool = ctx->pool;
-    uint64_t slots = ctx->cluster.left;
-    for (uint32_t i = 0; i < atomic_load(&pool->area_count) && slots < BLOCK_PAGES; i++) {
-        const swap_area *area = &pool->areas[i];
-        if (!swap_area_in_use(area))
-            continue;
-        uint64_t used = atomic_load_explicit(&area->used_slots, memory_order_relaxed);
-        uint64_t room = swap_area_room(area);
-        slots += room > used ? room - used : 0;
-    }
-    return (uint32_t)MIN_OF(slots, (uint64_t)BLOCK_PAGES);
-}
-
-/* A slot for one page. Return: SWAP_ENTRY_NONE when all areas are full. */
-static swap_entry take_slot(context *ctx) {
-    slot_cluster *cluster = &ctx->cluster;
-    if (FAILPOINT(page_out_slot))
-        return SWAP_ENTRY_NONE;
-    if (cluster->left == 0) {
-        atomic_store(&ctx->pool->slots_freed, 0);
-        atomic_store(&ctx->pool->slots_exhausted, 1); /* before the look: slots freed after it clear this again */
-        if (!open_cluster(ctx) && (holders_sweep(ctx->pool) == 0 || !open_cluster(ctx)))
-            return SWAP_ENTRY_NONE;
-        atomic_store(&ctx->pool->slots_exhausted, 0);
-    }
-    swap_entry entry = swap_entry_make(cluster->area->index, cluster->next);
-    cluster->next++;
-    cluster->left--;
-    metadata_touch_slot(ctx->pool, entry);
-    return entry;
-}
 
 /* ---- sealed pages ---- */
 
@@ -261,7 +191,7 @@ static void publish_taken(batch *b, victim *v) {
         }
         return;
     }
-    swap_entry entry = take_slot(b->ctx);
+    swap_entry entry = write_slots_take(b->ctx);
     if (swap_entry_is_none(entry)) {
         put_back(b, v);
         return;
@@ -349,7 +279,7 @@ static uint64_t evict_from(context *ctx, reclaim_ring *from, uint64_t want, uint
                .marked = how & OUT_MARKED,
                .victims = ctx->scratch->victims};
     while (freed < want && left > 0) {
-        b.room = how & OUT_WITHOUT_SLOTS ? BLOCK_PAGES : batch_room(ctx);
+        b.room = how & OUT_WITHOUT_SLOTS ? BLOCK_PAGES : write_slots_room(ctx);
         if (b.room == 0)
             break;
         batch_choose_oldest(&b, from, want - freed, &left);
@@ -405,7 +335,7 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
         freed += evict_ordered(ctx, want - freed);
     if (freed < want && has_slots(ctx))
         freed += evict_oldest(ctx, want - freed, 0);
-    if (freed == 0 && batch_room(ctx) < BLOCK_PAGES)
+    if (freed == 0 && write_slots_room(ctx) < BLOCK_PAGES)
         freed = evict_without_slots(ctx, want);
     atomic_fetch_sub(&pool->evictors, 1);
     return freed;
@@ -478,73 +408,4 @@ uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count) {
     frame_run_end(ctx->pool, &b.dropped);
     atomic_fetch_sub(&ctx->pool->evictors, 1);
     return b.freed;
-}
-
-/* ---- the end of a write ---- */
-
-/* The device has refused the slot: the frame goes back to its page, which looks for another slot at its next eviction. */
-static void take_back(uswap_pool *pool, swap_entry entry) {
-    page_ref owner = swap_map_owner(pool, entry);
-    region *r = region_get_by_ref(&pool->regions, owner);
-    if (!r)
-        return; /* the region is being destroyed, and puts its slots */
-    size_t page = page_ref_page(owner);
-    page_word *at = &r->object.words[page];
-    frame_id frame;
-    uint64_t flags;
-    page_lock(at);
-    uint64_t word = page_load(at);
-    bool ours = swap_entry_equal(page_entry_of(word), entry);
-    if (ours && page_state_of(word) == PAGE_SWAPPED && slot_state_of(swap_cache_load(pool, entry)) == CACHE_DIRTY) {
-        int status =
-            transport_back(pool, r->uffd, region_address(r, page), slot_frame_of(swap_cache_load(pool, entry)));
-        if (status == 0 && swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
-            page_in_arrived(pool, r, page, entry, false, flags);
-        }
-    } else if (ours && page_state_of(word) == PAGE_RESIDENT &&
-               swap_cache_take(pool, entry, CACHE_DIRTY, &frame, &flags)) {
-        /* A fault copied the contents back while they were written: only the slot is lost. */
-        page_set_state(at, PAGE_RESIDENT, SWAP_ENTRY_NONE);
-        swap_map_put(pool, entry);
-        frame_drop(pool, frame, 1);
-    }
-    page_unlock(at);
-    region_put(r);
-}
-
-static int write_again(context *ctx, const io_request *request, swap_entry entry) {
-    uswap_pool *pool = ctx->pool;
-    int status = FAILPOINT(page_out_one);
-    const void *memory = frame_address(pool, slot_frame_of(swap_cache_load(pool, entry)));
-    return status ? status : io_page(&ctx->io, IO_WRITE, request->fd, (void *)(uintptr_t)memory, entry);
-}
-
-void page_out_complete(context *ctx, io_request *request) {
-    uswap_pool *pool = ctx->pool;
-    int failure = FAILPOINT(page_out_written);
-    bool whole = failure == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
-    frame_run run = {0};
-    for (uint32_t i = 0; i < request->pages; i++) {
-        swap_entry entry = swap_entry_after(request->first, i);
-        frame_id frame;
-        uint64_t flags;
-        if (whole || write_again(ctx, request, entry) == 0) {
-            if (swap_cache_end_write(pool, entry, &frame, &flags) == END_DROP) {
-                frame_run_drop(pool, &run, frame);
-                swap_cache_evicted(pool, entry, flags);
-                events_note_slot(pool, USWAP_EVENT_EVICTED, entry);
-            } else {
-                inactive_add(pool, entry);
-                events_note_slot(pool, USWAP_EVENT_WRITTEN, entry);
-            }
-            continue;
-        }
-        STAT_ADD(pool, write_errors, 1);
-        if (swap_cache_fail_write(pool, entry, &frame))
-            take_back(pool, entry);
-        else
-            frame_run_drop(pool, &run, frame);
-    }
-    FAILPOINT(page_out_drop);
-    frame_run_end(pool, &run);
 }

@@ -1,7 +1,7 @@
 /*
  * page_out.h - the mechanics of eviction: out of the region, into the swap cache, onto the disk.
  *
- * Owns: the steps of README, "An eviction", for a batch of pages, and the end of each write. Who evicts, when and how much is
+ * Owns: the steps of README, "An eviction", for a batch of pages; a write's end is write_end.h. Who evicts, when and how much is
  * decided elsewhere (reclaimer.c, fault_thread.c, region_advice.c).
  */
 #ifndef USWAP_RECLAIM_PAGE_OUT_H
@@ -23,13 +23,7 @@ uint64_t page_out_ordered(context *ctx, uint64_t most, uint64_t *taken);
 /* Evicts pages [first, first + count) of a region, those that are there. Returns and context as above. */
 uint64_t page_out_range(context *ctx, region *r, size_t first, size_t count);
 
-/* A write has ended. Context: no page locked. */
-void page_out_complete(context *ctx, io_request *request);
-
 /* A page of the region has left, and ctx made it. */
 void page_out_count(context *ctx, region *r);
-
-/* The rest of the context's open cluster goes back. */
-void page_out_return_slots(context *ctx);
 
 #endif

@@ -5,7 +5,7 @@
 #include "base/status.h"
 #include "reclaim/inactive.h"
 #include "reclaim/page_out.h"
-#include "swap/page_in.h"
+#include "swap/page_in_ahead.h"
 
 #include <errno.h>
 #include <limits.h>

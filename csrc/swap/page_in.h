@@ -1,5 +1,5 @@
 /*
- * page_in.h - from the slot into the region: starting reads, reading ahead, and ending reads.
+ * page_in.h - from the slot into the region: starting reads, and ending them.
  *
  * Owns: the order of steps from NONE over READING to a mapped page or a page left in the swap cache, and what happens when the
  * contents cannot be had. Fault and prefetch call it; completions come back through the context (context.c).
@@ -8,6 +8,9 @@
 #define USWAP_SWAP_PAGE_IN_H
 
 #include "pool.h"
+
+/* Adds a slot to the growing read if it lies next to it, else to a new one. Return: false: all requests are in flight. Context: page locked. */
+bool page_in_add(context *ctx, swap_entry entry, frame_id frame);
 
 /* Starts the read of a SWAPPED page whose slot is NONE. for_write: a store waits for it. Return: 0, -ENOMEM (no frame), -EAGAIN (all requests are in flight).
  * Context: page locked. => request in ctx->reading; context_submit sends it. */
@@ -18,17 +21,6 @@ bool page_in_keeps_slot(uswap_pool *pool, swap_entry entry);
 
 /* A fault waits for the read of this slot from now on: for stall_ns. */
 void page_in_wanted(context *ctx, swap_entry entry);
-
-/* A fault on a swapped page: reads ahead what its stream will want next, or has the fault thread do so. absent: nobody was reading it.
- * Context: no page locked. */
-void page_in_ahead(context *ctx, region *r, size_t page, bool absent);
-
-/* Reads the pages of a plan as far as speculative frames go. stream: the plan is one of the region's streams; its first page stays in the
- * cache as the marker, and the stream is told what could not be asked for. Context: no page locked. */
-void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream);
-
-/* Reads what a policy has ordered to be read ahead, as far as speculative frames and requests go; the rest is forgotten. Context: in the gate. */
-void page_in_ordered(context *ctx);
 
 /* How a page has come whose slot word was this before: a uswap_event, for page_came. Counts. */
 unsigned page_in_kind(uswap_pool *pool, uint64_t flags);
