@@ -7,7 +7,7 @@ BUILD_INPUTS := $(CSRC) setup.py src/uswap/_ffi_build.py
 TEST_ENV := USWAP_FAILPOINTS=1 USWAP_WERROR=1
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress build build-test wheel clean
 
 demo: build
 	$(PY) -m uswap demo $(DEMO_ARGS)
@@ -41,6 +41,10 @@ bench-fit bench-scale bench-churn bench-reclaim bench-shared bench-loader: build
 
 bench-policies bench-curve: $(VENV)/.bench build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
+
+# Checked loads and stores under eviction, as many as one likes: STRESS_ARGS='--operations 1e9 --seed 7'.
+stress: build
+	PYTHONPATH=tests $(PY) -m _support.word_stress $(STRESS_ARGS)
 
 build: $(VENV)/.built-release
 build-test: $(VENV)/.built-test
