@@ -7,7 +7,7 @@ BUILD_INPUTS := $(CSRC) setup.py src/uswap/_ffi_build.py
 TEST_ENV := USWAP_FAILPOINTS=1 USWAP_WERROR=1
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak build build-test wheel clean
 
 demo: build
 	$(PY) -m uswap demo $(DEMO_ARGS)
@@ -45,6 +45,10 @@ bench-policies bench-curve: $(VENV)/.bench build
 # Checked loads and stores under eviction, as many as one likes: STRESS_ARGS='--operations 1e9 --seed 7'.
 stress: build
 	PYTHONPATH=tests $(PY) -m _support.word_stress $(STRESS_ARGS)
+
+# Processes that are killed, on a disk that fails: tests/_support/soak.py.
+soak: build-test
+	PYTHONPATH=tests $(PY) -m _support.soak $(SOAK_ARGS)
 
 build: $(VENV)/.built-release
 build-test: $(VENV)/.built-test

@@ -63,10 +63,13 @@ static void range_end(shared_range *range) {
 }
 
 static int lost(uswap_error *err, const char *operation, const shared_range *range, size_t bad) {
-    return error_set(err, USWAP_E_SWAP_READ, EIO, operation, NULL,
-                     "page %zu of shared region %u (offset %#zx) is lost: its slot could not be read back, or its "
-                     "checksum is wrong",
-                     bad, range->r->object, bad << PAGE_SHIFT);
+    error_set(err, USWAP_E_SWAP_READ, EIO, operation, NULL,
+              "page %zu of shared region %u (offset %#zx) is lost: its slot could not be read back, or its "
+              "checksum is wrong",
+              bad, range->r->object, bad << PAGE_SHIFT);
+    if (err)
+        err->offset = bad << PAGE_SHIFT;
+    return USWAP_E_SWAP_READ;
 }
 
 /* ---- made, opened, mapped ---- */

@@ -102,6 +102,11 @@ class Member:
             said.append(self._lines.get())
         return "\n".join([str(self._poll(0)), *said[-20:], *self._errors[-20:]])
 
+    @property
+    def complaints(self) -> list[str]:
+        """What it has said on standard error."""
+        return [line for line in list(self._errors) if line]
+
     def _poll(self, seconds: float) -> int | None:
         """Its status; None: it has not ended in that time."""
         if self._status is None and select.select([self._pidfd], [], [], seconds)[0]:
@@ -274,6 +279,7 @@ class Members:
         self._seed += 1
         return (
             {
+                "program": "crowd",
                 "runtime": str(self._runtime),
                 "name": "stress",
                 "limit": None,

@@ -13,9 +13,10 @@ import socket
 import sys
 from typing import Any
 
-from _support import crowd_member
+from _support import crowd_member, soak_member
 
 MESSAGE_BYTES = 1 << 16
+PROGRAMS = {"crowd": crowd_member.run, "soak": soak_member.run}
 
 
 def _fork(job: dict[str, Any], descriptors: list[int], door: socket.socket) -> int:
@@ -45,7 +46,7 @@ def main() -> int:
         else:
             answer = {"pid": _fork(request["job"], list(descriptors), door)}
             if answer["pid"] == 0:
-                return crowd_member.run(request["job"])
+                return PROGRAMS[request["job"]["program"]](request["job"])
         door.send(json.dumps(answer).encode())
 
 
