@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -22,6 +23,7 @@ HEAD = """
 
 # 1000 for a long run.
 FORKS = int(os.environ.get("USWAP_FORKS", "20"))
+NESTED_DEEP = 3
 LONG = 100 + 10 * FORKS
 
 WAYS = {
@@ -234,54 +236,64 @@ def test_forks_while_other_threads_fault(options: str, swap_directory: Path) -> 
 
 
 @pytest.mark.timeout(LONG)
-def test_forks_in_a_loop_nested_and_the_sum_of_memory_within_the_limit(swap_directory: Path) -> None:
-    """Pss sampled from outside; less what each process had of its own."""
-    run(
+def test_forks_in_a_loop_under_load_nested_three_deep(swap_directory: Path) -> None:
+    """Both sides find what was there at the fork, and write everything; other threads fault all the while. Every
+    slot is counted after each fork, in every process; the sum of Pss is sampled all the while, from outside."""
+    rounds = -(-FORKS // NESTED_DEEP)
+    out = run(
         f"""
-    import multiprocessing
+    import json
     from _support.forks import pss_bytes
-    import psutil
-    LIMIT_BYTES, SLACK = 32 << 20, 16 << 20
+    from _support.pss_watch import Watch
+    LIMIT_BYTES, SLACK_EACH = 32 << 20, 16 << 20
     region.advise(uswap.Advice.PAGEOUT)
     own = pss_bytes([os.getpid()]) - pool.stats().resident_bytes
-    most = [0]
-    done = threading.Event()
-    def sample():
-        me = psutil.Process()
-        while not done.is_set():
-            try:
-                pids = [me.pid] + [p.pid for p in me.children(recursive=True)]
-            except psutil.Error:
-                continue
-            over = pss_bytes(pids) - own - LIMIT_BYTES * 1.01 - SLACK * len(pids)
-            most.append(over)
-            time.sleep(0.01)
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    def generation(depth, number):
-        pages.fill(number * 8 + depth + 1)
-        if depth < 3:
-            pid = child(lambda: generation(depth + 1, number))
-            pages.fill(number * 8 + depth + 5)
-            assert pages.wrong(number * 8 + depth + 5) == 0
+    watch = Watch(own, LIMIT_BYTES * 101 // 100, SLACK_EACH)
+    stop = threading.Event()
+    wrong = []
+    busy = Pages(pool.region("16MiB", name="busy"))
+    def stress(seed):
+        while not stop.is_set():
+            wrong.append(busy.stress(seed, 50))
+            seed += 2
+    threads = [threading.Thread(target=stress, args=(seed,)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    def generation(depth, found):
+        assert pages.wrong(found) == 0
+        pages.fill(found + 1)
+        if depth < {NESTED_DEEP}:
+            pid = child(lambda: generation(depth + 1, found + 1))
+            pages.fill(found + 5)
+            assert pages.wrong(found + 5) == 0
             assert end_of(pid) == 0
         else:
-            assert pages.wrong(number * 8 + depth + 1) == 0
-    for number in range({FORKS // 2}):
-        pid = child(lambda: generation(1, number))
-        pages.fill(number)
-        assert pages.wrong(number) == 0
-        assert end_of(pid) == 0
-    done.set()
-    sampler.join()
-    assert len(most) > 2 and max(most) <= 0, max(most)
-    await_alone(pool)
+            assert pages.wrong(found + 1) == 0
+        pool.check()
+    for number in range({rounds}):
+        generation(0, 8 * number + 1)
+        assert pages.wrong(8 * number + 6) == 0
+        pages.fill(8 * number + 9)
+        await_alone(pool)
+        pool.check()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert sum(wrong) == 0
+    assert busy.wrong_after_stress() == 0
     pool.check()
+    seen = watch.end()
+    print(json.dumps(dict(seen, forks={rounds * NESTED_DEEP}, evictions=pool.stats().evictions)))
     """,
         swap_directory,
         limit="32MiB",
         timeout=LONG,
     )
+    print(out)
+    seen = json.loads(out)
+    assert seen["over"] <= 0
+    assert seen["processes"] == 1 + NESTED_DEEP
+    assert seen["shared"] > rounds
 
 
 def test_locked_and_pinned_pages_are_in_both(swap_directory: Path) -> None:

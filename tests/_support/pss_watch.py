@@ -1,0 +1,78 @@
+"""Watches from outside what a process and all that descend from it have in memory:
+``python -m _support.pss_watch PID ...``.
+
+Not a thread of that process: os.fork holds the GIL from its first step to its last, so such a thread would look
+away during each fork. It ends with its standard input, and then says what it has seen, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+from _support.forks import pss_bytes
+
+# A reader of smaps_rollup keeps the process that it reads of from mapping anything meanwhile.
+PAUSE_SECONDS = 0.002
+
+
+def family(pid: int) -> list[int]:
+    """That process and its descendants, but for this one."""
+    found = [pid]
+    for one in found:
+        try:
+            tasks = list(Path(f"/proc/{one}/task").iterdir())
+        except OSError:
+            continue
+        for task in tasks:
+            try:
+                found += [int(word) for word in (task / "children").read_text().split() if int(word) != os.getpid()]
+            except OSError:
+                continue
+    return found
+
+
+class Watch:
+    """A process that watches this one from now on.
+
+    least: bytes of this process that are not to be counted. allowed: bytes for all, and for each process besides.
+    """
+
+    def __init__(self, least: int, allowed: int, allowed_each: int) -> None:
+        words = [str(number) for number in (os.getpid(), least, allowed, allowed_each)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "_support.pss_watch", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self) -> dict[str, int]:
+        """=> samples: how many times it looked; shared: at more processes than one; processes: the most; over:
+        bytes beyond what is allowed, at most (negative: never)."""
+        output, _ = self._process.communicate()
+        seen: dict[str, int] = json.loads(output)
+        return seen
+
+
+def main(pid: int, least: int, allowed: int, allowed_each: int) -> None:
+    """Until standard input ends."""
+    seen = {"samples": 0, "shared": 0, "processes": 0, "over": -allowed}
+    while not select.select([sys.stdin], [], [], PAUSE_SECONDS)[0]:
+        pids = family(pid)
+        over = pss_bytes(pids) - least - allowed - allowed_each * len(pids)
+        seen = {
+            "samples": seen["samples"] + 1,
+            "shared": seen["shared"] + (len(pids) > 1),
+            "processes": max(seen["processes"], len(pids)),
+            "over": max(seen["over"], over),
+        }
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))
