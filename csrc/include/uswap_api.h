@@ -442,6 +442,9 @@ int uswap_group_objects(uswap_pool *pool, uswap_object_info *infos, uint32_t cap
  * USWAP_E_CLOSED: nobody alive is there. */
 int uswap_group_look(const char *folder, uswap_group_info *info, uswap_member_info *members, uint32_t member_capacity,
                      uswap_object_info *objects, uint32_t object_capacity, uswap_error *err);
+/* How many processes are behind the sockets of a named pool's folder; a socket behind which nobody is goes. Waits for nobody. Context: the lock of
+ * the folder is held, so nobody is just making a socket. */
+int uswap_group_living(const char *folder, uswap_error *err);
 /* The group's own consistency check: every frame, slot and chunk is exactly where the words say. Context: no other member does anything. */
 int uswap_group_check(uswap_pool *pool, uswap_error *err);
 

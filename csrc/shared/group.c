@@ -226,6 +226,15 @@ int group_look(const char *path, commons *c, uswap_error *err) {
     return status == 0 ? 0 : explain(&g, status, err);
 }
 
+int group_living(const char *path, uswap_error *err) {
+    group g = {.folder_fd = peer_folder_open(path)};
+    snprintf(g.folder, sizeof g.folder, "%s", path);
+    int status = g.folder_fd < 0 ? g.folder_fd : peer_sockets_clean(g.folder_fd, path);
+    if (g.folder_fd >= 0)
+        close(g.folder_fd);
+    return status >= 0 ? status : explain(&g, status, err);
+}
+
 static int find_commons(group *g, peer_answer *answer, peer_fds *fds, uswap_error *err) {
     int status = hello(g->folder_fd, g->folder, PEER_HELLO, answer, fds);
     if (status != 0)

@@ -105,6 +105,8 @@ uint64_t group_least_chunks(const group *g);
 void group_release(struct uswap_pool *pool);
 /* The commons of a named pool that this process is no member of, to be looked at. Return: 0 or a uswap_status. */
 int group_look(const char *folder, commons *c, uswap_error *err);
+/* How many processes are behind the sockets of that folder; the others go. Return: that, or a uswap_status. Context: the folder's lock is held. */
+int group_living(const char *path, uswap_error *err);
 /* In a forked child: closes what keeps the parent's mappings registered and its sockets alive. */
 void group_in_child(const struct uswap_pool *pool);
 

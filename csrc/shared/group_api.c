@@ -121,6 +121,10 @@ EXPORT int uswap_group_look(const char *folder, uswap_group_info *info, uswap_me
     return 0;
 }
 
+EXPORT int uswap_group_living(const char *folder, uswap_error *err) {
+    return group_living(folder, err);
+}
+
 EXPORT int uswap_group_check(uswap_pool *pool, uswap_error *err) {
     api_guard guard;
     int status;

@@ -47,6 +47,16 @@ def look(folder: Path) -> Look | None:
     )
 
 
+def is_deserted(folder: Path) -> bool:
+    """Whether nobody alive is in the pool whose folder that is. Waits for nobody, also where all are stopped.
+    Context: the folder is locked, so nobody is just coming. Raises as look, but BusyError."""
+    error = new_error()
+    try:
+        return check_error(lib.uswap_group_living(os.fsencode(folder), error), error) == 0
+    except ClosedError:  # it has gone
+        return True
+
+
 def is_alive(folder: Path) -> bool:
     """Whether the pool whose folder that is has a living member, also one that does not answer. Raises as look."""
     try:

@@ -18,8 +18,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from uswap._errors import ArgumentError, BusyError, PoolExistsError, PoolNotFoundError, SystemCallError
-from uswap._group_look import is_alive
+from uswap._errors import (
+    ArgumentError,
+    BusyError,
+    PoolExistsError,
+    PoolNotFoundError,
+    SystemCallError,
+    UswapError,
+)
+from uswap._group_look import is_alive, is_deserted
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}", re.ASCII)
 _LOCK_SUFFIX = ".lock"
@@ -250,6 +257,7 @@ def making(name: str) -> Iterator[Path]:
         PoolExistsError: a pool of that name has living members. Otherwise as folder_of and locked.
     """
     folder = folder_of(name)
+    sweep(folder)
     with locked(folder):
         if os.path.lexists(folder):
             _check_ours(folder)
@@ -274,6 +282,7 @@ def joining(name: str) -> Iterator[Path]:
         PoolNotFoundError: no pool of that name has a living member. Otherwise as folder_of and locked.
     """
     folder = folder_of(name)
+    sweep(folder)
     if not os.path.lexists(folder):
         raise _not_found(name, folder)
     with locked(folder):
@@ -322,6 +331,21 @@ def clean(folder: Path) -> bool:
             return False
         remove(folder)
     return True
+
+
+def sweep(but: Path) -> None:
+    """What pools have left behind whose processes have all ended without a chance to clean up (killed, or by
+    os._exit) goes; but not that folder, which the caller sees to. Waits for nobody, never raises: what cannot be
+    told, or is in somebody's hands, stays."""
+    with contextlib.suppress(UswapError, OSError):
+        for lock in stale_locks():
+            forget_lock(lock.with_suffix(""))
+        for folder in pool_folders():
+            if folder == but:
+                continue
+            with contextlib.suppress(UswapError, OSError), locked(folder, wait=0):
+                if is_deserted(folder):
+                    remove(folder)
 
 
 def forget_lock(folder: Path) -> None:

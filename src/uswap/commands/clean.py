@@ -1,4 +1,5 @@
-"""uswap clean: removes what named pools have left behind whose processes were all killed. Never what lives."""
+"""uswap clean: removes what named pools have left behind whose processes were all killed, as the next named pool
+does that is made or joined; and says what. Never what lives."""
 
 from __future__ import annotations
 
