@@ -39,6 +39,8 @@
     X(codec_slot, "codec.slot")                 /* flip: a slot has been read and is damaged */                        \
     X(key_wiped, "key.wiped")                   /* keys are overwritten, their memory is still there */                \
     X(io_submit, "io.submit")                   /* error: the kernel takes no requests from the ring */                \
+    X(file_nameless, "file.nameless")           /* error: the file system knows no files without a name */             \
+    X(file_named, "file.named")                 /* a file that is to have no name has one */                           \
     X(area_fallocate, "area.fallocate")         /* error: the disk is full */                                          \
     X(area_direct, "area.direct")               /* error: the file system refuses O_DIRECT */                          \
     X(resize_move, "resize.move")               /* error: a page of a region that moves cannot be had */               \

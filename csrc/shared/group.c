@@ -10,6 +10,7 @@
 
 #include "base/failpoint.h"
 #include "base/memory.h"
+#include "base/nameless_file.h"
 #include "base/status.h"
 #include "pool.h"
 #include "shared/group_info.h"
@@ -98,28 +99,12 @@ static uint64_t least_frames(const group *g, uint64_t limit_bytes) {
 
 /* ---- the first member ---- */
 
-static int open_swap(const char *folder) {
-    char name[GROUP_PATH_BYTES];
-    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC | O_DIRECT, 0600);
-    if (fd < 0 && errno == EINVAL) /* a file system without direct I/O */
-        fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-        return fd >= 0 ? fd : -errno;
-    if (snprintf(name, sizeof name, "%s/.uswap-XXXXXX", folder) >= (int)sizeof name)
-        return -ENAMETOOLONG;
-    fd = mkostemp(name, O_CLOEXEC); /* 0600 */
-    if (fd < 0)
-        return -errno;
-    unlink(name);
-    fcntl(fd, F_SETFL, O_DIRECT); /* refused: the page cache is used */
-    return fd;
-}
-
 static int make_swap(group *g, const char *folder, uswap_error *err) {
     struct stat status;
-    g->swap_fd = open_swap(folder);
+    g->swap_fd = nameless_file_open(folder);
     if (g->swap_fd < 0)
         return os_failure(err, "open", folder, g->swap_fd);
+    fcntl(g->swap_fd, F_SETFL, O_DIRECT); /* refused: the page cache is used */
     /* The barrier's slot must lie inside the file: else punching it waits for nothing. */
     if (fallocate(g->swap_fd, 0, (off_t)(g->barrier_slot << PAGE_SHIFT), PAGE_BYTES) != 0 &&
         ftruncate(g->swap_fd, (off_t)((g->barrier_slot + 1) << PAGE_SHIFT)) != 0)

@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "base/memory.h"
+#include "base/nameless_file.h"
 #include "base/status.h"
 #include "swap/holders.h"
 
@@ -36,18 +37,12 @@ static int os_error(uswap_error *err, const char *operation, const swap_area *ar
 
 static int open_unlinked(swap_area *area, uswap_error *err) {
     area->notes |= USWAP_AREA_UNLINKED;
-    area->fd = open(area->path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    area->fd = nameless_file_open(area->path);
     if (area->fd >= 0)
         return 0;
-    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
-        return os_error(err, "open", area, "cannot make a swap file in directory");
-    char name[sizeof area->path + 16];
-    snprintf(name, sizeof name, "%s/.uswap-XXXXXX", area->path);
-    area->fd = mkostemp(name, O_CLOEXEC); /* 0600 */
-    if (area->fd < 0)
-        return os_error(err, "mkostemp", area, "cannot make a swap file in directory");
-    unlink(name);
-    return 0;
+    errno = -area->fd;
+    area->fd = -1;
+    return os_error(err, "open", area, "cannot make a swap file in directory");
 }
 
 static int open_named(swap_area *area, uswap_error *err) {

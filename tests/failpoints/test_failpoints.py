@@ -13,7 +13,7 @@ import pytest
 from _support.failpoints import Action, armed, await_stopped, hits, names, release
 from _support.program import run_program
 from _support.workload import PAGE, Pages, in_threads
-from conftest import PoolFactory
+from conftest import PoolFactory, directory_on_disk
 
 import uswap
 from uswap._core import lib
@@ -50,6 +50,8 @@ OTHERS = {
     "sealed.copy",
     "area.fallocate",
     "area.direct",
+    "file.nameless",
+    "file.named",
     "codec.encode",
     "codec.decode",
     "codec.slot",
@@ -279,6 +281,38 @@ def test_the_child_of_a_fork_passes_its_failpoint(swap_directory: Path) -> None:
         """,
         swap_directory,
     )
+
+
+@pytest.mark.parametrize("name", ["None", "'killed'"], ids=["alone", "named"])
+def test_a_file_that_needs_a_name_for_a_moment_keeps_none(
+    name: str, swap_directory: Path, tmp_path: Path, runtime_folder: Path
+) -> None:
+    with directory_on_disk(tmp_path) as folder:
+        head = f"""
+        import errno, os
+        from _support.failpoints import Action, set_failpoint
+        def pool():
+            return uswap.Pool("32MiB", name={name}, swap=uswap.SwapArea({str(folder)!r}, size="64MiB"))
+        set_failpoint("file.nameless", Action.ERROR, errno.EOPNOTSUPP, every=True)
+        """
+        killed = run_program(
+            head + 'set_failpoint("file.named", Action.KILL)\n        pool()', swap_directory, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        (left,) = folder.glob(".uswap-*")
+        (folder / ".uswap-empty").write_text("")
+        (folder / ".uswap-filled").write_text("somebody's")
+        run_program(
+            head
+            + f"""
+        pool = pool()
+        region = pool.region("40MiB")
+        region[:] = b"r" * len(region)
+        assert not os.path.exists({str(left)!r})
+        """,
+            swap_directory,
+        )
+        assert {path.name for path in folder.glob(".uswap-*")} == {".uswap-empty", ".uswap-filled"}
 
 
 def test_direct_io_that_is_refused_is_done_without(make_pool: PoolFactory) -> None:
