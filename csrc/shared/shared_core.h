@@ -60,6 +60,21 @@ void shared_poison_in(int uffd, void *address); /* of one of them */
  * by us. */
 void shared_unpoison(group *g, uint32_t object, int fd, size_t page);
 
+/* ---- heat (shared_heat.c) ---- */
+
+#define HEAT_ROUNDS_MAX 15U
+
+/* Of a page that has come back into memory from this slot, whose word is this (bits for shared_set). */
+uint64_t heat_of_return(group *g, uint64_t word, uint64_t slot);
+/* The hand has passed the page over once. */
+static inline uint64_t heat_passed(uint64_t word) {
+    return (word & SHARED_HEAT_MASK) - (UINT64_C(1) << SHARED_ROUNDS_SHIFT);
+}
+/* What a page keeps that goes, or is on its way out or in. */
+static inline uint64_t heat_kept(uint64_t word) {
+    return word & SHARED_LEVEL_MASK;
+}
+
 /* ---- sealed pages (shared_seal.c) ---- */
 
 bool shared_seal_works(int uffd);
@@ -253,9 +268,9 @@ typedef struct {
 
 /* Where victims are looked for. */
 typedef struct {
-    uint64_t first, end; /* frames; end 0: wherever the hand is */
+    uint64_t first, end; /* frames, hot or not; end 0: wherever the hand is */
     uint64_t left;       /* frames that may still be looked at */
-    shared_region *r;    /* or these pages of this region, HOT or not */
+    shared_region *r;    /* or these pages of this region, hot or not */
     size_t page, pages;
 } out_search;
 

@@ -2,7 +2,7 @@
  * shared_hand.c - which shared pages go next: a hand over the frame table, one for all members.
  *
  * Frames are handed out in the order of the table too, so the hand meets the oldest first: a clock. Accesses to a mapped page leave no
- * trace; what came back soon after it went (HOT) is passed over once.
+ * trace; what came back soon after it went is passed over for some rounds (shared_heat.c).
  */
 #define _GNU_SOURCE
 #include "shared/shared_core.h"
@@ -40,10 +40,12 @@ static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool e
         return false;
     now = shared_load(word);
     bool here = shared_state_of(now) == SHARED_RESIDENT && shared_field_of(now) == frame;
-    bool hot = (now & SHARED_HOT) && !even_hot;
+    bool hot = (now & SHARED_ROUNDS_MASK) && !even_hot;
     *sealed = now & SHARED_SEALED;
-    if (here)
-        shared_set(word, g->self, hot ? SHARED_RESIDENT : SHARED_WRITING, frame, hot ? now & SHARED_SEALED : 0);
+    if (here && hot)
+        shared_set(word, g->self, SHARED_RESIDENT, frame, (now & SHARED_SEALED) | heat_passed(now));
+    else if (here)
+        shared_set(word, g->self, SHARED_WRITING, frame, heat_kept(now));
     if (shared_unlock(word, g->self))
         shared_wake(g, r, page, 1);
     return here && !hot;
@@ -120,7 +122,7 @@ uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t w
         return choose_in_range(g, search, victims, want, unsealed);
     while (count + STEP <= want && unsealed >= STEP && advance(g, search, &first, &end))
         for (uint64_t frame = first; frame < end; frame++)
-            choose(g, (uint32_t)frame, false, victims, &count, &unsealed);
+            choose(g, (uint32_t)frame, search->end > 0, victims, &count, &unsealed);
     return count;
 }
 

@@ -113,7 +113,7 @@ static shared_result claim(group *g, shared_region *r, size_t page, bool ahead, 
     }
     shared_ref ref = region_ref(r, page);
     frame_table_aim(g, frame, ref, slot + 1);
-    shared_set(word, g->self, SHARED_READING, frame, 0);
+    shared_set(word, g->self, SHARED_READING, frame, heat_kept(shared_load(word)));
     frame_table_settle(g, frame, ref, slot + 1);
     unit->page[unit->pages] = page;
     unit->frame[unit->pages] = frame;
@@ -268,18 +268,6 @@ static bool read_again(group *g, uint64_t slot, void *memory) {
     return status == 0 && is_right(g, slot, memory);
 }
 
-/* The page came back soon after it was evicted: it is worth more than others. */
-static bool is_hot(group *g, uint64_t slot) {
-    commons_header *head = commons_head(&g->commons);
-    uint64_t since = slot_eviction(g, slot);
-    if (since == 0)
-        return false;
-    uint64_t distance = atomic_load_explicit(&head->eviction_clock, memory_order_relaxed) - (since - 1);
-    if (distance < head->chunk_frames * atomic_load_explicit(&head->limit_chunks, memory_order_relaxed))
-        atomic_fetch_add_explicit(&head->shared_near_refaults, 1, memory_order_relaxed);
-    return distance < atomic_load(&share_of(g)->frames_total);
-}
-
 /* Locks the page to end its read, if it is this one's still: others break off the reads of who seems to be stopped, and whatever has become
  * of the page since, this thread may have begun to read it anew. No other thread makes it READING by this member. */
 static bool lock_read(group *g, const read_unit *unit, uint32_t i) {
@@ -292,7 +280,7 @@ static bool lock_read(group *g, const read_unit *unit, uint32_t i) {
 /* Locked, READING => SWAPPED again: there was no memory for it. */
 static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
     frame_table_begin_leave(g, frame);
-    shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, 0);
+    shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, heat_kept(shared_load(&r->words[page])));
     shared_punch(r->fd, page, 1);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
@@ -335,9 +323,9 @@ static bool settle(group *g, const read_unit *unit, uint32_t first, uint32_t cou
     bool alike = true;
     for (uint32_t i = first; i < first + count; i++) {
         shared_word *word = &unit->r->words[unit->page[i]];
-        uint64_t bits = is_hot(g, unit->first_slot + i) ? SHARED_HOT : 0;
+        uint64_t heat = heat_of_return(g, shared_load(word), unit->first_slot + i);
         bool sealed = seal && !shared_is_held(g, unit->r->object, unit->page[i]);
-        shared_set(word, g->self, SHARED_RESIDENT, unit->frame[i], bits | (sealed ? SHARED_SEALED : 0));
+        shared_set(word, g->self, SHARED_RESIDENT, unit->frame[i], heat | (sealed ? SHARED_SEALED : 0));
         alike &= sealed == seal;
     }
     return alike;

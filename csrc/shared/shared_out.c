@@ -202,7 +202,7 @@ static bool lock_to_leave(group *g, out_page *v) {
     if (goes)
         return true;
     if (ours)
-        shared_set(word, g->self, SHARED_RESIDENT, v->frame, 0);
+        shared_set(word, g->self, SHARED_RESIDENT, v->frame, heat_kept(shared_load(word)));
     if (shared_unlock(word, g->self))
         shared_wake(g, v->r, v->page, 1);
     return false;
@@ -229,7 +229,7 @@ static void let_go(group *g, out_page *v, uint64_t clock) {
         return;
     }
     slot_note_eviction(g, v->slot, clock);
-    shared_set(word, g->self, SHARED_SWAPPED, v->slot, 0);
+    shared_set(word, g->self, SHARED_SWAPPED, v->slot, heat_kept(shared_load(word)));
 }
 
 /* The hole is punched: frame and old slot are free. */
@@ -350,8 +350,8 @@ static uint64_t evict(group *g, uint64_t want, out_search search) {
 }
 
 uint64_t shared_out(group *g, uint64_t want) {
-    uint64_t frames = commons_head(&g->commons)->frames; /* twice round: the first one takes HOT away */
-    return out_of(g) ? evict(g, want, (out_search){.left = 2 * frames}) : 0;
+    uint64_t frames = commons_head(&g->commons)->frames; /* as often round as a page is passed over, and once more */
+    return out_of(g) ? evict(g, want, (out_search){.left = (HEAT_ROUNDS_MAX + 1) * frames}) : 0;
 }
 
 uint64_t shared_out_frames(group *g, uint64_t first, uint64_t frames) {

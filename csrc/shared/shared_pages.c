@@ -60,7 +60,7 @@ bool shared_break_read(group *g, shared_word *word) {
     uint32_t frame = (uint32_t)shared_field_of(seen);
     uint64_t slot = frame_table_slot(g, frame) - 1;
     frame_table_begin_leave(g, frame);
-    shared_set(word, g->self, SHARED_SWAPPED, slot, 0);
+    shared_set(word, g->self, SHARED_SWAPPED, slot, heat_kept(seen));
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
     return true;

@@ -38,7 +38,7 @@ void shared_seal_dropped(group *g, const shared_region *r, uint32_t pages) {
 void shared_unseal(group *g, shared_region *r, size_t page, size_t pages) {
     for (size_t i = 0; i < pages; i++) {
         uint64_t word = shared_load(&r->words[page + i]);
-        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, shared_field_of(word), word & SHARED_HOT);
+        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, shared_field_of(word), word & SHARED_HEAT_MASK);
     }
     note(group_object(g, r->object), STORE_COSTS);
     shared_allow_stores(g, r, page, pages);

@@ -1,7 +1,7 @@
 /*
  * shared_word.h - the state of one page of a shared object: one atomic 64-bit word in the commons.
  *
- *   bits 0-2 state   3 LOCK   4 WAITERS   5 HOT   6 SEALED   8-23 member   24-63 frame, or slot (SWAPPED)
+ *   bits 0-2 state   3 LOCK   4 WAITERS   5 SEALED   6-11 heat   12-27 member   28-63 frame, or slot (SWAPPED)
  *
  * member: who holds LOCK; without it, who is reading or writing (READING, WRITING). The word is the spec: README, Processes of one
  * pool. It changes only under LOCK, but for LOCK and WAITERS themselves.
@@ -26,13 +26,19 @@ typedef _Atomic uint64_t shared_word;
 #define SHARED_STATE_MASK UINT64_C(7)
 #define SHARED_LOCK (UINT64_C(1) << 3)
 #define SHARED_WAITERS (UINT64_C(1) << 4)
-#define SHARED_HOT (UINT64_C(1) << 5) /* came back soon after it was evicted: the hand passes it over once more */
 /* RESIDENT only: the kept slot has the contents, and no mapper can store to the page without a fault: it was mapped write-protected everywhere
  * since it came in (README). Taken off, under LOCK, before a store is allowed anywhere. */
-#define SHARED_SEALED (UINT64_C(1) << 6)
-#define SHARED_MEMBER_SHIFT 8
+#define SHARED_SEALED (UINT64_C(1) << 5)
+/* Heat (shared_heat.c): how often in a row the page has come back soon after it was evicted, and how often the hand passes it over yet
+ * (RESIDENT). A hint. */
+#define SHARED_LEVEL_SHIFT 6
+#define SHARED_LEVEL_MASK (UINT64_C(3) << SHARED_LEVEL_SHIFT)
+#define SHARED_ROUNDS_SHIFT 8
+#define SHARED_ROUNDS_MASK (UINT64_C(0xF) << SHARED_ROUNDS_SHIFT)
+#define SHARED_HEAT_MASK (SHARED_LEVEL_MASK | SHARED_ROUNDS_MASK)
+#define SHARED_MEMBER_SHIFT 12
 #define SHARED_MEMBER_MASK (UINT64_C(0xFFFF) << SHARED_MEMBER_SHIFT)
-#define SHARED_FIELD_SHIFT 24
+#define SHARED_FIELD_SHIFT 28
 
 static inline shared_state shared_state_of(uint64_t word) {
     return (shared_state)(word & SHARED_STATE_MASK);
@@ -62,7 +68,7 @@ bool shared_lock_reading(shared_word *word, member_id self, uint64_t seen);
 bool shared_lock_of_dead(shared_word *word, member_id self, member_id dead);
 /* Ends the lock. Return: true if there are waiters: the caller wakes the page's mappers (shared_wake). */
 bool shared_unlock(shared_word *word, member_id self) __attribute__((warn_unused_result));
-/* Context: locked by self. READING, WRITING: of self. bits: of HOT and SEALED. LOCK and WAITERS stay. */
+/* Context: locked by self. READING, WRITING: of self. bits: SEALED, and the heat. LOCK and WAITERS stay. */
 void shared_set(shared_word *word, member_id self, shared_state state, uint64_t field, uint64_t bits);
 
 #endif

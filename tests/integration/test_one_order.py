@@ -15,11 +15,12 @@ import uswap
 MIB = 1 << 20
 PAGE = 4096
 LIMIT, HOT, SCAN = 64 * MIB, 16 * MIB, 192 * MIB
-# The scan goes on by so much between two looks at the hot set. With that set it is far below the limit: whoever
-# throws hot pages away has the order wrong.
-STEP_PAGES = 4 * MIB // PAGE
 # Of the looks at hot pages, so many may find one that is out: what is tried out now and then.
 OUT = 0.06
+# While parts of the limit change hands, private and shared pages do not share one order yet: scans in which the
+# shared part changes by more than this are not judged. They are few.
+AT_REST = LIMIT // 16
+SCANS_MOST = 12
 
 
 @pytest.fixture
@@ -44,34 +45,40 @@ def pages_out(region: uswap.Region) -> int:
     return region.page_classes().count(int(uswap.PageClass.SWAPPED))
 
 
+# step: the scan goes on by so much between two looks at the hot set. With that set it is below the limit: whoever
+# throws hot pages away has the order wrong. Use of shared pages is told by returns alone: few looks are hard.
 @pytest.mark.parametrize(
-    ("hot", "scan"),
+    ("hot", "scan", "step"),
     [
-        (("private",), "shared"),
-        (("shared",), "private"),
-        (("shared",), "shared"),
-        (("private", "shared"), "shared"),
-        (("private", "shared"), "private"),
+        (("private",), "shared", 4 * MIB),
+        (("shared",), "private", 4 * MIB),
+        (("shared",), "shared", 4 * MIB),
+        (("shared",), "shared", 16 * MIB),
+        (("private", "shared"), "shared", 4 * MIB),
+        (("private", "shared"), "private", 4 * MIB),
     ],
-    ids=lambda kind: kind if isinstance(kind, str) else "+".join(kind),
+    ids=str,
 )
-def test_a_hot_set_survives_a_scan(hot: tuple[str, ...], scan: str, pool: uswap.Pool) -> None:
+def test_a_hot_set_survives_a_scan(hot: tuple[str, ...], scan: str, step: int, pool: uswap.Pool) -> None:
     hot_regions = [region_of(pool, kind, HOT // len(hot), f"hot-{kind}") for kind in hot]
     scanned = region_of(pool, scan, SCAN, "scan")
     scan_words, hot_words = words(scanned), [words(region) for region in hot_regions]
     scan_words[:] = np.arange(len(scan_words))
     for each in hot_words:
         each[:] = 7
-    shares = []
-    for _ in range(3):
+    shares, scans, step_pages = [], 0, step // PAGE
+    while len(shares) < 2:
         out = looks = 0
-        for start in range(0, len(scan_words), STEP_PAGES):
-            expected = np.arange(start, start + STEP_PAGES).sum()
-            assert scan_words[start : start + STEP_PAGES].sum() == expected
+        limit_before = pool.group_info().shared_limit_bytes
+        for start in range(0, len(scan_words), step_pages):
+            expected = np.arange(start, start + step_pages).sum()
+            assert scan_words[start : start + step_pages].sum() == expected
             out += sum(pages_out(region) for region in hot_regions)
             looks += HOT // PAGE
             assert all((each == 7).all() for each in hot_words)
-        shares.append(out / looks)
-    # While the first scan goes on, parts of the limit change hands.
-    assert max(shares[1:]) < OUT, shares
+        scans += 1
+        assert scans <= SCANS_MOST, "parts of the limit never come to rest"
+        if scans > 1 and abs(pool.group_info().shared_limit_bytes - limit_before) <= AT_REST:
+            shares.append(out / looks)
+    assert max(shares) < OUT, shares
     del scan_words, hot_words
