@@ -312,12 +312,15 @@ def run(plan: Plan) -> Result:
 
 
 def _counts(pool: uswap.Pool, plan: Plan) -> dict[str, int]:
-    """What the pool has counted, and that its limit held."""
+    """What the pool has counted; its limit has held, and its reclaimer is at work."""
     stats = pool.stats()
     if stats.over_limit_events or stats.peak_resident_bytes > plan.limit * 3 // 2:
         raise WrongWordError(
             f"over the limit: {stats.over_limit_events} times, at most {stats.peak_resident_bytes} bytes"
         )
+    reclaimer = pool.reclaimer
+    if reclaimer is not None and reclaimer.error is not None:
+        raise WrongWordError(f"the reclaimer has ended: {reclaimer.error!r}") from reclaimer.error
     names = (
         "faults zero_fills soft_faults major_faults write_faults inline_faults parked_faults evictions "
         "evictions_api evictions_direct evictions_steered evictions_native clean_drops zero_drops filled_drops "

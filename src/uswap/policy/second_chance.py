@@ -197,7 +197,7 @@ class SecondChance(Policy):
             while queued := queue.pop(count):
                 if there := self._view.current(queued):
                     if queue is side.inactive:
-                        side.on_trial -= len(there)
+                        side.on_trial = max(side.on_trial - len(there), 0)
                     return there
         return array("Q")
 
