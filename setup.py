@@ -119,16 +119,23 @@ def core_flags(found: list[str]) -> list[str]:
     flags += ["-O1", "-DUSWAP_DEBUG"] if is_set("USWAP_DEBUG") else ["-O2"]
     flags += ["-DUSWAP_FAILPOINTS"] if is_set("USWAP_FAILPOINTS") else []
     flags += ["-Werror"] if is_set("USWAP_WERROR") else []
-    return [*flags, *found, *sanitizer_flags(), f"-I{CSRC}", *shlex.split(os.environ.get("CFLAGS", ""))]
+    return [
+        *flags,
+        *found,
+        *sanitizer_flags(),
+        f"-I{CSRC.relative_to(ROOT)}",
+        *shlex.split(os.environ.get("CFLAGS", "")),
+    ]
 
 
 def is_current(target: Path, dependencies: Path) -> bool:
-    """True if the object is newer than everything its dependency file (gcc -MD) names."""
+    """True if the object is newer than everything its dependency file (gcc -MD) names, as seen from ROOT."""
     if not target.exists() or not dependencies.exists():
         return False
     words = dependencies.read_text().replace("\\\n", " ").split()[1:]
     made = target.stat().st_mtime_ns
-    return all(os.path.exists(word) and os.stat(word).st_mtime_ns < made for word in words)
+    files = [ROOT / word for word in words]
+    return all(file.exists() and file.stat().st_mtime_ns < made for file in files)
 
 
 def compile_one(source: Path, target: Path, flags: list[str]) -> Path:
@@ -137,10 +144,10 @@ def compile_one(source: Path, target: Path, flags: list[str]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Under a name of its own first: an interrupted compiler leaves no half object that looks current.
         fresh = target.with_suffix(f".{os.getpid()}.tmp")
-        subprocess.run(
-            [*compiler(), *flags, "-MD", "-MF", str(dependencies), "-c", str(source), "-o", str(fresh)],
-            check=True,
-        )
+        # From ROOT, by relative paths: a copy of the tree may use the objects as they are.
+        name = str(source.relative_to(ROOT))
+        command = [*compiler(), *flags, "-MD", "-MF", str(dependencies), "-c", name, "-o", str(fresh)]
+        subprocess.run(command, cwd=ROOT, check=True)
         fresh.replace(target)
     return target
 
