@@ -7,7 +7,10 @@ BUILD_INPUTS := $(CSRC) setup.py src/uswap/_ffi_build.py
 TEST_ENV := USWAP_FAILPOINTS=1 USWAP_WERROR=1
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
+TEST_VARIANTS := test-asan test-tsan test-invariants
+
 .PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak build build-test wheel clean
+.PHONY: $(TEST_VARIANTS) test-leaks
 
 demo: build
 	$(PY) -m uswap demo $(DEMO_ARGS)
@@ -32,6 +35,13 @@ pytest: build-test $(VENV)/.dev
 doctest: build-test $(VENV)/.dev
 	$(PY) -m pytest -q --doctest-modules --ignore=src/uswap/_ffi_build.py src/uswap
 	$(PY) -m pytest -q --doctest-glob='*.md' README.md docs
+
+# The core built another way, in build/variants/, and the tests with it: see CONTRIBUTING.md.
+$(TEST_VARIANTS): $(VENV)/.dev
+	$(PY) tests/variants/run.py $(subst test-,,$@) --timeout=600 $(PYTEST_ARGS)
+
+test-leaks: $(VENV)/.dev
+	$(PY) tests/variants/run.py leaks --timeout=600 tests/leaks $(PYTEST_ARGS)
 
 bench: build
 	$(PY) benchmarks/bench_patterns.py $(BENCH_ARGS)

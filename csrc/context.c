@@ -42,7 +42,7 @@ void context_send(context *ctx, io_request *request) {
         atomic_fetch_add(&ctx->pool->reads_in_flight, 1);
     } else {
         swap_cache_count_write(ctx->pool, 1, request->pages);
-        ctx->writing[request->ahead] += request->pages;
+        atomic_fetch_add_explicit(&ctx->writing[request->ahead], request->pages, memory_order_relaxed);
         atomic_fetch_add(&ctx->pool->writes_in_flight, 1);
     }
     io_submit(&ctx->io, request);
@@ -67,7 +67,7 @@ bool context_complete(context *ctx, bool wait) {
         atomic_fetch_sub(&ctx->pool->reads_in_flight, 1);
     } else {
         write_end(ctx, request);
-        ctx->writing[request->ahead] -= request->pages;
+        atomic_fetch_sub_explicit(&ctx->writing[request->ahead], request->pages, memory_order_relaxed);
         atomic_fetch_sub(&ctx->pool->writes_in_flight, 1);
     }
     io_request_put(&ctx->io, request);

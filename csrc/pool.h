@@ -69,7 +69,8 @@ typedef struct context {
     slot_cluster cluster;
     io_request *gathering; /* a write request that may still grow */
     io_request *reading;   /* a read request that may still grow */
-    uint64_t writing[2];   /* pages in flight: whose frames come free, and those written ahead of need */
+    /* Pages in flight: whose frames come free, and those written ahead of need. Others look at it. */
+    _Atomic uint64_t writing[2];
     uint64_t demand_reads; /* started because a fault waits */
     context_scratch *scratch;
     bool in_use; /* c: under context_lock */

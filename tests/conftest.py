@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from variants.unfit import reason_for
 
 import uswap
 from uswap._core import ffi, lib
@@ -147,3 +148,13 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
     report = yield
     _refuse_skip(report, collector.nodeid)
     return report
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a variant of the core (tests/variants/run.py), leaves out what it cannot run."""
+    variant = os.environ.get("USWAP_VARIANT")
+    if not variant:
+        return
+    unfit = [item for item in items if reason_for(variant, item.nodeid)]
+    items[:] = [item for item in items if not reason_for(variant, item.nodeid)]
+    config.hook.pytest_deselected(items=unfit)

@@ -32,12 +32,17 @@ void region_table_fini(region_table *table) {
     table->by_address = NULL;
 }
 
+/* The live region in this position. An _Atomic lvalue as an index is read by gcc without any order, so it is loaded by name. */
+static region *region_in(const region_table *table, uint32_t position) {
+    return &table->regions[atomic_load(&table->by_address[position])];
+}
+
 /* Number of live regions with base <= address. Context: table->lock; or without it, and then the answer is a guess to be checked. */
 static uint32_t count_up_to(const region_table *table, uintptr_t address) {
     uint32_t low = 0, high = table->live;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if ((uintptr_t)table->regions[table->by_address[middle]].base <= address)
+        if ((uintptr_t)region_in(table, middle)->base <= address)
             low = middle + 1;
         else
             high = middle;
@@ -54,7 +59,7 @@ static region *guess(region_table *table, uintptr_t address) {
     uint32_t position = count_up_to(table, address);
     if (position == 0)
         return NULL;
-    region *r = &table->regions[table->by_address[position - 1]];
+    region *r = region_in(table, position - 1);
     atomic_fetch_add(&r->references, 1);
     if (atomic_load(&r->state) == REGION_LIVE && covers(r, address))
         return r;
@@ -136,7 +141,7 @@ static bool overlaps(const region_table *table, const unsigned char *base, size_
     uint32_t position = count_up_to(table, (uintptr_t)base + bytes - 1);
     if (position == 0)
         return false;
-    const region *r = &table->regions[table->by_address[position - 1]];
+    const region *r = region_in(table, position - 1);
     return (uintptr_t)r->base + (r->object.pages << PAGE_SHIFT) > (uintptr_t)base;
 }
 
@@ -260,9 +265,9 @@ static void sort_in(region_table *table, region *r, unsigned char *base) {
     uint32_t from = count_up_to(table, (uintptr_t)r->base) - 1;
     INVARIANT(I3, table->by_address[from] == r->index);
     r->base = base;
-    for (; from > 0 && table->regions[table->by_address[from - 1]].base > base; from--)
+    for (; from > 0 && region_in(table, from - 1)->base > base; from--)
         table->by_address[from] = table->by_address[from - 1];
-    for (; from + 1 < table->live && table->regions[table->by_address[from + 1]].base < base; from++)
+    for (; from + 1 < table->live && region_in(table, from + 1)->base < base; from++)
         table->by_address[from] = table->by_address[from + 1];
     table->by_address[from] = r->index;
 }

@@ -48,8 +48,8 @@ typedef struct region {
     _Atomic uint32_t resizing;   /* a region_resizing */
     uint32_t index;
     uint32_t generation;
-    int uffd; /* watches its addresses: the pool's, or the one of its inline regions */
-    unsigned char *base;
+    int uffd;                    /* watches its addresses: the pool's, or the one of its inline regions */
+    unsigned char *_Atomic base; /* t; searches look at it without */
     memory_object object;
     size_t
         room_pages; /* addresses from base on that are mapped for it: those beyond object.pages without access. Under api_lock */
@@ -73,8 +73,8 @@ typedef struct {
     _Atomic uint32_t *by_address; /* t: indexes of live regions, sorted by base */
     _Atomic uint32_t live;        /* t */
     _Atomic uint32_t changing;    /* t: odd while by_address is being changed */
-    uint32_t highest;             /* t: indexes at or above were never used */
-    uint64_t pages;               /* t: sum of sizes */
+    _Atomic uint32_t highest;     /* t: indexes at or above were never used */
+    _Atomic uint64_t pages;       /* t: sum of sizes */
 } region_table;                   /* t: under lock */
 
 int region_table_init(region_table *table);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,7 +28,9 @@ def shared_object(source: Path) -> str:
 
 @functools.cache
 def program(source: Path, *core: Path, flags: tuple[str, ...] = ()) -> str:
-    """The path of a program made from source and files of the core; kept for the next session of tests."""
+    """The path of a program made from source and files of the core; kept for the next session of tests. In a
+    variant (tests/variants/run.py) it is compiled as the variant's core is."""
+    flags = (*flags, *shlex.split(os.environ.get("USWAP_VARIANT_FLAGS", "")))
     stamp = hashlib.sha256(" ".join(flags).encode())
     for file in (source, *core, *sorted((ROOT / "csrc").rglob("*.h")), *source.parent.glob("*.h")):
         stamp.update(file.read_bytes())
