@@ -43,7 +43,8 @@ typedef struct {
 } refault_record;
 
 typedef struct tending {
-    uint64_t due_ns, moved_ns, pressed_ns, faded_ns;
+    _Atomic uint64_t due_ns; /* the peer thread looks at it without the tend_lock of a family */
+    uint64_t moved_ns, pressed_ns, faded_ns;
     uint64_t wakeups;   /* of the reclaimers, as last seen */
     uint64_t giving;    /* chunks that are still held; the limit is without them */
     uint64_t giving_ns; /* since when */

@@ -48,7 +48,8 @@ static void bury(group *g, unsigned index) {
     peer_socket socket = peer_socket_of(g, id);
     members_mark_dead(g, id);
     bool mended = repair_after(g, id);
-    g->peers_state->unmended |= !mended;
+    if (!mended)
+        atomic_store(&g->peers_state->unmended, true);
     wake_own_waiters(g);
     if (!mended)
         return;
@@ -62,10 +63,28 @@ static void bury(group *g, unsigned index) {
 
 void peers_bury_dead(group *g) {
     uint64_t dead = peers_look(g);
-    g->peers_state->unmended = false;
+    atomic_store(&g->peers_state->unmended, false);
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
         if (dead >> i & 1)
             bury(g, i);
+}
+
+/* Of members and children. Under their locks: a thread that forks changes both. What it closes after that, the next turn sees. */
+static nfds_t gather_lives(group *g, struct pollfd *polled) {
+    nfds_t count = 0;
+    small_lock_acquire(&g->peers_lock);
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        if (g->peers[i].pidfd >= 0)
+            polled[count++] = (struct pollfd){.fd = g->peers[i].pidfd, .events = POLLIN};
+    small_lock_release(&g->peers_lock);
+    if (!g->is_family)
+        return count;
+    small_lock_acquire(&g->tend_lock);
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        if (g->children[i].life_line >= 0)
+            polled[count++] = (struct pollfd){.fd = g->children[i].life_line};
+    small_lock_release(&g->tend_lock);
+    return count;
 }
 
 /* Return: how many. */
@@ -73,12 +92,7 @@ static nfds_t gather(group *g, struct pollfd *polled) {
     nfds_t count = 0;
     polled[count++] = (struct pollfd){.fd = g->listen_fd, .events = POLLIN};
     polled[count++] = (struct pollfd){.fd = g->peer_wake_fd, .events = POLLIN};
-    for (unsigned i = 0; i < MEMBERS_MAX; i++)
-        if (g->peers[i].pidfd >= 0)
-            polled[count++] = (struct pollfd){.fd = g->peers[i].pidfd, .events = POLLIN};
-    for (unsigned i = 0; g->is_family && i < MEMBERS_MAX; i++)
-        if (g->children[i].life_line >= 0)
-            polled[count++] = (struct pollfd){.fd = g->children[i].life_line};
+    count += gather_lives(g, polled + count);
     for (int i = 0; i < VISITORS_MAX; i++)
         if (g->peers_state->visitors[i].fd >= 0)
             polled[count++] = (struct pollfd){.fd = g->peers_state->visitors[i].fd, .events = POLLIN};
@@ -88,7 +102,7 @@ static nfds_t gather(group *g, struct pollfd *polled) {
 static void wait(group *g) {
     struct pollfd polled[POLLED_MAX];
     uint64_t now = clock_now_ns(), due = grants_due_ns(g), count;
-    if (g->peers_state->unmended)
+    if (atomic_load(&g->peers_state->unmended))
         due = MIN_OF(due, now + MEND_AGAIN_NS);
     struct timespec left = {.tv_nsec = due > now ? (long)MIN_OF(due - now, UINT64_C(100000000)) : 0};
     ppoll(polled, gather(g, polled), &left, NULL);
