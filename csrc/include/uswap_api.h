@@ -445,7 +445,7 @@ int uswap_group_look(const char *folder, uswap_group_info *info, uswap_member_in
 /* How many processes are behind the sockets of a named pool's folder; a socket behind which nobody is goes. Waits for nobody. Context: the lock of
  * the folder is held, so nobody is just making a socket. */
 int uswap_group_living(const char *folder, uswap_error *err);
-/* The group's own consistency check: every frame, slot and chunk is exactly where the words say. Context: no other member does anything. */
+/* The group's own consistency check: every frame, slot and chunk is exactly where the words say. Beside members that are at work. */
 int uswap_group_check(uswap_pool *pool, uswap_error *err);
 
 /* A new shared object. => *object, and *fd: its file, the caller's to map (twice) and to close. USWAP_E_INVALID: the name is taken. */

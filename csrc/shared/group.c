@@ -13,6 +13,7 @@
 #include "base/nameless_file.h"
 #include "base/status.h"
 #include "pool.h"
+#include "shared/group_find.h"
 #include "shared/group_info.h"
 #include "shared/peers.h"
 
@@ -31,19 +32,11 @@
 /* The other members give back what a new one needs in this time, or do not. */
 #define FLOOR_PATIENCE_NS UINT64_C(10000000000)
 #define FLOOR_PAUSE_NS 1000000
-/* How often members that did not answer are asked again, and how patiently: first all of them briefly, as some may be stopped. */
-static const uint64_t hello_patience_ns[] = {20000000, PEER_PATIENCE_NS, 3 * PEER_PATIENCE_NS};
-#define HELLO_ROUNDS (sizeof hello_patience_ns / sizeof hello_patience_ns[0])
 /* Slot 0 of the swap file is nobody's. */
 #define BARRIER_SLOT 0
 
 /* How far it has come: what is to be undone. */
 typedef enum { STAGE_COMMONS, STAGE_PLACE, STAGE_PEERS, STAGE_FAULTS, STAGE_EVICTIONS } stage;
-
-static int os_failure(uswap_error *err, const char *operation, const char *path, int status) {
-    return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, path,
-                     "cannot join processes in one pool: %s: %s", operation, strerror(-status));
-}
 
 /* ---- what a group has ---- */
 
@@ -103,14 +96,14 @@ static int make_swap(group *g, const char *folder, uswap_error *err) {
     struct stat status;
     g->swap_fd = nameless_file_open(folder);
     if (g->swap_fd < 0)
-        return os_failure(err, "open", folder, g->swap_fd);
+        return group_os_failure(err, "open", folder, g->swap_fd);
     fcntl(g->swap_fd, F_SETFL, O_DIRECT); /* refused: the page cache is used */
     /* The barrier's slot must lie inside the file: else punching it waits for nothing. */
     if (fallocate(g->swap_fd, 0, (off_t)(g->barrier_slot << PAGE_SHIFT), PAGE_BYTES) != 0 &&
         ftruncate(g->swap_fd, (off_t)((g->barrier_slot + 1) << PAGE_SHIFT)) != 0)
-        return os_failure(err, "fallocate", folder, -errno);
+        return group_os_failure(err, "fallocate", folder, -errno);
     if (fstat(g->swap_fd, &status) != 0)
-        return os_failure(err, "fstat", folder, -errno);
+        return group_os_failure(err, "fstat", folder, -errno);
     commons_head(&g->commons)->swap_device = status.st_dev;
     commons_head(&g->commons)->swap_inode = status.st_ino;
     return 0;
@@ -127,9 +120,11 @@ static int make_commons(group *g, uint64_t limit_bytes, const char *swap_folder,
         return refuse_limit(err, limit_bytes, least, "which one member and shared pages need");
     int status = commons_create(&g->commons, limit_bytes);
     if (status != 0)
-        return os_failure(err, "memfd_create", NULL, status);
+        return group_os_failure(err, "memfd_create", NULL, status);
     status = make_swap(g, swap_folder, err);
-    return status != 0 ? status : (status = FAILPOINT(group_made)) != 0 ? os_failure(err, "group", NULL, status) : 0;
+    return status != 0                             ? status
+           : (status = FAILPOINT(group_made)) != 0 ? group_os_failure(err, "group", NULL, status)
+                                                   : 0;
 }
 
 /* ---- further members ---- */
@@ -140,90 +135,13 @@ static int attach(group *g, peer_fds *fds, uswap_error *err) {
     if (status == -EPROTO)
         return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
                          "the pool is of an incompatible build of uswap");
-    return status == 0 ? 0 : os_failure(err, "mmap", NULL, status);
-}
-
-static int explain(const group *g, int status, uswap_error *err) {
-    switch (status) {
-    case -ENOENT:
-    case -ECONNREFUSED:
-        return error_set(err, USWAP_E_CLOSED, 0, "join", g->folder, "no living process is in that pool");
-    case -EPROTO:
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
-                         "the pool is of an incompatible build of uswap");
-    case -EPERM:
-        return error_set(err, USWAP_E_NOT_OURS, EPERM, "join", g->folder,
-                         "the pool is another user's, or others could enter its folder");
-    case -EXDEV:
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
-                         "the pool's processes are in another pid namespace: they could not see this one die");
-    case -ETIMEDOUT:
-        return error_set(err, USWAP_E_BUSY, 0, "join", g->folder,
-                         "no process of the pool answers: they are stopped, or being stopped");
-    default:
-        return os_failure(err, "connect", g->folder, status);
-    }
-}
-
-/* Of several who did not help, the one whose reason says most. */
-static int weightier(int before, int status) {
-    bool gone = status == -ENOENT || status == -ECONNREFUSED || status == -EPIPE || status == -ECONNRESET;
-    return gone || (status == -ETIMEDOUT && before != -ENOENT) ? before : status;
-}
-
-/* Asks all members for the commons, until one of them has answered. */
-static int hello(int folder, const char *path, peer_kind kind, peer_answer *answer, peer_fds *fds) {
-    peer_socket sockets[PEER_SOCKETS_MAX];
-    peer_request request = peer_request_of(kind, MEMBER_NONE, 0);
-    int result = -ENOENT;
-    for (size_t round = 0; round < HELLO_ROUNDS; round++) {
-        int count = peer_sockets(path, sockets, PEER_SOCKETS_MAX);
-        result = count < 0 ? count : -ENOENT;
-        for (int i = 0; i < count; i++) {
-            uint64_t deadline = clock_now_ns() + hello_patience_ns[round];
-            int status = peer_ask(folder, sockets[i], &request, NULL, answer, fds, deadline, NULL, NULL);
-            if (status == 0 && fds->count >= (kind == PEER_HELLO ? 2U : 1U))
-                return 0;
-            if (status == 0)
-                peer_fds_close(fds);
-            result = weightier(result, status == 0 ? -EPROTO : status);
-        }
-        if (result != -ETIMEDOUT)
-            break;
-    }
-    return result;
-}
-
-int group_look(const char *path, commons *c, uswap_error *err) {
-    group g = {.folder_fd = peer_folder_open(path)};
-    peer_answer answer;
-    peer_fds fds;
-    snprintf(g.folder, sizeof g.folder, "%s", path);
-    int status = g.folder_fd;
-    if (status >= 0) {
-        status = hello(g.folder_fd, path, PEER_LOOK, &answer, &fds);
-        close(g.folder_fd);
-    }
-    if (status == 0) {
-        status = commons_attach(c, peer_fds_take(&fds, 0));
-        peer_fds_close(&fds);
-    }
-    return status == 0 ? 0 : explain(&g, status, err);
-}
-
-int group_living(const char *path, uswap_error *err) {
-    group g = {.folder_fd = peer_folder_open(path)};
-    snprintf(g.folder, sizeof g.folder, "%s", path);
-    int status = g.folder_fd < 0 ? g.folder_fd : peer_sockets_clean(g.folder_fd, path);
-    if (g.folder_fd >= 0)
-        close(g.folder_fd);
-    return status >= 0 ? status : explain(&g, status, err);
+    return status == 0 ? 0 : group_os_failure(err, "mmap", NULL, status);
 }
 
 static int find_commons(group *g, peer_answer *answer, peer_fds *fds, uswap_error *err) {
-    int status = hello(g->folder_fd, g->folder, PEER_HELLO, answer, fds);
+    int status = group_hello(g->folder_fd, g->folder, PEER_HELLO, answer, fds);
     if (status != 0)
-        return explain(g, status, err);
+        return group_explain(g, status, err);
     status = attach(g, fds, err);
     g->map_for_peers = answer->map_for_peers != 0;
     if (status != 0)
@@ -323,8 +241,8 @@ static int enter(group *g, peer_answer *answer, peer_fds *known, uswap_error *er
     if (status == -EUSERS)
         return error_set(err, USWAP_E_BUSY, 0, "join", g->folder, "a pool has at most %d processes", MEMBERS_MAX - 1);
     if (status == -ENOENT && peer_folder_gone(g->folder_fd))
-        return explain(g, -ENOENT, err);
-    return os_failure(err, "start", g->folder, status);
+        return group_explain(g, -ENOENT, err);
+    return group_os_failure(err, "start", g->folder, status);
 }
 
 /* The folder, and memory for the group. Return: 0 or a uswap_status. */
@@ -337,11 +255,11 @@ static int begin(uswap_pool *pool, const char *folder, group **made, uswap_error
         return error_set(err, USWAP_E_INVALID, 0, "join", folder, "the path of the folder is too long");
     group *g = group_new(pool);
     if (!g)
-        return os_failure(err, "mmap", NULL, -ENOMEM);
+        return group_os_failure(err, "mmap", NULL, -ENOMEM);
     strcpy(g->folder, folder);
     g->folder_fd = peer_folder_open(folder);
     if (g->folder_fd < 0) {
-        int status = explain(g, g->folder_fd, err);
+        int status = group_explain(g, g->folder_fd, err);
         group_unmap(g);
         return status;
     }

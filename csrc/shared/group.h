@@ -293,8 +293,7 @@ bool repair_after(group *g, member_id dead);
 
 /* ---- group_check.c ---- */
 
-/* The invariants of the commons (README, I15 to I18), while nobody does anything with shared pages. Return: 0, or USWAP_E_CORRUPT with what is
- * wrong. */
+/* The invariants of the commons (README, I15 to I18), at any time. Return: 0, or USWAP_E_CORRUPT with what is wrong. */
 int group_check(group *g, uswap_error *err);
 
 /* ---- peers.c: sockets, descriptors, deaths ---- */

@@ -73,8 +73,9 @@ class Member:
         for descriptor in (in_, out, err):
             os.close(descriptor)
         self._lines: queue.Queue[str] = queue.Queue()
+        self._said: list[str] = []
         self._errors: list[str] = []
-        streams = ((os.fdopen(self._stdout), self._lines.put), (os.fdopen(self._stderr), self._errors.append))
+        streams = ((os.fdopen(self._stdout), self._hear), (os.fdopen(self._stderr), self._errors.append))
         self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams]
         for reader in self._readers:
             reader.start()
@@ -90,17 +91,20 @@ class Member:
                 take(line.rstrip("\n"))
         take("")
 
+    def _hear(self, line: str) -> None:
+        self._said.append(line)
+        self._lines.put(line)
+
     def _failure(self, text: str) -> AssertionError:
-        return AssertionError(
-            f"member {self.pid} {text}; {self._poll(0)=}\n{self.job}\n" + "\n".join(self._errors[-20:])
-        )
+        return AssertionError(f"member {self.pid} {text}\n{self.last_words()}")
 
     def last_words(self) -> str:
-        """What it has said since somebody last listened."""
-        said = []
-        while not self._lines.empty():
-            said.append(self._lines.get())
-        return "\n".join([str(self._poll(0)), *said[-20:], *self._errors[-20:]])
+        """How it has ended, if it has, what it was to do, and what it has said, on either stream."""
+        status = self._poll(0)
+        if status is not None:  # all that it has said is there; the readers may not have come to the end of it
+            for reader in self._readers:
+                reader.join(DEADLINE_SECONDS)
+        return "\n".join([f"status {status}", str(self.job), *self._said[-20:], *self._errors[-20:]])
 
     @property
     def complaints(self) -> list[str]:
@@ -220,6 +224,11 @@ class Member:
         must be accounted for."""
         self.say(f"count {members}")
         self.await_line("counted")
+
+    def check(self) -> None:
+        """At any time: what all members share must be consistent. Raises AssertionError."""
+        self.say("check")
+        self.await_line("checked")
 
     def leave(self) -> None:
         """After stop: it ends, in good order."""

@@ -11,8 +11,9 @@ busy (it does everything that there is to be done), object_mib (of the first obj
 larger than the one before; 0: small ones), failpoints ([name, action, argument, nth, every]), arm_first (before
 joining).
 Lines: "stop": end work, check everything that is one's own, say "right"; "go on"; "count N": nobody else does
-anything, so every frame and slot must be accounted for when N members are there: say "counted"; "leave": end. It
-says "joined", "ready", then "turns JSON" (by part) now and then, or "WRONG ...".
+anything, so every frame and slot must be accounted for when N members are there: say "counted"; "check": every word
+of what members share must agree, whatever they are doing: say "checked"; "leave": end. It says "joined", "ready",
+then "turns JSON" (by part) now and then, or "WRONG ...".
 """
 
 from __future__ import annotations
@@ -271,6 +272,9 @@ def follow(pool: uswap.Pool, parts: dict[str, Any], lines: queue.Queue[str]) -> 
         elif word == "go":
             crew = Crew(parts)
             print("going", flush=True)
+        elif word == "check":
+            pool._core.call(lib.uswap_group_check)
+            print("checked", flush=True)
         elif word == "count":
             count(pool, int(argument))
             print("counted", flush=True)

@@ -255,12 +255,19 @@ static void claim_all(uint64_t frames, uint64_t slots) {
     free(all);
 }
 
-static void check_all(void) {
+/* Holds whatever the workers are doing, and whatever of them is dead and not mended yet. */
+static void check_words(void) {
     uswap_error error = {0};
-    if (group_check(&g, &error) != 0) {
-        fprintf(stderr, "%s\n", error.detail);
-        exit(1);
-    }
+    if (group_check(&g, &error) == 0)
+        return;
+    fprintf(stderr, "%s\n", error.detail);
+    signal(SIGTERM, SIG_IGN);
+    kill(0, SIGTERM);
+    exit(1);
+}
+
+static void check_all(void) {
+    check_words();
     const commons_header *head = commons_head(&g.commons);
     uint64_t kept = 0, resident = check_pages(&kept), shared = grants_shared(&g) * head->chunk_frames;
     expect("free chunks and shared ones", grants_free(&g) + grants_shared(&g), atomic_load(&head->limit_chunks));
@@ -325,6 +332,7 @@ static void die_together(uint64_t *seed, uint32_t count) {
         begin(++*seed);
     while (running > 0) {
         pid_t pid = waitpid(-1, &status, WUNTRACED);
+        check_words();
         if (WIFSTOPPED(status)) {
             stopped[halted++] = pid;
             go_on(stopped, &halted, running - 1);

@@ -21,7 +21,7 @@ SHARED = (
     "repair",
     "group_check",
 )
-BASE = ("lock", "awake", "invariant", "status")
+BASE = ("lock", "awake", "invariant", "status", "findings")
 
 
 @pytest.fixture(scope="module")

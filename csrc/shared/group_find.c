@@ -1,0 +1,97 @@
+/*
+ * group_find.c - a named pool as it is found by who is no member of it (yet): by its folder, and by whoever answers there.
+ */
+#include "shared/group_find.h"
+
+#include "base/lock.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* How often members that did not answer are asked again, and how patiently: first all of them briefly, as some may be stopped. */
+static const uint64_t hello_patience_ns[] = {20000000, PEER_PATIENCE_NS, 3 * PEER_PATIENCE_NS};
+#define HELLO_ROUNDS (sizeof hello_patience_ns / sizeof hello_patience_ns[0])
+int group_os_failure(uswap_error *err, const char *operation, const char *path, int status) {
+    return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, path,
+                     "cannot join processes in one pool: %s: %s", operation, strerror(-status));
+}
+
+int group_explain(const group *g, int status, uswap_error *err) {
+    switch (status) {
+    case -ENOENT:
+    case -ECONNREFUSED:
+        return error_set(err, USWAP_E_CLOSED, 0, "join", g->folder, "no living process is in that pool");
+    case -EPROTO:
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
+                         "the pool is of an incompatible build of uswap");
+    case -EPERM:
+        return error_set(err, USWAP_E_NOT_OURS, EPERM, "join", g->folder,
+                         "the pool is another user's, or others could enter its folder");
+    case -EXDEV:
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
+                         "the pool's processes are in another pid namespace: they could not see this one die");
+    case -ETIMEDOUT:
+        return error_set(err, USWAP_E_BUSY, 0, "join", g->folder,
+                         "no process of the pool answers: they are stopped, or being stopped");
+    default:
+        return group_os_failure(err, "connect", g->folder, status);
+    }
+}
+
+/* Of several who did not help, the one whose reason says most. */
+static int weightier(int before, int status) {
+    bool gone = status == -ENOENT || status == -ECONNREFUSED || status == -EPIPE || status == -ECONNRESET;
+    return gone || (status == -ETIMEDOUT && before != -ENOENT) ? before : status;
+}
+
+/* Asks all members for the commons, until one of them has answered. */
+int group_hello(int folder, const char *path, peer_kind kind, peer_answer *answer, peer_fds *fds) {
+    peer_socket sockets[PEER_SOCKETS_MAX];
+    peer_request request = peer_request_of(kind, MEMBER_NONE, 0);
+    int result = -ENOENT;
+    for (size_t round = 0; round < HELLO_ROUNDS; round++) {
+        int count = peer_sockets(path, sockets, PEER_SOCKETS_MAX);
+        result = count < 0 ? count : -ENOENT;
+        for (int i = 0; i < count; i++) {
+            uint64_t deadline = clock_now_ns() + hello_patience_ns[round];
+            int status = peer_ask(folder, sockets[i], &request, NULL, answer, fds, deadline, NULL, NULL);
+            if (status == 0 && fds->count >= (kind == PEER_HELLO ? 2U : 1U))
+                return 0;
+            if (status == 0)
+                peer_fds_close(fds);
+            result = weightier(result, status == 0 ? -EPROTO : status);
+        }
+        if (result != -ETIMEDOUT)
+            break;
+    }
+    return result;
+}
+
+int group_look(const char *path, commons *c, uswap_error *err) {
+    group g = {.folder_fd = peer_folder_open(path)};
+    peer_answer answer;
+    peer_fds fds;
+    snprintf(g.folder, sizeof g.folder, "%s", path);
+    int status = g.folder_fd;
+    if (status >= 0) {
+        status = group_hello(g.folder_fd, path, PEER_LOOK, &answer, &fds);
+        close(g.folder_fd);
+    }
+    if (status == 0) {
+        status = commons_attach(c, peer_fds_take(&fds, 0));
+        peer_fds_close(&fds);
+    }
+    return status == 0 ? 0 : group_explain(&g, status, err);
+}
+
+int group_living(const char *path, uswap_error *err) {
+    group g = {.folder_fd = peer_folder_open(path)};
+    snprintf(g.folder, sizeof g.folder, "%s", path);
+    int status = g.folder_fd < 0 ? g.folder_fd : peer_sockets_clean(g.folder_fd, path);
+    if (g.folder_fd >= 0)
+        close(g.folder_fd);
+    return status >= 0 ? status : group_explain(&g, status, err);
+}
