@@ -85,8 +85,8 @@ class Pair:
         if self._members is None:
             self._made = contextlib.ExitStack()
             self._members = self._made.enter_context(self.members(elsewhere_bytes="4MiB"))
-            # Room for four: floors of 4.5 MiB (704 frames for faults, 64 of reserve, 96 held, 256 to bounce, in chunks
-            # of 64), and 1 MiB for shared pages; 5 MiB are handed out by need.
+            # Room for four: floors of 4.5 MiB (704 frames for faults, 64 of reserve, 96 held, 256 to bounce, in
+            # chunks of 64), and 1 MiB for shared pages; 5 MiB are handed out by need.
             self._members.start(0, limit="24MiB", private_bytes="2MiB")
             self._members.start(1, private_bytes="2MiB")
         try:
