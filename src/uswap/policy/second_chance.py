@@ -10,8 +10,10 @@ pages (S3-FIFO's small and main queue: Yang et al., "FIFO queues are all you nee
 2023). The side gives way whose pages on trial are touched less often, for each page and eviction; when neither
 is clearly better, the new ones, so that a scan passes without harm. Pages that come back soon after their
 eviction (Linux: mm/workingset.c) have a long trial, among the active ones; but as soon as evictions of active
-pages are regretted, only some of them do (Qureshi et al., "Adaptive insertion policies", ISCA 2007): then a
-loop larger than memory keeps a part of itself, where least recently used would keep nothing.
+pages are regretted, only some of them do (Qureshi et al., "Adaptive insertion policies", ISCA 2007). And when all
+that comes has been here before, and nothing that is here is ever touched again in time, then no order of arrival is
+of use, and what is here stays. So a loop larger than memory keeps a part of itself, where least recently used would
+keep nothing.
 """
 
 from __future__ import annotations
@@ -35,10 +37,21 @@ _NEW_MOST: Final = 9 / 10
 # Evictions, as a share of memory, after which the fast estimate has forgotten half: a new phase of the program is
 # noticed within a twentieth of memory.
 _WINDOW: Final = 1 / 32
-# One in so many of the pages that come back has a long trial: of those that come soon, while active ones are
-# missed; of those that come late.
+# One in so many of the pages that come back has a long trial: of those that come soon, once active ones have been
+# missed, while none of these has to leave for it, and while some do; of those that come late.
+_LUCKY_IF_ROOM: Final = 2
 _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
+# More than one in so many of the pages evicted of late were active: some have to leave.
+_CROWDED: Final = 16
+# Evictions, as a share of memory, after which others are lucky, and half of which pages left is forgotten. (In a
+# whole round of a loop the lucky ones would soon be in memory, and nobody else would have a chance.)
+_ROUND: Final = 1 / 16
+# Evictions, as a share of memory, of which fewer than one in so many pages were rescued, while so many pages came
+# back for each that was new: these pages are in a loop.
+_LOOP: Final = 1 / 2
+_RESCUED_IN_LOOP: Final = 64
+_BACK_IN_LOOP: Final = 4
 # Active pages are missed when more than one in so many of those that were evicted comes back.
 _REGRET: Final = 16
 # What is prepared to leave beyond what must, as a share of memory: it is taken while nobody decides. Early
@@ -51,6 +64,9 @@ _AGED_PER_EVICTED: Final = 4
 _AGED_SHARE: Final = 1 / 64
 # Between two looks at which side gives way, as a share of memory.
 _LOOK: Final = 1 / 256
+
+# Refault distances beyond this are NEVER.
+_FIRST_TOUCH: Final = 1 << 31
 
 _ORDINARY, _LUCKY = 0, 1
 _NONE: Final = array("Q")
@@ -78,6 +94,26 @@ class _Side:
             setattr(self, name, getattr(self, name) / 2)
 
 
+class _LoopWatch:
+    """Notices that all that comes has been here before, and that no page on trial is touched."""
+
+    def __init__(self) -> None:
+        self.evicted = 0
+        self._rescued = self._new = self._back = 0
+
+    def seen(self, seen: Batch, capacity: int) -> bool:
+        """Whether it is so, told once in _LOOP of memory."""
+        new = sum(map(_FIRST_TOUCH.__lt__, seen.distances))
+        self._new += new
+        self._back += len(seen.distances) - new
+        self._rescued += len(seen.rescued)
+        if self.evicted <= _LOOP * capacity:
+            return False
+        found = _RESCUED_IN_LOOP * self._rescued < self.evicted and _BACK_IN_LOOP * self._new < self._back
+        self.evicted = self._rescued = self._new = self._back = 0
+        return found
+
+
 class SecondChance(Policy):
     """The default: see the head of this module.
 
@@ -95,7 +131,9 @@ class SecondChance(Policy):
         self._capacity = 1
         self._streams = False  # all that comes is new, or comes back late
         self._round = 0  # pages are lucky in one round, or in another
-        self._since_window = 0
+        self._gone = self._gone_active = 0.0  # evictions of late, and those of active pages
+        self._loop = _LoopWatch()
+        self._since_window = self._since_round = 0
 
     def start(self, view: View) -> None:
         self._view = view
@@ -128,6 +166,8 @@ class SecondChance(Policy):
         for others in (seen.kept, seen.read_ahead):
             new.mapped.push(others)
         self._see_faulted(seen)
+        if self._loop.seen(seen, self._capacity):
+            active.mapped.push(self._view.current(new.mapped.pop(len(new.mapped))))
 
     def _see_faulted(self, seen: Batch) -> None:
         """New ones, those that have come back soon, and those that have come back late."""
@@ -135,7 +175,7 @@ class SecondChance(Policy):
             return
         nearest = min(seen.distances)
         self._streams = nearest >= self._capacity and not len(seen.rescued)
-        if nearest > 1 << 31:  # first touches
+        if nearest > _FIRST_TOUCH:
             self.new.mapped.push(seen.faulted)
         elif nearest >= self._capacity:  # a stream, say: none has to be told from another
             self._admit(as_array(seen.faulted), _LUCKY_LATE)
@@ -150,7 +190,8 @@ class SecondChance(Policy):
             side.missed += count
         active = self.active
         regretted = _REGRET * active.missed > active.evicted + self._capacity / 64
-        self._admit(array("Q", compress(seen.faulted, soon)), _LUCKY_SOON if regretted else 1)
+        one_in = (_LUCKY_SOON if _CROWDED * self._gone_active > self._gone else _LUCKY_IF_ROOM) if regretted else 1
+        self._admit(array("Q", compress(seen.faulted, soon)), one_in)
         self._admit(array("Q", compress(seen.faulted, map(not_, soon))), _LUCKY_LATE)
 
     def _admit(self, stays: array[int], one_in: int) -> None:
@@ -215,7 +256,17 @@ class SecondChance(Policy):
             self._halve("touched", "watched")
         if self.new.evicted + self.active.evicted > 2 * self._capacity:
             self._halve("missed", "evicted")
+        self._account_round(side, count)
+
+    def _account_round(self, side: _Side, count: int) -> None:
+        self._loop.evicted += count
+        self._gone += count
+        self._gone_active += count if side is self.active else 0
+        self._since_round += count
+        if self._since_round > _ROUND * self._capacity:
+            self._since_round = 0
             self._round += 1
+            self._gone, self._gone_active = self._gone / 2, self._gone_active / 2
 
     def _halve(self, *names: str) -> None:
         self.new.halve(*names)
