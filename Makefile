@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 
 TEST_VARIANTS := test-asan test-tsan test-invariants
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak fuzz build build-test wheel clean
 .PHONY: $(TEST_VARIANTS) test-leaks
 
 demo: build
@@ -59,6 +59,10 @@ stress: build
 # Processes that are killed, on a disk that fails: tests/_support/soak.py.
 soak: build-test
 	PYTHONPATH=tests $(PY) -m _support.soak $(SOAK_ARGS)
+
+# Programs at random against a model: docs/fuzzing.md.
+fuzz: build-test
+	$(PY) -m uswap fuzz $(FUZZ_ARGS)
 
 build: $(VENV)/.built-release
 build-test: $(VENV)/.built-test

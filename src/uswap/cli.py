@@ -17,6 +17,7 @@ VERBS = {
     "curve": "how much memory a recorded program needs: misses and time for limits from small to all its pages",
     "ls": "this user's named pools: processes, limits, memory, shared regions, and what is stale",
     "clean": "remove what named pools have left behind whose processes were all killed; never what lives",
+    "fuzz": "programs at random against a model of memory, for a policy of one's own (needs Hypothesis)",
     "demo": "sort and group an array four times its limit, and check the answer (needs NumPy)",
 }
 

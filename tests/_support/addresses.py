@@ -1,20 +1,11 @@
-"""Where regions lie, and what lies beside them."""
+"""Where regions lie, and things that are put in their way."""
 
 from __future__ import annotations
-
-import ctypes
-import errno
 
 import uswap
 from uswap import _mapping
 from uswap._sizes import round_to_pages
-
-_PRIVATE_ANONYMOUS_NOREPLACE = 0x100022
-_PAGE = 4096
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+from uswap.testing.memory import occupy
 
 
 def address_of(region: uswap.Region) -> int:
@@ -24,6 +15,4 @@ def address_of(region: uswap.Region) -> int:
 
 def hem_in(region: uswap.Region) -> None:
     """Something of somebody else's behind the region, for good: without a reserve it cannot grow in place."""
-    end = address_of(region) + round_to_pages(len(region))
-    got = _libc.mmap(end, _PAGE, 0, _PRIVATE_ANONYMOUS_NOREPLACE, -1, 0)
-    assert got == end or ctypes.get_errno() == errno.EEXIST
+    occupy(address_of(region) + round_to_pages(len(region)))
