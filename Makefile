@@ -8,9 +8,10 @@ TEST_ENV := USWAP_FAILPOINTS=1 USWAP_WERROR=1
 PIP := $(PY) -m pip --disable-pip-version-check -q
 
 TEST_VARIANTS := test-asan test-tsan test-invariants
+SANITIZED_TESTS := tests/integration/test_swap_cache.py tests/integration/test_shared_tables.py tests/stress/test_bytes.py
 
 .PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak fuzz build build-test wheel clean
-.PHONY: $(TEST_VARIANTS) test-leaks
+.PHONY: $(TEST_VARIANTS) test-leaks test-sanitizers coverage
 
 demo: build
 	$(PY) -m uswap demo $(DEMO_ARGS)
@@ -39,6 +40,18 @@ doctest: build-test $(VENV)/.dev
 # The core built another way, in build/variants/, and the tests with it: see CONTRIBUTING.md.
 $(TEST_VARIANTS): $(VENV)/.dev
 	$(PY) tests/variants/run.py $(subst test-,,$@) --timeout=600 $(PYTEST_ARGS)
+
+# Which lines of csrc/ the tests run: a table, and build/coverage/index.html. docs/coverage.md says what the others are.
+coverage: $(VENV)/.dev
+	$(PIP) install 'gcovr==8.8'
+	mkdir -p build/coverage
+	-$(PY) tests/variants/run.py coverage --timeout=600 $(PYTEST_ARGS)
+	$(PY) -m gcovr --root . --filter csrc/ --html-details build/coverage/index.html --txt - build/core
+
+# A part of the above, in two minutes: what CI runs.
+test-sanitizers: $(VENV)/.dev
+	USWAP_STRESS_SECONDS=2 $(PY) tests/variants/run.py asan -q $(SANITIZED_TESTS)
+	USWAP_STRESS_SECONDS=2 $(PY) tests/variants/run.py tsan -q $(SANITIZED_TESTS)
 
 test-leaks: $(VENV)/.dev
 	$(PY) tests/variants/run.py leaks --timeout=600 tests/leaks $(PYTEST_ARGS)

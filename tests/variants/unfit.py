@@ -17,7 +17,11 @@ class Unfit(NamedTuple):
     reason: str
 
 
-UNFIT: tuple[Unfit, ...] = ()
+SANITIZED = ("asan", "tsan", "leaks")
+
+UNFIT: tuple[Unfit, ...] = (
+    Unfit(SANITIZED, ("tests/unit/test_c_parts.py",), "its programs are compiled with both sanitizers anyway"),
+)
 
 
 def reason_for(variant: str, test: str) -> str | None:
