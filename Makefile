@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 TEST_VARIANTS := test-asan test-tsan test-invariants
 SANITIZED_TESTS := tests/integration/test_swap_cache.py tests/integration/test_shared_tables.py tests/stress/test_bytes.py
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak fuzz build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak mutants fuzz build build-test wheel clean
 .PHONY: $(TEST_VARIANTS) test-leaks test-sanitizers coverage
 
 demo: build
@@ -76,6 +76,10 @@ soak: build-test
 # Programs at random against a model: docs/fuzzing.md.
 fuzz: build-test
 	$(PY) -m uswap fuzz $(FUZZ_ARGS)
+
+# Bugs made by hand, and what finds them: docs/mutants.md.
+mutants: build-test $(VENV)/.dev
+	$(PY) mutants/run.py $(MUTANTS_ARGS) $(MUTANTS)
 
 build: $(VENV)/.built-release
 build-test: $(VENV)/.built-test
