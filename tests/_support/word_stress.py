@@ -181,7 +181,7 @@ class Steward:
             self.lock: 4,
             self.hold: 4,
             self.check: 1,
-            self.verify: 1,
+            self.verify: 5,
         }
         act = self._chance.choices(list(acts), list(acts.values()))[0]
         act()
@@ -222,8 +222,8 @@ class Steward:
         self._pool.check()
 
     def verify(self) -> None:
-        """All slots of the region."""
-        self._region.verify()
+        """The slots of a part of the region."""
+        self._region.verify(*self._span(self._pages // 8))
 
     def own_page(self) -> None:
         """A page of his own is looked at, and made uniform, zero or another; or it is discarded."""

@@ -15,7 +15,7 @@ HEAD = """
     from _support.forks import await_alone, await_true, child, end_of
     from _support.workload import Pages
     LIMIT = {limit!r}
-    pool = uswap.Pool(LIMIT, swap=SWAP, {options})
+    pool = uswap.Pool(LIMIT, **{{'swap': SWAP, **dict({options})}})
     region = pool.region("32MiB", name="data")
     pages = Pages(region)
     pages.fill(1)
@@ -150,6 +150,31 @@ def test_children_go_on_when_their_parent_is_killed(swap_directory: Path) -> Non
         limit="16MiB",
     )
     assert out == "fine\n"
+
+
+def test_slots_that_one_side_gives_up_are_not_used_again_while_the_other_has_them(swap_directory: Path) -> None:
+    """The parent writes all of its memory again and again, on an area with little room beyond what both hold; then
+    the child looks at what it had at the fork, and the parent at what it has now."""
+    run(
+        """
+    reads, writes = os.pipe()
+    def work():
+        assert os.read(reads, 1) == b"x"
+        assert pages.wrong(1) == 0
+    pid = child(work)
+    for version in range(2, 6):
+        pages.fill(version)
+        region.advise(uswap.Advice.PAGEOUT)
+    os.write(writes, b"x")
+    assert end_of(pid) == 0
+    assert pages.wrong(5) == 0
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+        "swap=uswap.SwapArea(SWAP.path, size='80MiB')",
+        limit="16MiB",
+    )
 
 
 def test_what_a_killed_child_had_comes_back(swap_directory: Path) -> None:
