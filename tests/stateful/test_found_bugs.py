@@ -67,7 +67,7 @@ def fuzz_planted(folder: Path) -> tuple[list[Program], BaseException | None]:
             machine,
             settings=settings(
                 max_examples=500,
-                stateful_step_count=30,
+                stateful_step_count=12,
                 deadline=None,
                 database=DirectoryBasedExampleDatabase(folder),
                 suppress_health_check=list(HealthCheck),

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import random
+import threading
 
 PAGE = 4096
 _NOISE_BYTES = 1 << 20
@@ -67,10 +68,17 @@ def occupy(address: int) -> None:
 
 
 class Kernel:
-    """The same by system calls: the kernel touches the pages, through a file in memory."""
+    """The same by system calls: the kernel touches the pages, through a file in memory, of which each thread has its
+    own. Thread-safe."""
 
-    def __init__(self) -> None:
-        self._file = os.memfd_create("uswap-fuzz")
+    _files = threading.local()
+
+    @property
+    def _file(self) -> int:
+        found: int | None = getattr(self._files, "file", None)
+        if found is None:
+            found = self._files.file = os.memfd_create("uswap-fuzz")
+        return found
 
     def load(self, address: int, length: int) -> bytes:
         """The bytes there. Raises OSError."""
@@ -83,11 +91,6 @@ class Kernel:
         os.pwrite(self._file, data, 0)
         done = _libc.pread(self._file, ctypes.c_void_p(address), len(data), 0)
         _check(done, len(data))
-
-    def close(self) -> None:
-        """Ends it."""
-        os.close(self._file)
-
 
 def _check(done: int, length: int) -> None:
     if done != length:

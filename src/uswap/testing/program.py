@@ -212,7 +212,6 @@ class Program(ProcessSteps):
         self.pool.close()
         for _, file in self._more_areas:
             file.close()
-        self.kernel.close()
 
     def abandon(self) -> None:
         """After a failure: nothing is compared; what can be freed is."""
