@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from variants.unfit import reason_for
 
 import uswap
@@ -19,6 +20,11 @@ from uswap._core import ffi, lib
 
 # With USWAP_NO_SKIPS=1 (CI) a skip for any other reason is a failure.
 ALLOWED_SKIPS: tuple[str, ...] = ("no loop device",)
+
+# A sanitizer makes everything several times slower: that says nothing about a test.
+settings.register_profile("variant", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if os.environ.get("USWAP_VARIANT"):
+    settings.load_profile("variant")
 
 PoolFactory = Callable[..., uswap.Pool]
 

@@ -110,6 +110,21 @@ def build(name: str, variant: Variant) -> Path:
     return place
 
 
+CUSTOMIZATION = """
+import ctypes
+ctypes.CDLL({library!r}).__sanitizer_set_report_path({path!r})
+"""
+
+
+def customize(name: str, variant: Variant) -> None:
+    """Tells libubsan where to report. Beside libasan it does not hear of log_path: libasan's function of the same
+    name is called in its place."""
+    if "libubsan.so" in variant.libraries:
+        path = str(findings_of(name) / "undefined").encode()
+        said = CUSTOMIZATION.format(library=library("libubsan.so"), path=path)
+        (PLACE / name / "sitecustomize.py").write_text(said)
+
+
 def library(name: str) -> str:
     """The path of a sanitizer's runtime, as the compiler has it."""
     compiler = os.environ.get("CC", "cc").split()
@@ -131,7 +146,7 @@ def environment(name: str, variant: Variant) -> dict[str, str]:
     place = PLACE / name
     kinds = variant.build.get("USWAP_SANITIZE")
     result = {**os.environ, **variant.environment, "USWAP_VARIANT": name}
-    result["USWAP_VARIANT_FLAGS"] = f"-fsanitize={kinds}" if kinds else ""
+    result["USWAP_VARIANT_FLAGS"] = f"-fsanitize={kinds} -fno-sanitize-recover=undefined" if kinds else ""
     result["PYTHONPATH"] = os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH")]))
     if variant.libraries:
         result["LD_PRELOAD"] = " ".join(map(library, variant.libraries))
@@ -156,7 +171,7 @@ def report(name: str) -> int:
     found = {file: finding_in(file.read_text(errors="replace")) for file in sorted(findings_of(name).glob("*"))}
     found = {file: text for file, text in found.items() if text}
     for file, text in found.items():
-        print(f"---- {file.relative_to(ROOT)}\n{text}")
+        print(f"---- {file.name}\n{text}")
     print(f"{name}: {len(found)} processes with findings")
     return len(found)
 
@@ -169,6 +184,7 @@ def main(arguments: list[str]) -> int:
     build(name, variant)
     shutil.rmtree(findings_of(name), ignore_errors=True)
     findings_of(name).mkdir(parents=True)
+    customize(name, variant)
     if name == "coverage":
         for counts in (ROOT / "build").rglob("*.gcda"):
             counts.unlink()

@@ -21,6 +21,21 @@ SANITIZED = ("asan", "tsan", "leaks")
 
 UNFIT: tuple[Unfit, ...] = (
     Unfit(SANITIZED, ("tests/unit/test_c_parts.py",), "its programs are compiled with both sanitizers anyway"),
+    Unfit(SANITIZED, ("tests/unit/test_variants.py",), "it sets up sanitizers itself"),
+    Unfit(
+        SANITIZED,
+        (
+            "tests/integration/test_limit.py",
+            "tests/integration/test_fork_snapshots.py::test_forks_in_a_loop_under_load",
+            "tests/unit/test_long_benchmarks.py::test_memory_of_processes_is_sampled",
+        ),
+        "memory is measured from outside, where the sanitizer's own shows too",
+    ),
+    Unfit(
+        SANITIZED,
+        ("tests/integration/test_encrypt.py::test_moving_pages_allocates_nothing_and_takes_no_library_lock",),
+        "it preloads a library of its own, in the place of the sanitizer's, to see calls that the sanitizer makes",
+    ),
 )
 
 
