@@ -14,10 +14,14 @@
 #define SPIN_TURNS 100
 #define PARKING_SLOTS 256
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+static void futex_wait_by(int operation, _Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000U),
                                .tv_nsec = (long)(timeout_ns % 1000000000U)};
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &timeout : NULL, NULL, 0);
+    syscall(SYS_futex, word, operation, value, timeout_ns ? &timeout : NULL, NULL, 0);
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+    futex_wait_by(FUTEX_WAIT_PRIVATE, word, value, timeout_ns);
 }
 
 static void futex_wake(_Atomic uint32_t *word, int threads) {
@@ -81,6 +85,19 @@ void event_signal(event *e) {
     atomic_fetch_add_explicit(&e->count, 1, memory_order_seq_cst);
     if (atomic_load_explicit(&e->waiters, memory_order_seq_cst) > 0)
         futex_wake(&e->count, INT_MAX);
+}
+
+void event_wait_shared(event *e, uint32_t seen, uint64_t timeout_ns) {
+    atomic_fetch_add_explicit(&e->waiters, 1, memory_order_seq_cst);
+    if (event_count(e) == seen)
+        futex_wait_by(FUTEX_WAIT, &e->count, seen, timeout_ns);
+    atomic_fetch_sub_explicit(&e->waiters, 1, memory_order_seq_cst);
+}
+
+void event_signal_shared(event *e) {
+    atomic_fetch_add_explicit(&e->count, 1, memory_order_seq_cst);
+    if (atomic_load_explicit(&e->waiters, memory_order_seq_cst) > 0)
+        syscall(SYS_futex, &e->count, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 uint64_t clock_now_ns(void) {

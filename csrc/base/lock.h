@@ -1,7 +1,7 @@
 /*
  * lock.h - the three ways to wait in the core: a small lock, a parking lot for page words, an event.
  *
- * Owns: every futex call of the tree. All are private to the process.
+ * Owns: every futex call of the tree. All are private to the process, but for events between processes.
  * None allocates and none uses thread-local storage, so all may be used on the fault path.
  */
 #ifndef USWAP_BASE_LOCK_H
@@ -35,6 +35,10 @@ uint32_t event_count(event *e);
 /* Returns when the count differs from seen, or after timeout_ns (0: never times out). */
 void event_wait(event *e, uint32_t seen, uint64_t timeout_ns);
 void event_signal(event *e);
+/* The same for an event in memory that processes share. One that dies in the wait leaves waiters too high: each signal costs a system call then. One
+ * that is stopped or dies before it signals gives no sign: whoever waits for what it would have done must set a time. */
+void event_wait_shared(event *e, uint32_t seen, uint64_t timeout_ns);
+void event_signal_shared(event *e);
 
 uint64_t clock_now_ns(void);
 

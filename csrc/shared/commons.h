@@ -9,6 +9,7 @@
 #define USWAP_SHARED_COMMONS_H
 
 #include "base/base.h"
+#include "base/lock.h"
 
 #define COMMONS_MAGIC UINT64_C(0x316d6f632d707775) /* "uwp-com1" */
 #define MEMBERS_MAX 64
@@ -229,6 +230,8 @@ typedef struct {
     _Atomic uint64_t shared_starved;
     _Atomic uint64_t pages_read, pages_written, faults, soft_faults, evictions, clean_drops, zero_drops,
         mapped_for_peers;
+    event chunks_given;   /* chunks have come free, or what a dead member had */
+    event pages_unlocked; /* pages that somebody waited for */
     member_entry members[MEMBERS_MAX];
     object_entry objects[OBJECTS_MAX];
 } commons_header;

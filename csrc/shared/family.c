@@ -12,12 +12,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 /* So long a fork waits for others to give back what its child needs, or for the owner of an area to take note of a death. */
 #define PLACE_PATIENCE_NS UINT64_C(2000000000)
-#define PLACE_PAUSE_NS 500000
+/* What gives no sign (pages that are unlocked, an owner that has died) is looked at again after this. */
+#define PLACE_LOOK_NS UINT64_C(20000000)
 
 /* ---- made and left ---- */
 
@@ -162,13 +162,15 @@ int family_take_place(uswap_pool *pool, uint64_t frames, family_place *place) {
     *place = (family_place){.family = g, .parent = g->self, .life_line = {-1, -1}};
     place->chunks = g->floor_chunks + group_chunks_for(g, frames);
     uint64_t deadline = clock_now_ns() + PLACE_PATIENCE_NS;
+    event *given = &commons_head(&g->commons)->chunks_given;
     for (;;) {
+        uint32_t seen = event_count(given);
         small_lock_acquire(&g->tend_lock);
         status = try_place(g, place);
         if (status != -EAGAIN || clock_now_ns() > deadline)
             break;
         small_lock_release(&g->tend_lock);
-        nanosleep(&(struct timespec){.tv_nsec = PLACE_PAUSE_NS}, NULL);
+        event_wait_shared(given, seen, PLACE_LOOK_NS);
     }
     if (status == 0 && pipe2(place->life_line, O_CLOEXEC) != 0)
         status = -errno;

@@ -45,6 +45,11 @@ static uint64_t count_of(const group *g, uint32_t value, uint64_t end) {
     return count;
 }
 
+static void say_given(group *g, uint64_t chunks) {
+    if (chunks > 0)
+        event_signal_shared(&commons_head(&g->commons)->chunks_given);
+}
+
 /* ---- private chunks ---- */
 
 static void say_held(group *g, uint64_t taken, uint64_t given) {
@@ -70,6 +75,7 @@ uint64_t grants_give(group *g, uint64_t chunks) {
             FAILPOINT(chunk_taken);
         }
     say_held(g, 0, count);
+    say_given(g, count);
     return count;
 }
 
@@ -179,7 +185,9 @@ uint64_t grants_unshare(group *g, uint64_t want) {
     uint64_t in_work = 0, begun = count_of(g, draining_by(g->self), chunks_of(g));
     if (begun < want)
         begin_drains(g, want - begun);
-    return drain(g, want, &in_work);
+    uint64_t done = drain(g, want, &in_work);
+    say_given(g, done);
+    return done;
 }
 
 /* ---- after a death, and a new limit ---- */
@@ -191,6 +199,7 @@ void grants_of_dead(group *g, member_id dead) {
         else if (chunk_is(g, chunk, draining_by(dead)))
             fill(g, chunk, draining_by(dead));
     }
+    say_given(g, 1);
 }
 
 void grants_set_limit(group *g, uint64_t limit_bytes) {

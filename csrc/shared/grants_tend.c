@@ -363,6 +363,7 @@ void grants_tend(group *g) {
     tend_own(g, &seen);
     tend_shared(g, &seen);
     publish(g, &seen);
+    event_signal(&g->tended);
     bool moving = seen.now < state->moved_ns + WANTING_NS;
     state->due_ns = seen.now + (state->giving > 0 || state->draining > 0 ? GIVING_NS
                                 : !somebody_wants(&seen)                 ? IDLE_NS

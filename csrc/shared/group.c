@@ -24,14 +24,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* What shared pages must have at least, beside the floors of the members. */
 #define SHARED_LEAST_FRAMES 256
 /* The other members give back what a new one needs in this time, or do not. */
 #define FLOOR_PATIENCE_NS UINT64_C(10000000000)
-#define FLOOR_PAUSE_NS 1000000
 /* Slot 0 of the swap file is nobody's. */
 #define BARRIER_SLOT 0
 
@@ -174,14 +172,15 @@ static bool has_room(const group *g) {
     return group_least_chunks(g) <= atomic_load(&commons_head(&g->commons)->limit_chunks);
 }
 
-/* The peer thread takes what is free, and the others give back what this member lacks. */
+/* The peer thread takes what is free, and the others give back what this member lacks: so it is looked at again when that thread has looked around. */
 static bool await_floor(group *g) {
     const member_entry *self = group_entry(g, g->self);
-    uint64_t deadline = clock_now_ns() + FLOOR_PATIENCE_NS;
-    while (has_room(g) && clock_now_ns() < deadline) {
+    uint64_t now = clock_now_ns(), deadline = now + FLOOR_PATIENCE_NS;
+    for (; has_room(g) && now < deadline; now = clock_now_ns()) {
+        uint32_t seen = event_count(&g->tended);
         if (atomic_load(&self->granted_chunks) >= g->floor_chunks)
             return true;
-        nanosleep(&(struct timespec){.tv_nsec = FLOOR_PAUSE_NS}, NULL);
+        event_wait(&g->tended, seen, deadline - now);
     }
     return false;
 }

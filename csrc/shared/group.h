@@ -82,6 +82,7 @@ typedef struct group {
     void *share_state, *out_state;      /* of shared_thread.c and shared_out.c */
     struct peers_state *peers_state;    /* of peers.c */
     struct tending *tending;            /* of grants_tend.c */
+    event tended;                       /* it has looked around */
     _Atomic uint32_t pressed;           /* private frames have become short since it last looked */
     struct group *former;               /* of the same pool, left before */
     bool is_family;                     /* it has no folder and no objects (family.c) */

@@ -7,13 +7,12 @@
 #include "shared/group_info.h"
 
 #include <signal.h>
-#include <time.h>
 
 /* A lowered limit holds when the members that are not stopped have given back what is beyond it: in this time, or not. */
 #define SET_LIMIT_PATIENCE_NS UINT64_C(10000000000)
-#define SET_LIMIT_PAUSE_NS 2000000
-/* Who has not looked around for so long is stopped. */
+/* Who has not looked around for so long is stopped. That gives no sign: it is looked for again after this, though nobody has given anything. */
 #define SILENT_NS UINT64_C(1000000000)
+#define SILENT_LOOK_NS UINT64_C(100000000)
 
 /* ---- entry and exit ---- */
 
@@ -154,11 +153,16 @@ static uint64_t chunks_beyond(const group *g, bool stopped) {
 }
 
 static int await_limit(group *g, uint64_t before_bytes, uswap_error *err) {
-    uint64_t deadline = clock_now_ns() + SET_LIMIT_PATIENCE_NS, beyond;
-    while ((beyond = chunks_beyond(g, false)) > 0 && clock_now_ns() < deadline) {
-        if (chunks_beyond(g, true) == beyond && clock_now_ns() > deadline - SET_LIMIT_PATIENCE_NS + SILENT_NS)
+    event *given = &commons_head(&g->commons)->chunks_given;
+    uint64_t begin = clock_now_ns(), beyond;
+    for (;;) {
+        uint32_t seen = event_count(given);
+        uint64_t waited = clock_now_ns() - begin;
+        beyond = chunks_beyond(g, false);
+        bool stopped = waited > SILENT_NS && chunks_beyond(g, true) == beyond;
+        if (beyond == 0 || stopped || waited > SET_LIMIT_PATIENCE_NS)
             break;
-        nanosleep(&(struct timespec){.tv_nsec = SET_LIMIT_PAUSE_NS}, NULL);
+        event_wait_shared(given, seen, SILENT_LOOK_NS);
     }
     if (beyond == 0)
         return 0;

@@ -7,22 +7,26 @@
 #include <string.h>
 #include <unistd.h>
 
-/* So long a page that somebody else has locked, or is reading, is tried again. */
+/* So long a page is waited for that somebody else has locked, or is reading. */
 #define PATIENCE_NS UINT64_C(2000000000)
-#define PAUSE_US 100
+/* A reader that has been stopped gives no sign: its read can be broken off then. */
+#define LOOK_NS UINT64_C(50000000)
 #define VERIFY_PAGES 64U
 #define VERIFY_TRIES 5
 
 /* ---- discard ---- */
 
 static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page, bool *waiters) {
+    event *unlocked = &commons_head(&g->commons)->pages_unlocked;
     uint64_t begin = clock_now_ns();
-    while (!shared_discard_page(g, group_object(g, r->object), state, r->fd, page, waiters)) {
+    for (;;) {
+        uint32_t seen = event_count(unlocked);
+        if (shared_discard_page(g, group_object(g, r->object), state, r->fd, page, waiters))
+            return true;
         if (clock_now_ns() - begin > PATIENCE_NS)
             return false;
-        usleep(PAUSE_US);
+        event_wait_shared(unlocked, seen, LOOK_NS); /* WAITERS is set: who unlocks it signals */
     }
-    return true;
 }
 
 int shared_discard(group *g, shared_region *r, size_t page, size_t pages) {

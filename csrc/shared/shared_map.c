@@ -141,6 +141,7 @@ void shared_wake(group *g, shared_region *r, size_t page, size_t pages) {
         void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
         uffd_wake(set.of[i].uffd, address, pages << PAGE_SHIFT);
     }
+    event_signal_shared(&commons_head(&g->commons)->pages_unlocked);
 }
 
 /* What an eviction has left there, a mark of the write-protection, would be in the way (EEXIST), and the thread fault for ever. */

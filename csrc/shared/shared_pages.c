@@ -113,9 +113,8 @@ bool shared_discard_page(group *g, const object_entry *object, uint64_t state, i
     uint64_t now = shared_load(word);
     if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
         return true;
-    bool locked =
-        shared_state_of(now) == SHARED_READING ? shared_break_read(g, word) : shared_try_lock(word, g->self, true);
-    if (!locked)
+    bool broken_off = shared_state_of(now) == SHARED_READING && shared_break_read(g, word);
+    if (!broken_off && !shared_try_lock(word, g->self, true))
         return false;
     now = shared_load(word);
     bool done = atomic_load(&object->state) == state;

@@ -98,6 +98,8 @@ void holders_look(uswap_pool *pool, const group *family) {
                 continue;
             clear(area, of, bit_of(member));
             atomic_store(&of->life[index], 0);
+            event_signal_shared(
+                &commons_head(&family->commons)->chunks_given); /* who waits for the place looks again */
         }
     }
 }

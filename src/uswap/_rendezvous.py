@@ -34,6 +34,8 @@ _LOCK_SUFFIX = ".lock"
 _FOLDER_BYTES = 88
 # A lock that is held for longer belongs to a process that is stopped.
 _LOCK_SECONDS = 10.0
+# The kernel has no flock with a time limit, and a thread that blocks in one cannot be called back when whoever has
+# the lock is stopped, which gives no sign. So it is asked for again.
 _LOCK_POLL_SECONDS = 0.005
 
 

@@ -29,7 +29,8 @@ from uswap._sizes import PAGE_BYTES
 if TYPE_CHECKING:
     from uswap.region import Region
 
-# Between two tries while others are at the region.
+# The wait for those who are at the region is in the core, which the last of them wakes; but the GIL is held there,
+# and one of them may need it to go on. So it ends after 50 ms, and for this long the GIL is theirs.
 _PAUSE_SECONDS = 0.001
 
 
@@ -126,7 +127,7 @@ def resize(region: Region, size: int) -> None:
     outcome = _resize_beside(region, size, mapping)
     while outcome in (lib.USWAP_RESIZE_LATER, lib.USWAP_RESIZE_ALONE_ONLY):
         if outcome == lib.USWAP_RESIZE_LATER:
-            time.sleep(_PAUSE_SECONDS)  # without the GIL: who is at the region may need it to go on
+            time.sleep(_PAUSE_SECONDS)
         outcome = _resize_alone(region, size, mapping)
     if outcome == lib.USWAP_RESIZE_EXPORTED:
         raise BufferError(

@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,26 @@ def test_killed_while_it_answers_it_is_passed_over(name: str, jobs: uswap.Pool, 
         process = more()
         process("pool.close()")
     until(lambda: len(jobs.members()) == 1 + victim.alive)
+
+
+@needs_failpoints
+def test_a_discard_waits_for_who_has_the_page(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+    region = jobs.region("1MiB", shared=True, name="x")
+    region[:] = b"x" * len(region)
+    holder = more()
+    holder("from _support.failpoints import Action, set_failpoint; r = pool.open_region('x')")
+    holder("set_failpoint('shared.discard', Action.FREEZE)")
+    holder.send("r.advise(uswap.Advice.DONTNEED, 0, 4096)")
+    until(lambda: Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    with pytest.raises(uswap.BusyError, match="held by a process"):
+        region.advise(uswap.Advice.DONTNEED, 0, 4096)
+    with ThreadPoolExecutor() as one:
+        waiting = one.submit(region.advise, uswap.Advice.DONTNEED, 0, 4096)
+        holder.go_on()
+        waiting.result(DEADLINE_SECONDS)
+    holder.answer()
+    assert region[:4096] == bytes(4096)
+    assert region[4096:8192] == b"x" * 4096
 
 
 # ---- who may not ----------------------------------------------------------------------------------------
