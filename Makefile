@@ -11,7 +11,7 @@ TEST_VARIANTS := test-asan test-tsan test-invariants
 SANITIZED_TESTS := tests/integration/test_swap_cache.py tests/integration/test_shared_tables.py tests/stress/test_bytes.py
 
 .PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader stress soak mutants fuzz build build-test wheel clean
-.PHONY: $(TEST_VARIANTS) test-leaks test-sanitizers coverage
+.PHONY: model model-mutants $(TEST_VARIANTS) test-leaks test-sanitizers coverage
 
 demo: build
 	$(PY) -m uswap demo $(DEMO_ARGS)
@@ -55,6 +55,12 @@ test-sanitizers: $(VENV)/.dev
 
 test-leaks: $(VENV)/.dev
 	$(PY) tests/variants/run.py leaks --timeout=600 tests/leaks $(PYTEST_ARGS)
+# The model of the page protocol (docs/model.md); MODEL_ARGS=--all for the large configurations too.
+model: $(VENV)/.base
+	$(PY) model/check.py $(MODEL_ARGS)
+
+model-mutants: $(VENV)/.base
+	$(PY) model/check.py --mutants $(MODEL_ARGS)
 
 bench: build
 	$(PY) benchmarks/bench_patterns.py $(BENCH_ARGS)

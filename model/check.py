@@ -1,0 +1,317 @@
+"""The model of the page protocol, checked by spin: which configurations, how, and what must be found.
+
+``make model`` runs the small configurations, ``make model MODEL_ARGS=--all`` the large ones too, and
+``make model-mutants`` shows that each mutant of the model is found.
+docs/model.md says what is modelled and how to read a trail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+MEBI = 1 << 20
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One run of spin.
+
+    Attributes:
+        name: what is in it, in words.
+        model: the file, without its suffix.
+        defines: sizes and features, as the model's head names them.
+        exhaustive: all states; else a bitstate search, which may miss some.
+        live: cycles are looked for, under weak fairness, instead of wrong states.
+        large: not in CI.
+        seconds: a run that takes longer (of the processor) has failed, or, of a bitstate search, is cut off.
+    """
+
+    name: str
+    model: str
+    defines: tuple[str, ...]
+    exhaustive: bool = True
+    live: bool = False
+    large: bool = False
+    seconds: int = 900
+
+
+@dataclass
+class Outcome:
+    """What spin has said.
+
+    Attributes:
+        states, transitions, depth: of the search; with a bitstate search those that were visited.
+        seconds: of the processor. megabytes: of memory at the most.
+        verdict: "holds", "holds so far" (bitstate), or what is wrong.
+        found: the property that failed; "" if none did.
+        unreached: files and lines of the model with a statement that was never reached.
+    """
+
+    configuration: str
+    properties: str
+    states: int = 0
+    transitions: int = 0
+    depth: int = 0
+    seconds: float = 0.0
+    megabytes: float = 0.0
+    verdict: str = ""
+    found: str = ""
+    unreached: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return self.verdict.startswith("holds")
+
+
+_SMALL = ("PAGES=2", "THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1")
+_PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1")
+CONFIGURATIONS = (
+    Configuration("2 pages, 2 threads, 1 process", "shared", _SMALL),
+    Configuration("1 page, 2 threads, 1 process, errors, discards", "shared",
+                  ("THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=2", "DISCARDS=1")),
+    Configuration("1 page, 1 thread, 2 processes, one dies, no read is broken off but the dead one's", "shared",
+                  ("THREADS=1", "CRASH=1", "BREAKS=0", "ZEROING=0")),
+    Configuration("2 pages, 3 threads, 2 processes, one dies", "shared", _PRODUCT, exhaustive=False, seconds=40),
+    Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1",), large=True),
+    Configuration("1 page, 3 threads, 2 processes, one dies", "shared", ("THREADS=3", "CRASH=1"), large=True),
+    Configuration("1 page, 1 thread, 2 processes, two reads of one page", "shared",
+                  ("THREADS=1", "UNITS=2"), large=True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake in the model, and a configuration that shows it."""
+
+    name: str
+    model: str
+    what: str
+    defines: tuple[str, ...]
+
+
+_ONE = ("THREADS=1", "MEMBERS=1")
+_TWO = ("THREADS=1", "MEMBERS=2")
+_DIES = ("THREADS=1", "MEMBERS=2", "CRASH=1")
+MUTANTS = (
+    Mutant("NO_WAITERS", "shared", "a missed wake: who does not get LOCK leaves no WAITERS", _TWO),
+    Mutant("LATE_READER", "shared", "a skipped recheck: who has read in vain does not look whose page it is", _TWO),
+    Mutant("NO_RECHECK", "shared", "a skipped recheck: an eviction ends although the page was taken back", _ONE),
+    Mutant("DROP_BEFORE_WRITE", "shared", "the frame is dropped before its write has ended", _ONE),
+    Mutant("NO_PROTECT", "shared", "no write-protection before the contents are read", _ONE),
+    Mutant("LOST_SLOT", "shared", "a lost use: the slot of a write that was broken off", _ONE),
+    Mutant("LOST_FRAME", "shared", "a lost use: the frame of a page that has left", _ONE),
+    Mutant("TAKES_OVER_A_STEP", "shared", "a step of who is stopped under LOCK is taken over", _TWO),
+    Mutant("NO_BARRIER", "shared", "a repair does not wait for the dead member's writes", _DIES),
+    Mutant("REPAIR_WAKES_NOBODY", "shared", "a repair wakes nobody", _DIES),
+    Mutant("KEEPS_SLOT", "shared", "a repair keeps the slot of a page that was being written", _DIES),
+)  # fmt: skip
+
+
+class ModelError(Exception):
+    """The tools are missing, or the model cannot be translated: the message is what they say."""
+
+
+def _run(command: Sequence[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or "Error:" in done.stdout:
+        raise ModelError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def build(folder: Path, model: str, defines: Sequence[str], options: Sequence[str]) -> None:
+    """Translates the model, and compiles its checker in the folder.
+
+    Raises:
+        ModelError: one of the two steps has failed.
+    """
+    if not shutil.which("spin"):
+        raise ModelError("There is no spin. Please install it, for example:  sudo apt-get install spin")
+    _run(["spin", "-a", *(f"-D{define}" for define in defines), str(HERE / f"{model}.pml")], folder)
+    _run([os.environ.get("CC", "cc"), "-O1", "-w", *options, "-o", "pan", "pan.c"], folder)
+
+
+def _number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    return float(found.group(1)) if found else 0.0
+
+
+def _verdict(text: str, exhaustive: bool, returned: int) -> tuple[str, str]:
+    """The verdict, and what failed."""
+    failed = re.search(r"pan:\d+: (.*?) \(at depth", text)
+    if failed:
+        return "fails", failed.group(1)
+    if "Search not completed" in text or "max search depth too small" in text or returned != 0:
+        return ("not completed" if exhaustive else "holds so far"), ""
+    if not re.search(r"errors: 0", text):
+        return "no verdict", ""
+    return ("holds" if exhaustive else "holds so far"), ""
+
+
+def _unreached(text: str) -> list[tuple[str, int]]:
+    return sorted({(name, int(line)) for name, line in re.findall(r"(\w+\.pml):(\d+), state \d+, ", text)})
+
+
+def check(configuration: Configuration, megabytes: int, extra: Sequence[str] = ()) -> Outcome:
+    """Runs one configuration.
+
+    Args:
+        megabytes: what the search may take.
+        extra: more defines.
+
+    Raises:
+        ModelError: the model cannot be checked at all.
+    """
+    options = ["-DVECTORSZ=2048", f"-DMEMLIM={megabytes}"]
+    options += ["-DCOLLAPSE"] if configuration.exhaustive else ["-DBITSTATE"]
+    options += ["-DNFAIR=4"] if configuration.live else ["-DSAFETY"]
+    arguments = ["./pan", "-m5000000" if configuration.exhaustive else "-m500000"]
+    arguments += ["-a", "-f"] if configuration.live else []
+    arguments += [] if configuration.exhaustive else ["-w28"]
+    defines = [*configuration.defines, *(["LIVE=1"] if configuration.live else []), *extra]
+    properties = "every fault ends" if configuration.live else "assertions, end states"
+    with tempfile.TemporaryDirectory(prefix="uswap-model-") as name:
+        folder = Path(name)
+        build(folder, configuration.model, defines, options)
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_CPU, (configuration.seconds, configuration.seconds + 5))
+
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False, preexec_fn=limit)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    text = done.stdout
+    verdict, found = _verdict(text, configuration.exhaustive, done.returncode)
+    progress = re.findall(r"Depth=\s*(\d+) States=\s*(\S+) Transitions=\s*(\S+) Memory=\s*(\S+)", text)
+    last = progress[-1] if progress else ("0", "0", "0", "0")
+    return Outcome(
+        configuration=configuration.name,
+        properties=properties,
+        states=int(_number(r"(\d+) states, stored", text) or float(last[1])),
+        transitions=int(_number(r"(\d+) transitions", text) or float(last[2])),
+        depth=int(_number(r"depth reached (\d+)", text) or float(last[0])),
+        seconds=round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        megabytes=_number(r"([\d.]+)\s+total actual memory", text) or float(last[3]),
+        verdict=verdict,
+        found=found,
+        unreached=_unreached(text),
+    )
+
+
+def shortest(mutant: Mutant, megabytes: int) -> Outcome:
+    """Looks for the mutant, breadth first: the trail is the shortest."""
+    with tempfile.TemporaryDirectory(prefix="uswap-model-") as name:
+        folder = Path(name)
+        defines = [*mutant.defines, f"MUTANT_{mutant.name}"]
+        build(folder, mutant.model, defines, ["-DSAFETY", "-DBFS", "-DVECTORSZ=2048", f"-DMEMLIM={megabytes}"])
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(["./pan", "-n"], cwd=folder, capture_output=True, text=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    text = done.stdout
+    verdict, found = _verdict(text, True, done.returncode)
+    return Outcome(
+        configuration=mutant.name,
+        properties=mutant.what,
+        states=int(_number(r"(\d+) states, stored", text)),
+        transitions=int(_number(r"(\d+) transitions", text)),
+        depth=int(_number(r"\(at depth (\d+)\)", text)),
+        seconds=round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        megabytes=_number(r"([\d.]+)\s+total actual memory", text),
+        verdict="found" if verdict == "fails" else "NOT FOUND",
+        found=found,
+    )
+
+
+# ---- what is never reached -----------------------------------------------------------------------
+
+
+def never_reached(outcomes: dict[str, list[tuple[Configuration, Outcome]]]) -> list[str]:
+    """Lines of the models that no configuration has reached, and that do not say why ("unreached:")."""
+    wrong = []
+    for runs in outcomes.values():
+        lines = set.intersection(*(set(outcome.unreached) for _, outcome in runs))
+        for name, number in sorted(lines):
+            source = (HERE / name).read_text().splitlines()[number - 1]
+            if "unreached:" not in source:
+                wrong.append(f"{name}:{number}: {source.strip()}")
+    return wrong
+
+
+# ---- reports -------------------------------------------------------------------------------------
+
+_COLUMNS = ("configuration", "states", "transitions", "depth", "CPU s", "MiB", "properties", "verdict")
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Rows of Markdown, one an outcome.
+
+    >>> print(table([Outcome("1 page", "assertions", 7, 9, 5, 0.1, 2.0, "holds")]).splitlines()[2])
+    | 1 page | 7 | 9 | 5 | 0.1 | 2 | assertions | holds |
+    """
+    rows = [_COLUMNS, tuple("---" for _ in _COLUMNS)]
+    for o in outcomes:
+        verdict = f"{o.verdict}: {o.found}" if o.found else o.verdict
+        rows.append((o.configuration, str(o.states), str(o.transitions), str(o.depth), f"{o.seconds:.1f}",
+                     f"{o.megabytes:.0f}", o.properties, verdict))  # fmt: skip
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return: 0; 1: a property does not hold, a search has not ended, a line never reached, a mutant not found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true", help="the large configurations too")
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="configurations or mutants with this in their name"
+    )
+    parser.add_argument("--mutants", action="store_true", help="look for the mutants instead")
+    parser.add_argument(
+        "--megabytes", type=int, default=4096, help="memory of a search, MiB (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        if options.mutants:
+            chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+            outcomes = [_said(shortest(mutant, options.megabytes), options.json) for mutant in chosen]
+            failures = [o.configuration for o in outcomes if o.verdict != "found"]
+        else:
+            runs = [c for c in CONFIGURATIONS if options.only in c.name and (options.all or not c.large)]
+            outcomes = [_said(check(c, options.megabytes), options.json) for c in runs]
+            failures = [o.configuration for o in outcomes if not o.good]
+            if not options.only and not failures:
+                by_model: dict[str, list[tuple[Configuration, Outcome]]] = {}
+                for c, o in zip(runs, outcomes, strict=True):
+                    if not c.live:
+                        by_model.setdefault(c.model, []).append((c, o))
+                failures += [f"never reached: {line}" for line in never_reached(by_model)]
+    except ModelError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps([asdict(o) for o in outcomes], indent=1))
+    else:
+        print(table(outcomes))
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    return 1 if failures or not outcomes else 0
+
+
+def _said(outcome: Outcome, quiet: bool) -> Outcome:
+    if not quiet:
+        print(f"{outcome.configuration}: {outcome.verdict} {outcome.found}", flush=True, file=sys.stderr)
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+/* shared_death.pml - a member dies; a survivor mends (repair.c, mend.c). */
+
+/* ---- death, and its repair by a survivor: README, "Death" ---- */
+
+#if CRASH
+inline land(p) {
+    data[writes[CELL(d, p)] - 1] = (out_new[CELL(d, p)] -> p + 1 : 0);
+    writes[CELL(d, p)] = 0;
+    out_new[CELL(d, p)] = 0
+}
+
+proctype death(byte d) {
+    byte p, i;
+end: do
+    :: point ? _
+    :: d_step { !calm && !dead[d] ->
+        dead[d] = 1;
+        awake[d] = 0;
+        p = 0;
+        do
+        :: p < PAGES ->
+            entry[CELL(d, p)] = ABSENT; asleep[CELL(d, p)] = 0; message[CELL(d, p)] = 0; parked[CELL(d, p)] = 0;
+            i = 0;
+            do
+            :: i < UNITS ->
+                reads[UNIT(d, p, i)] = 0; read_frame[UNIT(d, p, i)] = 0;
+                ahead[UNIT(d, p, i)] = 0;
+                i++
+            :: else -> i = 0; break
+            od;
+            if :: !writes[CELL(d, p)] -> out_new[CELL(d, p)] = 0 :: else fi;
+            p++
+        :: else -> break
+        od;
+        p = 0 }
+        /* What was being written may still reach its slot. */
+    :: atomic { writes[CELL(d, 0)] && dead[d] -> land(0) }
+#if PAGES > 1
+    :: atomic { writes[CELL(d, 1)] && dead[d] -> land(1) }
+#endif
+    od
+}
+
+/* What the page's word names, while it is locked by m, or in nobody's hand. */
+#define has_frame(p, f) (in_frame(p) && word[p].field == f)
+
+#define is_held_by_dead(word) ((word.lock || word.state == READING || word.state == WRITING) && word.member == d + 1)
+
+/* shared_ref_lock, of the page that a frame or slot notes: r - 1; without one there is nothing to lock. */
+inline lock_ref() {
+    if
+    :: r == 0 -> got = 1
+    :: r > 0 -> p = r - 1; try_lock(p, false)
+    fi
+}
+
+proctype repair(byte m; byte d) {
+    byte p, f, s, i, r;
+    bit waiters, got, all;
+    {
+end:    do
+        :: atomic { dead[d] && !mended[d] -> all = 1 };
+#ifndef MUTANT_NO_BARRIER
+        atomic { writes[CELL(d, 0)] == 0 && writes[CELL(d, PAGES - 1)] == 0 -> p = 0 }; /* wait_for_writes */
+#endif
+
+        /* mend_pages */
+        do
+        :: atomic { p == PAGES -> p = 0; break }
+        :: atomic { p < PAGES && !is_held_by_dead(word[p]) -> p++ }
+        :: atomic { p < PAGES && is_held_by_dead(word[p]) ->
+            d_step { word[p].lock = 1; word[p].member = m + 1 } STEP /* shared_lock_of_dead */
+            if
+            :: word[p].state == READING -> /* undo_read */
+                d_step { punch(p); f = word[p].field; frame[f].page = p + 1 } STEP
+                d_step { seize_frame(f, LEAVING, frame_table_seize); frame[f].member = m + 1 } STEP
+                d_step { assert(frame[f].field > 0); s = frame[f].field - 1; slot[s].page = p + 1 } STEP
+                d_step { seize_slot(s, PAGE, slot_table_seize); slot[s].member = 0 } STEP
+                d_step { move_page(p, READING, SWAPPED, undo_read); word[p].field = s } STEP
+                d_step { end_leave_frame(f) } STEP
+                d_step { release_frame(f) }
+            :: word[p].state == SWAPPED ->
+                d_step { punch(p); s = word[p].field; slot[s].page = p + 1 } STEP
+                d_step { seize_slot(s, PAGE, slot_table_seize); slot[s].member = 0 }
+            :: word[p].state == ZERO || word[p].state == POISONED -> d_step { punch(p) }
+            :: word[p].state == RESIDENT || word[p].state == WRITING ->
+                d_step { f = word[p].field; frame[f].page = p + 1 } STEP
+                d_step { seize_frame(f, PAGE, frame_table_seize); frame[f].member = 0 } STEP
+                /* mend_kept_slot */
+                s = frame[f].field;
+                if
+                :: s == 0
+#ifdef MUTANT_KEEPS_SLOT
+                :: s > 0 && is_of(s - 1, p)
+                :: false ->
+#else
+                :: s > 0 && is_of(s - 1, p) && word[p].state == RESIDENT
+                :: s > 0 && is_of(s - 1, p) && word[p].state == WRITING ->
+#endif
+                    begin_leave_slot(s - 1) STEP
+                    frame[f].field = 0 STEP
+                    d_step { end_leave_slot(s - 1) }
+                :: s > 0 && !is_of(s - 1, p) -> frame[f].field = 0
+                fi STEP
+                if
+                :: word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, mend_page); word[p].sealed = 0 }
+                :: else -> word[p].sealed = 0
+                fi
+            fi STEP
+            unlock_and_wake(p);
+            d_step { f = 0; s = 0; p++ } }
+        od;
+
+        /* frame_table_of_dead: CLAIMED or LEAVING by it */
+        do
+        :: atomic { f == FRAMES -> f = 0; break }
+        :: atomic { f < FRAMES && frame[f].member != d + 1 -> f++ }
+        :: atomic { f < FRAMES && frame[f].member == d + 1 ->
+            r = frame[f].page;
+            d_step { lock_ref() };
+            if
+            :: !got -> all = 0
+            :: got ->
+                got = 0 STEP
+                d_step {
+                    if
+                    :: frame[f].member != d + 1
+                    :: frame[f].member == d + 1 && r > 0 && has_frame(p, f) -> seize_frame(f, PAGE, mend_locked); frame[f].member = 0
+                    :: else -> seize_frame(f, FREE, mend_locked); frame[f].member = 0; frame[f].field = 0
+                    fi
+                } STEP
+                if :: r > 0 -> unlock_and_wake(p) :: else fi
+            fi;
+            d_step { r = 0; p = 0; f++ } }
+        od;
+
+        /* slot_table_of_dead */
+        do
+        :: atomic { s == SLOTS -> s = 0; break }
+        :: atomic { s < SLOTS && slot[s].member != d + 1 -> s++ }
+        :: atomic { s < SLOTS && slot[s].member == d + 1 ->
+            r = slot[s].page;
+            d_step { lock_ref() };
+            if
+            :: !got -> all = 0
+            :: got ->
+                got = 0 STEP
+                if
+                :: slot[s].member != d + 1
+                :: slot[s].member == d + 1 && r > 0 && word[p].state == SWAPPED && word[p].field == s -> /* the only copy */
+                    d_step { seize_slot(s, PAGE, mend_locked); slot[s].member = 0 }
+                :: else ->
+                    if
+                    :: r > 0 && in_frame(p) && frame[word[p].field].field == s + 1 -> frame[word[p].field].field = 0
+                    :: else
+                    fi STEP
+                    d_step { seize_slot(s, FREE, mend_locked); slot[s].member = 0; data[s] = 0; sum[s] = 0 }
+                fi STEP
+                if :: r > 0 -> unlock_and_wake(p) :: else fi
+            fi;
+            d_step { r = 0; p = 0; s++ } }
+        od;
+
+        /* wake_own; buried, if nothing was left for the next time */
+        atomic {
+            d_step {
+                p = 0;
+                do
+#ifdef MUTANT_REPAIR_WAKES_NOBODY
+                :: false
+#else
+                :: p < PAGES -> wake_in(m, p); p++
+#endif
+                :: else -> p = 0; break
+                od;
+                mended[d] = all;
+                all = 0
+            };
+            goto end
+        }
+        od
+    } unless { dead[m] }
+}
+#endif
+

@@ -1,0 +1,206 @@
+/* shared_evict.pml - evictions and discards (shared_hand.c, shared_out.c, shared_pages.c). */
+
+/* ---- an eviction of a page: the thread "uswap-shout" (shared_hand.c, shared_out.c) ---- */
+
+inline protect(p) { /* mappers_protect */
+    d_step {
+        k = 0;
+        do
+        :: k < MEMBERS -> if :: entry[CELL(k, p)] == WRITABLE -> entry[CELL(k, p)] = PROTECTED :: else fi; k++
+        :: else -> k = 0; break
+        od
+    }
+}
+
+inline let_go(p) { /* WRITING, locked by m; and finish */
+    if
+    :: (kind == EMPTY || kind == WRITTEN) && kept > 0 -> begin_leave_slot(kept - 1)
+    :: else
+    fi STEP
+    if
+    :: kind == WRITTEN ->
+        frame[f].field = s + 1 STEP /* frame_table_set_slot */
+        d_step { /* the hash first, of a slot that is CLAIMED */
+            sum[s] = (out_new[CELL(m, p)] -> p + 1 : 0);
+            assert(slot[s].member == m + 1 && slot[s].page == p + 1); /* I17 */
+            move_slot(s, CLAIMED, PAGE, slot_table_settle);
+            slot[s].member = 0
+        }
+    :: kind == CLEAN || kind == SEALED -> s = kept - 1
+    :: kind == EMPTY
+    fi STEP
+    d_step { begin_leave_frame(f) } STEP
+    if
+    :: kind == EMPTY -> d_step { move_page(p, WRITING, ZERO, let_go); word[p].field = 0 }
+    :: else -> /* slot_note_eviction writes the use word anew */
+        d_step { assert(is_of(s, p)); move_page(p, WRITING, SWAPPED, let_go); word[p].field = s }
+    fi STEP
+    d_step { punch(p) } STEP
+#ifndef MUTANT_LOST_FRAME
+    d_step { end_leave_frame(f) } STEP
+    d_step { release_frame(f) } STEP
+#endif
+    if
+    :: (kind == EMPTY || kind == WRITTEN) && kept > 0 -> d_step { end_leave_slot(kept - 1) }
+    :: else
+    fi STEP
+    unlock_and_wake(p)
+}
+
+proctype evict(byte m; byte p) {
+    byte f, s, kept, i, k;
+    bit waiters, got;
+    mtype kind = CHOSEN;
+    {
+end:    do
+        :: atomic { /* hand_choose: look_at, take */
+            (!calm || frames_wanted) && word[p].state == RESIDENT && !word[p].lock && frame[word[p].field].kind == PAGE &&
+            frame[word[p].field].page == p + 1 ->
+            d_step { f = word[p].field; try_lock(p, false); got = 0 } STEP
+            d_step {
+                kind = (word[p].sealed -> SEALED : CHOSEN);
+                move_page(p, RESIDENT, WRITING, take);
+                word[p].sealed = 0
+            } STEP
+            unlock_and_wake(p)
+        };
+        atomic { /* slot_table_kept; mappers_protect */
+            d_step {
+                kept = frame[f].field;
+                if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
+                if :: kept == 0 -> kind = CHOSEN :: else fi
+            };
+            if
+            :: kind == SEALED -> goto leaves
+#ifdef MUTANT_NO_PROTECT
+            :: else
+#else
+            :: else -> protect(p)
+#endif
+            fi STEP
+            /* read_contents, judge; claim_slots, write_out */
+            out_new[CELL(m, p)] = (file[p] == NEW);
+            if
+            :: file[p] == HOLE || (file[p] == NEW && zeroes[p]) -> kind = EMPTY
+            :: file[p] == NEW && !zeroes[p] -> kind = DIRTY
+            :: file[p] == OLD -> if :: kind = EMPTY :: kind = DIRTY fi
+            fi;
+            if
+            :: kind == DIRTY && kept > 0 && is_of(kept - 1, p) && (sum[kept - 1] == p + 1) == out_new[CELL(m, p)] ->
+                kind = CLEAN
+            :: kind == DIRTY && !out_new[CELL(m, p)] /* two of the old ones may differ */
+            :: else
+            fi;
+            if :: kind != DIRTY -> goto leaves :: else fi;
+            d_step { claim_slot() };
+            if :: s == SLOTS -> s = 0; kind = GIVEN_UP; goto leaves :: else fi STEP
+            slot[s].page = 0 STEP
+            slot[s].page = p + 1 STEP /* slot_table_aim */
+            d_step { data[s] = 0; writes[CELL(m, p)] = s + 1 }
+        };
+leaves: atomic { /* the write has ended: note_written; lock_to_leave */
+            if
+            :: kind != DIRTY
+#ifdef MUTANT_DROP_BEFORE_WRITE
+            :: kind == DIRTY -> kind = WRITTEN
+#else
+            :: kind == DIRTY -> d_step { writes[CELL(m, p)] = 0; data[s] = (out_new[CELL(m, p)] -> p + 1 : 0); kind = WRITTEN }
+#endif
+#if ERRORS
+            :: kind == DIRTY && chances > 0 -> d_step { writes[CELL(m, p)] = 0; chances--; kind = GIVEN_UP;
+                move_slot(s, CLAIMED, RETIRED, slot_table_condemn); slot[s].member = 0; s = 0 }
+#endif
+            fi STEP
+            if
+#ifdef MUTANT_NO_RECHECK
+            :: word[p].lock -> goto stays
+            :: !word[p].lock && word[p].state == RESIDENT -> move_page(p, RESIDENT, WRITING, take); word[p].member = m + 1; goto leaves
+            :: !word[p].lock && !lock_writing(p) && word[p].state != RESIDENT -> goto stays
+#else
+            :: !lock_writing(p) -> goto stays
+#endif
+            :: lock_writing(p) -> word[p].lock = 1 STEP
+                if
+                :: word[p].field != f
+                :: word[p].field == f && kind != GIVEN_UP -> let_go(p); d_step { start_over() }; goto end
+                :: word[p].field == f && (kind == GIVEN_UP || !calm) -> /* or: held; the mappers have changed */
+                    d_step { move_page(p, WRITING, RESIDENT, lock_to_leave) }
+                fi STEP
+                unlock_and_wake(p)
+            fi
+        };
+stays:  atomic {
+            d_step {
+                if
+#ifdef MUTANT_LOST_SLOT
+                :: kind == WRITTEN && word[p].state != RESIDENT ->
+#else
+                :: kind == WRITTEN ->
+#endif
+                    assert(slot[s].member == m + 1);
+                    move_slot(s, CLAIMED, FREE, slot_table_release);
+                    slot[s].member = 0;
+                    data[s] = 0
+                :: else
+                fi;
+                start_over()
+            }
+        }
+        od
+    } unless { dead[m] }
+}
+
+/* ---- shared_discard_page, by an API caller (shared_pages.c) ---- */
+
+#if DISCARDS
+proctype discard(byte m) {
+    byte p, f, s, kept, i, k;
+    bit waiters, got;
+    {
+end:    do
+        :: atomic { !calm && discards > 0 -> discards--; some_page();
+            if
+            :: may_break(p) -> word[p].lock = 1; word[p].member = m + 1; got = 1 STEP break_read(p)
+            :: word[p].state == READING -> got = 0
+            :: word[p].state != READING -> d_step { try_lock(p, true) }
+            fi;
+            if
+            :: got && word[p].state == RESIDENT -> /* discard_resident */
+                d_step {
+                    f = word[p].field;
+                    kept = frame[f].field;
+                    if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
+                    begin_leave_frame(f)
+                } STEP
+                if :: kept > 0 -> begin_leave_slot(kept - 1) :: else fi STEP
+                d_step { move_page(p, RESIDENT, ZERO, discard_resident); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
+                d_step { punch(p) } STEP
+                d_step { end_leave_frame(f) } STEP
+                d_step { release_frame(f) } STEP
+                if :: kept > 0 -> d_step { end_leave_slot(kept - 1) } :: else fi
+            :: got && word[p].state == SWAPPED ->
+                d_step { s = word[p].field; begin_leave_slot(s) } STEP
+                d_step { move_page(p, SWAPPED, ZERO, shared_discard_page); word[p].field = 0; zeroes[p] = 1; age(p) } STEP
+                d_step { end_leave_slot(s) }
+            :: got && word[p].state == POISONED -> /* shared_unpoison: a page of zeroes over the marks */
+                d_step {
+                    file[p] = NEW; zeroes[p] = 1; lost[p] = 0; age(p);
+                    k = 0;
+                    do
+                    :: k < MEMBERS -> if :: !dead[k] -> entry[CELL(k, p)] = WRITABLE :: else fi; k++
+                    :: else -> k = 0; break
+                    od
+                } STEP
+                d_step { move_page(p, POISONED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
+                d_step { punch(p) }
+            :: got && word[p].state == ZERO
+            :: !got
+            fi STEP
+            if :: got -> got = 0; unlock_and_wake(p) :: else fi;
+            d_step { p = 0; f = 0; s = 0; kept = 0 }
+        }
+        od
+    } unless { dead[m] }
+}
+#endif
+

@@ -1,0 +1,173 @@
+/* shared_words.pml - the steps of page words, use words, page-table entries and files (shared_word.c, frame_table.c, slot_table.c). */
+
+/* ---- moves ---- */
+
+#define move_page(p, from, to, by) assert(word[p].state == from); word[p].state = to
+#define move_frame(f, from, to, by) assert(frame[f].kind == from); frame[f].kind = to
+#define move_slot(s, from, to, by) assert(slot[s].kind == from); slot[s].kind = to
+/* What is done to the use word of who is dead, whatever it says. */
+#define seize_frame(f, to, by) frame[f].kind = to
+#define seize_slot(s, to, by) slot[s].kind = to
+
+inline age(p) { /* all copies of the page's contents but the one in the file */
+    i = 0;
+    do
+    :: i < SLOTS ->
+        if :: data[i] == p + 1 -> data[i] = 0 :: else fi;
+        if :: sum[i] == p + 1 -> sum[i] = 0 :: else fi;
+        i++
+    :: else -> break
+    od;
+    i = 0;
+    do
+    :: i < MEMBERS ->
+        out_new[CELL(i, p)] = 0;
+        i++
+    :: else -> break
+    od;
+    i = 0
+}
+
+inline punch(p) { /* unmaps the page everywhere */
+    file[p] = HOLE;
+    if :: discarded[p] -> discarded[p] = 0; zeroes[p] = 1; age(p) :: else fi;
+    i = 0;
+    do
+    :: i < MEMBERS ->
+        if :: entry[CELL(i, p)] != POISON -> entry[CELL(i, p)] = ABSENT :: else fi;
+        i++
+    :: else -> break
+    od;
+    i = 0
+}
+
+inline wake_in(k, p) {
+    awake[k] = awake[k] + asleep[CELL(k, p)];
+    asleep[CELL(k, p)] = 0;
+#if LIVE
+    if :: k == 0 && p == 0 -> witness_sleeps = 0 :: else fi;
+#endif
+    message[CELL(k, p)] = 0
+}
+
+#define is_of(s, p) (slot[s].kind == PAGE && slot[s].page == p + 1)
+
+/* ---- what holds whenever a page is in nobody's hand, and whenever a frame comes free ---- */
+
+#define in_frame(p) (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == READING)
+
+#define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].kind == PAGE && frame[word[p].field].page == p + 1))
+#define slot_is_right(p) (word[p].lock || word[p].state != SWAPPED || is_of(word[p].field, p))
+#define present(p) (file[p] != HOLE && word[p].state != POISONED)
+#if FRAMES == 1
+#define used_frames (frame[0].kind != FREE)
+#else
+#define used_frames ((frame[0].kind != FREE) + (frame[1].kind != FREE))
+#endif
+#if PAGES > 1
+#define one_frame_one_page (!in_frame(0) || !in_frame(1) || word[0].field != word[1].field)
+#define one_slot_one_page (word[0].state != SWAPPED || word[1].state != SWAPPED || word[0].field != word[1].field)
+#define present_frames (present(0) + present(1))
+#else
+#define one_frame_one_page true
+#define one_slot_one_page true
+#define present_frames present(0)
+#endif
+
+inline wake(p) { /* shared_wake */
+    i = 0;
+    do
+    :: i < MEMBERS ->
+        if :: !dead[i] -> wake_in(i, p) :: else fi;
+        i++
+    :: else -> break
+    od;
+    i = 0
+}
+
+/* shared_unlock: waiters: somebody is to be woken. */
+inline unlock(p) {
+    assert(word[p].lock && word[p].member == m + 1); /* I15 */
+    waiters = word[p].waiters;
+    word[p].lock = 0;
+    if
+    :: word[p].state == READING -> waiters = 0
+    :: word[p].state == WRITING -> word[p].waiters = 0
+    :: else -> word[p].waiters = 0; word[p].member = 0
+    fi;
+    assert(frame_is_right(p)); /* I16 */
+    assert(slot_is_right(p)); /* I17 */
+    assert(one_frame_one_page);
+    assert(one_slot_one_page)
+}
+
+/* shared_try_lock. got: locked. With wait WAITERS is set if not, and an eviction is taken back. */
+inline try_lock(p, wait) {
+    if
+    :: word[p].lock || word[p].state == READING || (word[p].state == WRITING && !wait) ->
+        got = 0;
+#ifndef MUTANT_NO_WAITERS
+        if :: wait -> word[p].waiters = 1 :: else fi
+#else
+        skip
+#endif
+    :: else ->
+        if :: word[p].state == WRITING -> move_page(p, WRITING, RESIDENT, shared_try_lock) :: else fi;
+        word[p].lock = 1;
+        word[p].member = m + 1;
+        got = 1
+    fi
+}
+
+/* FREE => CLAIMED by m; f == FRAMES: there is none. */
+inline claim_frame() {
+    f = 0;
+    do
+    :: f < FRAMES && frame[f].kind != FREE -> f++
+    :: else -> break
+    od;
+    if
+    :: f < FRAMES -> move_frame(f, FREE, CLAIMED, frame_table_claim); frame[f].member = m + 1; frame[f].field = 0
+    :: else
+    fi
+}
+
+inline settle_frame(f) {
+    assert(frame[f].member == m + 1 && frame[f].page == p + 1); /* I16 */
+    move_frame(f, CLAIMED, PAGE, frame_table_settle);
+    frame[f].member = 0
+}
+
+inline begin_leave_frame(f) {
+    move_frame(f, PAGE, LEAVING, frame_table_begin_leave);
+    frame[f].member = m + 1
+}
+
+inline end_leave_frame(f) {
+    assert(frame[f].member == m + 1);
+    move_frame(f, LEAVING, CLAIMED, frame_table_end_leave);
+    frame[f].field = 0
+}
+
+inline release_frame(f) {
+    assert(frame[f].member == m + 1);
+    move_frame(f, CLAIMED, FREE, frame_table_release);
+    frame[f].member = 0;
+    assert(present_frames <= used_frames) /* the limit */
+}
+
+inline begin_leave_slot(s) {
+    move_slot(s, PAGE, LEAVING, slot_table_begin_leave);
+    slot[s].member = m + 1
+}
+
+inline end_leave_slot(s) {
+    assert(slot[s].member == m + 1);
+    move_slot(s, LEAVING, FREE, slot_table_end_leave);
+    slot[s].member = 0;
+    data[s] = 0; /* what is in a free slot is nobody's */
+    sum[s] = 0
+}
+
+
+
