@@ -8,56 +8,31 @@ import os
 import queue
 import select
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from uswap.testing import nursery
+
 TESTS = Path(__file__).resolve().parent.parent
 # Against hangs only.
 DEADLINE_SECONDS = 60.0
-MESSAGE_BYTES = 1 << 16
+# What a member can be: its job's "program" -> where its run(job) is.
+PROGRAMS = {"crowd": "_support.crowd_member", "soak": "_support.soak_member"}
 
 
-class Nursery:
-    """Starts members quickly: crowd_nursery.py. As a context manager it ends with the block; its members do not."""
+class Nursery(nursery.Nursery):
+    """Starts members quickly."""
 
     def __init__(self) -> None:
-        self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "_support.crowd_nursery", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "OPENBLAS_NUM_THREADS": "1"},
-        )
-        theirs.close()
+        super().__init__(*PROGRAMS.values(), path=[str(TESTS)])
 
-    def fork(self, job: dict[str, Any], descriptors: list[int]) -> int:
+    def member(self, job: dict[str, Any], descriptors: list[int]) -> int:
         """A new member, with these as its standard descriptors; => its pid."""
-        socket.send_fds(self._door, [json.dumps({"job": job}).encode()], descriptors)
-        pid: int = json.loads(self._door.recv(MESSAGE_BYTES))["pid"]
-        return pid
-
-    def status(self, pid: int) -> int:
-        """Of a member that has ended."""
-        self._door.send(json.dumps({"wait": pid}).encode())
-        status: int = json.loads(self._door.recv(MESSAGE_BYTES))["status"]
-        return status
-
-    def close(self) -> None:
-        """Ends it."""
-        self._door.close()
-        self._process.wait(DEADLINE_SECONDS)
-
-    def __enter__(self) -> Nursery:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        run = f"{PROGRAMS[job['program']]}:run"
+        return self.fork(run, job, dict(enumerate(descriptors)), USWAP_RUNTIME_DIR=job["runtime"])
 
 
 class Member:
@@ -67,7 +42,7 @@ class Member:
         self.job = job
         self._nursery = nursery
         (in_, self._stdin), (self._stdout, out), (self._stderr, err) = (self._pipe() for _ in range(3))
-        self.pid = nursery.fork(job, [in_, out, err])
+        self.pid = nursery.member(job, [in_, out, err])
         self._pidfd = os.pidfd_open(self.pid)
         self._status: int | None = None
         for descriptor in (in_, out, err):

@@ -1,5 +1,5 @@
-"""A member of a named pool that writes and checks, told what to do by lines on standard input. crowd_nursery.py
-starts it.
+"""A member of a named pool that writes and checks, told what to do by lines on standard input. crowd.py starts
+it.
 
 Pages of the shared region belong to *places*: page p to place p % places. The member that has a place writes its
 pages, and knows what they hold; all others may look. Every word of a page names the page and the version, so that a

@@ -1,5 +1,5 @@
 """A member of the soak: threads that check and rewrite pages of a shared and of a private region, by touches, while
-soak_injector.py injects errors of the disk. crowd_nursery.py starts it; the lines it is told and says are those of
+soak_injector.py injects errors of the disk. crowd.py starts it; the lines it is told and says are those of
 crowd_member.py.
 
 The job: as crowd_member.py's; threads, private_bytes, and ledger (a folder: see soak_ledger.py).

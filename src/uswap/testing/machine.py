@@ -155,8 +155,8 @@ for _name in ("child_checks", "child_writes", "child_advises"):
     _WHEN[_name] = lambda now: now.child
 for _name in _OF_PEERS:
     _WHEN.setdefault(_name, lambda now: now.peers)
-# Chosen twice as often as the others.
-_OFTEN = ("write", "read", "advise")
+# Chosen so many times as often as the others.
+_WEIGHTS = {"write": 4, "read": 4, "advise": 3, "peer_writes": 3, "peer_reads": 3, "peer_advises": 2}
 
 
 def _transports() -> list[str]:
@@ -280,7 +280,10 @@ def _chosen(rules: dict[str, _Strategies], only: Collection[str] | None) -> dict
 
 def _as_rules(rules: dict[str, _Strategies]) -> dict[str, Any]:
     made = {name: _as_rule(name, strategies) for name, strategies in rules.items()}
-    return made | {f"{name}_again": _as_rule(name, rules[name]) for name in _OFTEN if name in rules}
+    for name, weight in _WEIGHTS.items():
+        if name in rules:
+            made |= {f"{name}_{number}": _as_rule(name, rules[name]) for number in range(1, weight)}
+    return made
 
 
 def _rules(shared: bool) -> dict[str, _Strategies]:

@@ -68,8 +68,8 @@ def occupy(address: int) -> None:
 
 
 class Kernel:
-    """The same by system calls: the kernel touches the pages, through a file in memory, of which each thread has its
-    own. Thread-safe."""
+    """The same by system calls: the kernel touches the pages, through a file in memory, of which each thread has
+    its own. Thread-safe."""
 
     _files = threading.local()
 
@@ -91,6 +91,7 @@ class Kernel:
         os.pwrite(self._file, data, 0)
         done = _libc.pread(self._file, ctypes.c_void_p(address), len(data), 0)
         _check(done, len(data))
+
 
 def _check(done: int, length: int) -> None:
     if done != length:

@@ -1,8 +1,10 @@
-"""A prepared process that forks others quickly: ``python -m uswap.testing.nursery FD``. What is forked is there in
-milliseconds; an interpreter of its own takes half a second. A nursery has no pools, so what it forks inherits none.
+"""A prepared process that forks others quickly: ``python -m uswap.testing.nursery FD MODULE...``. What is forked is
+there in milliseconds; an interpreter of its own takes half a second. A nursery has no pools, so what it forks
+inherits none.
 
-FD is a socket of whole messages. {"run": "module:function", "job": ..., "descriptors": [0, 1, 2]} with the file
-descriptors that are to have those numbers => {"pid": n}; the child calls function(job) and ends with its result.
+FD is a socket of whole messages. {"run": "module:function", "job": ..., "descriptors": [0, 1, 2],
+"environment": {}} with the file descriptors that are to have those numbers => {"pid": n}; the child calls
+function(job) and ends with its result.
 {"wait": pid} => {"status": n} when that one has ended. It ends with its socket.
 """
 
@@ -26,22 +28,23 @@ _DEADLINE_SECONDS = 60.0
 class Nursery:
     """Starts processes quickly. As a context manager it ends with the block; the processes do not.
 
-    path: where their modules are looked for besides. environment: of the nursery and its children."""
+    modules: imported once, before any is forked; path: where modules are looked for besides."""
 
-    def __init__(self, *, path: list[str] | None = None, **environment: str) -> None:
+    def __init__(self, *modules: str, path: list[str] | None = None) -> None:
         self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         places = [*(path or []), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        extra = {"PYTHONPATH": os.pathsep.join(places), "OPENBLAS_NUM_THREADS": "1", **environment}
+        extra = {"PYTHONPATH": os.pathsep.join(places), "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "uswap.testing.nursery", str(theirs.fileno())],
+            [sys.executable, "-m", "uswap.testing.nursery", str(theirs.fileno()), *modules],
             pass_fds=[theirs.fileno()],
             env={**os.environ, **extra},
         )
         theirs.close()
 
-    def fork(self, run: str, job: Any, descriptors: dict[int, int]) -> int:
-        """A process that calls run ("module:function") with job; descriptors: its number -> ours. => its pid."""
-        request = {"run": run, "job": job, "descriptors": list(descriptors)}
+    def fork(self, run: str, job: Any, descriptors: dict[int, int], **environment: str) -> int:
+        """A process that calls run ("module:function") with job, and has the environment besides its own;
+        descriptors: its number -> ours. => its pid."""
+        request = {"run": run, "job": job, "descriptors": list(descriptors), "environment": environment}
         sent = array.array("i", descriptors.values())
         self._door.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)])
         return int(self._answer()["pid"])
@@ -77,6 +80,7 @@ def _fork(request: dict[str, Any], received: list[int], door: socket.socket) -> 
         door.close()
         for ours, number in zip(received, request["descriptors"], strict=True):
             os.dup2(ours, number)
+        os.environ.update(request["environment"])
     for descriptor in received:
         if pid or descriptor not in request["descriptors"]:
             os.close(descriptor)
@@ -90,8 +94,8 @@ def _run(request: dict[str, Any]) -> int:
 
 def main() -> int:
     """=> 0; in a forked process, its status."""
-    import uswap.pool  # noqa: F401 - what all need is imported once
-
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
     door = socket.socket(fileno=int(sys.argv[1]))
     while True:
         message, received, _, _ = socket.recv_fds(door, MESSAGE_BYTES, DESCRIPTORS_MAX)

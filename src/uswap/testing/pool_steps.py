@@ -77,6 +77,8 @@ class PoolSteps(MemorySteps):
     def press(self, *, thread: int = 0, page: int, count: int, value: int | None = None) -> None:
         """Goes through pages of another, large region: the first byte of each is compared, or stored. Memory gets
         short, and pages leave as the policy says."""
+        if self.neighbour is None and not self.quiet:
+            return  # to make it takes a lock that a held thread may have
         try:
             mapped = self._neighbour()
         except uswap.OutOfSpaceError:

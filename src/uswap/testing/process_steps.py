@@ -118,7 +118,7 @@ class ProcessSteps(PoolSteps):
     def nursery(self) -> Nursery:
         """Where peers come from."""
         if not self._nurseries:
-            self._nurseries.append(Nursery())
+            self._nurseries.append(Nursery("uswap.testing.peer"))
         return self._nurseries[-1]
 
     def other_processes(self) -> Iterable[int]:
@@ -199,9 +199,11 @@ class ProcessSteps(PoolSteps):
         if found is None or found.dead or found.busy or found.doomed or self.loose or not failpoints.built():
             return
         if found.stopping is None:
-            found.stopping = at
-            self.call("arming a peer", lambda: found("arm", at, int(Action.FREEZE), nth))
-            self.holds[_stopped(found)] = nth
+            # A thread of the peer's own may meet it before the peer has answered.
+            found.stopping, self.holds[_stopped(found)] = at, nth
+            if not self.start(0, f"process {found.pid}: arm", lambda: found("arm", at, int(Action.FREEZE), nth)):
+                found.stopping = None
+                del self.holds[_stopped(found)]
 
     @step
     def peer_will_die(self, *, peer: int, at: str, nth: int = 1) -> None:
@@ -210,7 +212,8 @@ class ProcessSteps(PoolSteps):
         if found is None or found.dead or found.busy or not failpoints.built() or found.stopping is not None:
             return
         found.doomed = True
-        self.call("arming a peer", lambda: found("arm", at, int(Action.KILL), nth))
+        # A thread of the peer's own may meet it before the peer has answered.
+        self._ask_peer(found, "arm", at, int(Action.KILL), nth)
 
     @step
     def kill_peer(self, *, peer: int) -> None:
