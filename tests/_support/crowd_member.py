@@ -25,6 +25,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,15 @@ class WrongError(Exception):
 
 
 class Shared:
-    """The shared region as rows of words, and what this member knows of its own pages."""
+    """The shared region as rows of words, and what one thread of this member knows of its own pages: nobody else
+    stores to them, or throws them away."""
 
-    def __init__(self, region: Any, place: int, places: int, seed: int) -> None:
+    def __init__(self, region: Any, own: Sequence[int], seed: int) -> None:
         self._region = region
         self._rows = np.frombuffer(region, dtype="u8").reshape(-1, WORDS)
         self._version = np.zeros(len(self._rows), dtype="u8")
         self._random = random.Random(seed)
-        self._own = range(place, len(self._rows), places)
+        self._own = own
         for page in self._own:
             self._write(page, 1)
 
@@ -118,7 +120,7 @@ class Private:
 
 class Busy:
     """What else there is to be done: memory of one's own comes and goes, so that parts of the limit change hands;
-    so do objects; pages are thrown away."""
+    so do objects; pages of its own are stored to and thrown away."""
 
     USED_BYTES = 16 * PAGE
 
@@ -133,6 +135,7 @@ class Busy:
         for start in range(0, len(self._private), PAGE):
             self._private[start] = 1
         self._private.advise(uswap.Advice.DONTNEED)
+        self._shared.turn()
         self._shared.discard()
         with self._pool.region(self._object_bytes, shared=True) as region:
             region[: self.USED_BYTES] = bytes([1]) * self.USED_BYTES
@@ -141,7 +144,8 @@ class Busy:
         self._object_bytes += self._growth
 
     def check_all(self) -> None:
-        """There is nothing."""
+        """Every page of its own."""
+        self._shared.check_all()
 
 
 def join(job: dict[str, Any]) -> uswap.Pool:
@@ -160,16 +164,16 @@ def region_named(pool: uswap.Pool, job: dict[str, Any], name: str, size: str) ->
 def parts_of(pool: uswap.Pool, job: dict[str, Any]) -> dict[str, Any]:
     """What this member works on, by name; what is behind a hyphen is only a number."""
     region, threads = region_named(pool, job, REGION, job["bytes"]), job["threads"]
-    shared = [
-        Shared(region, job["place"] * threads + thread, job["places"] * threads, job["seed"] + thread)
-        for thread in range(threads)
-    ]
-    parts: dict[str, Any] = {f"shared-{thread}": part for thread, part in enumerate(shared)}
+    own = range(job["place"], len(region) // PAGE, job["places"])
+    shares = threads + bool(job["busy"])
+    shared = [Shared(region, own[share::shares], job["seed"] + share) for share in range(shares)]
+    parts: dict[str, Any] = {f"shared-{thread}": part for thread, part in enumerate(shared[:threads])}
     if job["elsewhere_bytes"] and job["place"] < ELSEWHERE_PLACES:
         elsewhere = region_named(pool, job, ELSEWHERE, job["elsewhere_bytes"])
-        parts["elsewhere"] = Shared(elsewhere, job["place"], ELSEWHERE_PLACES, job["seed"] + threads)
+        own = range(job["place"], len(elsewhere) // PAGE, ELSEWHERE_PLACES)
+        parts["elsewhere"] = Shared(elsewhere, own, job["seed"] + shares)
     if job["busy"]:
-        parts["busy"] = Busy(pool, shared[0], job["private_bytes"], job["object_mib"])
+        parts["busy"] = Busy(pool, shared[threads], job["private_bytes"], job["object_mib"])
     elif job["private_bytes"]:
         parts["private"] = Private(pool.region(job["private_bytes"]), job["seed"])
     return parts
