@@ -28,14 +28,13 @@ import numpy as np
 from memory_use import PssPeak, family
 
 import uswap
-from uswap._sizes import format_size, parse_size
+from uswap._sizes import format_size
 from uswap.bench import kernel_swap
 from uswap.shared_array import SharedArray
 
 sys.path.insert(0, str(harness.HERE.parent / "docs" / "examples"))
 import data_loader
 
-_RESULTS = harness.HERE / "results"
 _IMAGE_BYTES = data_loader.SIDE * data_loader.SIDE * 3
 _BATCH_IMAGES = 64
 _BARE_IMAGES = _BATCH_IMAGES  # of the run that shows what the processes take by themselves
@@ -51,23 +50,12 @@ SIDES = {
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; ends the program if it is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="512MiB", help="of the images (default: %(default)s)")
-    parser.add_argument("--limit", default="128MiB", help="of all processes (default: %(default)s)")
+    parser = harness.sharing_arguments("loader", __doc__, size="512MiB", limit="128MiB", repeats=1)
     parser.add_argument("--workers", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--repeats", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=60, help="an epoch may take (default: %(default)s)")
     parser.add_argument("--start", default="spawn", choices=("spawn", "forkserver"), help="default: %(default)s")
-    parser.add_argument("--dir", default="/var/tmp", type=Path, help="on the disk to use (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=_RESULTS / "loader.json", metavar="FILE")
-    parser.add_argument("--text", type=Path, default=_RESULTS / "loader.txt", metavar="FILE")
-    options = parser.parse_args(arguments)
-    try:
-        options.size = parse_size(options.size, "--size")
-        options.limit = parse_size(options.limit, "--limit")
-    except ValueError as error:
-        parser.error(str(error))
+    options = harness.parse_sharing(parser, arguments)
     if min(options.workers, options.epochs, options.repeats) < 1 or options.size < _BARE_IMAGES * _IMAGE_BYTES:
         parser.error(f"at least one of each, and {format_size(_BARE_IMAGES * _IMAGE_BYTES)} of images")
     return options

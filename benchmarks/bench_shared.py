@@ -18,16 +18,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import conversation
 import harness
 from memory_use import PssPeak
 
-from uswap._sizes import PAGE_BYTES, format_size, parse_size
+from uswap._sizes import PAGE_BYTES, format_size
 
-_RESULTS = harness.HERE / "results"
 _EXTRA_BYTES = 16 << 20  # allowed for each process, besides 1 % of the limit
 _STEP_BYTES = 64 << 20  # processes in step wait for each other so often
 _SHARED_TARGET, _READS_TARGET = 0.7, 0.1
@@ -35,21 +33,9 @@ _SHARED_TARGET, _READS_TARGET = 0.7, 0.1
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; ends the program if it is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="2GiB", help="of the array (default: %(default)s)")
-    parser.add_argument("--limit", default="512MiB", help="of all processes (default: %(default)s)")
+    parser = harness.sharing_arguments("shared", __doc__, size="2GiB", limit="512MiB", repeats=3)
     parser.add_argument("--processes", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--dir", default="/var/tmp", type=Path, help="on the disk to use (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=_RESULTS / "shared.json", metavar="FILE")
-    parser.add_argument("--text", type=Path, default=_RESULTS / "shared.txt", metavar="FILE")
-    options = parser.parse_args(arguments)
-    try:
-        options.size = parse_size(options.size, "--size")
-        options.limit = parse_size(options.limit, "--limit")
-    except ValueError as error:
-        parser.error(str(error))
-    return options
+    return harness.parse_sharing(parser, arguments)
 
 
 # ---- the processes -----------------------------------------------------------------------------------------

@@ -12,10 +12,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from uswap._sizes import parse_size
 
 HERE = Path(__file__).resolve().parent
 _WORKER_SECONDS = 3600
@@ -115,6 +118,30 @@ def run_worker(job: Any, report: Any = None, script: str = "worker.py") -> list[
         process.kill()
         process.wait()
     return results
+
+
+def sharing_arguments(name: str, description: str | None, *, size: str, limit: str, repeats: int) -> ArgumentParser:
+    """What the benchmarks of processes that share an array have in common; parse_sharing reads them. name: of the
+    results."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default=size, help="of what is shared (default: %(default)s)")
+    parser.add_argument("--limit", default=limit, help="of all processes (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=repeats, help="default: %(default)s")
+    parser.add_argument("--dir", default="/var/tmp", type=Path, help="on the disk to use (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=HERE / "results" / f"{name}.json", metavar="FILE")
+    parser.add_argument("--text", type=Path, default=HERE / "results" / f"{name}.txt", metavar="FILE")
+    return parser
+
+
+def parse_sharing(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
+    """=> the options, sizes in bytes; ends the program if they are wrong."""
+    options = parser.parse_args(arguments)
+    try:
+        options.size = parse_size(options.size, "--size")
+        options.limit = parse_size(options.limit, "--limit")
+    except ValueError as error:
+        parser.error(str(error))
+    return options
 
 
 def median(values: list[float]) -> float | None:

@@ -3,7 +3,7 @@ NumPy."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,16 +57,28 @@ class SharedArray(np.ndarray[Any, Any]):
             return self.view(np.ndarray).__reduce_ex__(protocol)
         from uswap.sharing import open_array
 
-        return open_array, (checked_reference(self._region._reference), *place_of(self, self._region))
+        return open_array, (checked_reference(self._region._reference), place_of(self, self._region))
 
 
-def place_of(
-    array: SharedArray, region: SharedRegion
-) -> tuple[int, tuple[int, ...], np.dtype[Any], tuple[int, ...], bool]:
-    """(offset in bytes, shape, dtype, strides in bytes, whether it may be written) of the array in its region. The
-    memory is not touched: in a forked child it is not there."""
+class Place(NamedTuple):
+    """Which part of a region an array is.
+
+    Attributes:
+        offset, strides: bytes.
+        writeable: whether stores are allowed through it.
+    """
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    strides: tuple[int, ...]
+    writeable: bool
+
+
+def place_of(array: SharedArray, region: SharedRegion) -> Place:
+    """Of the array in its region. The memory is not touched: in a forked child it is not there."""
     offset = int(array.__array_interface__["data"][0]) - region._address
-    return offset, array.shape, array.dtype, array.strides, array.flags.writeable
+    return Place(offset, array.shape, array.dtype, array.strides, array.flags.writeable)
 
 
 def array_on(region: SharedRegion, shape: Any, dtype: np.dtype[Any], order: Any, offset: int) -> SharedArray:
@@ -77,19 +89,12 @@ def array_on(region: SharedRegion, shape: Any, dtype: np.dtype[Any], order: Any,
     return array
 
 
-def array_at(
-    region: SharedRegion,
-    offset: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    strides: tuple[int, ...],
-    writeable: bool,
-) -> SharedArray:
+def array_at(region: SharedRegion, place: Place) -> SharedArray:
     """What place_of was taken from. Raises ValueError: it does not fit."""
     memory = np.frombuffer(region, np.uint8)
     array: SharedArray = np.ndarray.__new__(
-        SharedArray, shape, dtype, buffer=memory, offset=offset, strides=strides
+        SharedArray, place.shape, place.dtype, buffer=memory, offset=place.offset, strides=place.strides
     )
-    array.flags.writeable = writeable
+    array.flags.writeable = place.writeable
     array._region = region
     return array

@@ -15,12 +15,11 @@ from uswap._rendezvous import checked_pool_name, joining
 from uswap.shared_region import Reference, SharedRegion, open_region_by_reference
 
 if TYPE_CHECKING:
-    import numpy as np
     from typing_extensions import Unpack
 
     from uswap.policy import Policy
     from uswap.pool import Pool
-    from uswap.shared_array import SharedArray
+    from uswap.shared_array import Place, SharedArray
 
 _Shared = TypeVar("_Shared")
 
@@ -117,7 +116,7 @@ def reopen(shared: _Shared) -> _Shared:
         raise TypeError(f"a SharedRegion or a SharedArray on one can be reopened, not {type(shared).__name__}")
     from uswap.shared_array import place_of
 
-    found = open_array(region._reference, *place_of(shared, region))  # type: ignore[arg-type]
+    found = open_array(region._reference, place_of(shared, region))  # type: ignore[arg-type]
     return found  # type: ignore[no-any-return]
 
 
@@ -146,18 +145,11 @@ def open_reference(reference: Reference) -> SharedRegion:
     return open_region_by_reference(pool_named(reference.pool)._core, reference)
 
 
-def open_array(
-    reference: Reference,
-    offset: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    strides: tuple[int, ...],
-    writeable: bool,
-) -> SharedArray:
+def open_array(reference: Reference, place: Place) -> SharedArray:
     """Unpickles a SharedArray. Raises as open_reference."""
     from uswap.shared_array import array_at
 
-    return array_at(open_reference(reference), offset, shape, dtype, strides, writeable)
+    return array_at(open_reference(reference), place)
 
 
 def _reset_in_child() -> None:
