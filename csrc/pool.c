@@ -243,7 +243,9 @@ int pool_start_threads(uswap_pool *pool) {
     frame_charge_metadata(pool, pool_ring_pages(pool->ring.capacity) + pool_ring_pages(pool->inactive.capacity) +
                                     bytes_to_pages(orders_bytes(&pool->orders)));
     int status = fault_thread_start(pool);
-    return status == 0 ? reclaimer_start(pool) : status;
+    if (status == 0)
+        status = reclaimer_start(pool);
+    return status == 0 ? watch_start(pool) : status;
 }
 
 static int start(uswap_pool *pool, uswap_error *err) {
@@ -289,6 +291,7 @@ EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, usw
     if (status != 0) {
         reclaimer_stop(pool);
         fault_thread_stop(pool);
+        watch_stop(pool);
         release(pool);
     } else {
         *out = pool;
@@ -314,6 +317,7 @@ EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
         reclaimer_stop(pool);
         fault_thread_stop(pool);
         context_drain(&pool->reclaim_context);
+        watch_stop(pool);
         release(pool);
     }
     fork_allow();

@@ -11,6 +11,7 @@
 #include "frame/frame_pool.h"
 #include "io/codec.h"
 #include "io/io.h"
+#include "pool_watch.h"
 #include "reclaim/events.h"
 #include "reclaim/orders.h"
 #include "reclaim/ring.h"
@@ -176,6 +177,7 @@ struct uswap_pool {
     fault_thread faults;
     inline_set inlines;
     reclaimer native;
+    pool_watch watch;
     context fault_context;
     context reclaim_context; /* shared by the native and the steering reclaimer */
     small_lock reclaim_lock; /* held while reclaim_context is in use; a call may take as long as its writes */

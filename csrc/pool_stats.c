@@ -66,6 +66,7 @@ EXPORT int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *e
     stats->regions = pool->regions.live;
     stats->bad_slots = STAT_GET(pool, bad_slots);
     stats->poisoned_pages = STAT_GET(pool, poisoned_pages);
+    stats->unanswered_ns = watch_unanswered_ns(pool);
 #define STATS_COPY(name) stats->name = STAT_GET(pool, name);
     STATS_COUNTERS(STATS_COPY)
 #undef STATS_COPY

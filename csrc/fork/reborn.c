@@ -53,6 +53,7 @@ static void forget_parents(fork_plan *plan) {
     memset(&pool->faults, 0, sizeof pool->faults);
     memset(&pool->inlines, 0, sizeof pool->inlines);
     memset(&pool->native, 0, sizeof pool->native);
+    memset(&pool->watch, 0, sizeof pool->watch);
     memset(&pool->events, 0, sizeof pool->events);
     memset(&pool->trace, 0, sizeof pool->trace);
     pool->uffd = pool->self_mem_fd = pool->faults.wake_fd = -1;
@@ -230,6 +231,7 @@ static int start(fork_plan *plan) {
     if (status != 0) {
         reclaimer_stop(pool);
         fault_thread_stop(pool);
+        watch_stop(pool);
     }
     return fail(plan, status, "its threads could not be started");
 }

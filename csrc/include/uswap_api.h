@@ -158,6 +158,7 @@ typedef struct {
     uint64_t over_limit_events;
     uint64_t poisoned_pages;
     uint64_t regions;
+    uint64_t unanswered_ns; /* how long the oldest request that has no answer has been with its disk        */
     /* counters since the pool was made */
     uint64_t faults;             /* messages that needed a page: the sum of the four kinds below     */
     uint64_t inline_faults;      /* SIGBUS served by the thread that faulted, duplicates included       */
@@ -198,6 +199,7 @@ typedef struct {
     uint64_t policy_passed;     /* of them, those passed over: out of date, locked, or no page at all            */
     uint64_t policy_errors;     /* policies that have failed                                                   */
     uint64_t stall_ns;          /* sum over faults of message read to wake, or of signal to return     */
+    uint64_t disk_stalls;       /* times that a request had no answer for 5 s, and it was said            */
 } uswap_stats;
 
 int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *err);

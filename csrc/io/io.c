@@ -1,5 +1,6 @@
 #include "io/io.h"
 
+#include "base/lock.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -125,8 +126,40 @@ void io_request_put(io_queue *queue, io_request *request) {
     queue->free = request;
 }
 
+/* ---- what has no answer (pool_watch.c) ---- */
+
+static void tell_oldest(io_queue *queue) {
+    uint64_t sent_ns = queue->oldest ? queue->oldest->sent_ns : 0;
+    atomic_store_explicit(&queue->oldest_ns, sent_ns, memory_order_relaxed);
+}
+
+static void note_sent(io_queue *queue, io_request *request) {
+    request->sent_ns = clock_now_ns();
+    request->newer = NULL;
+    request->older = queue->newest;
+    if (queue->newest)
+        queue->newest->newer = request;
+    else
+        queue->oldest = request;
+    queue->newest = request;
+    tell_oldest(queue);
+}
+
+static void note_answered(io_queue *queue, io_request *request) {
+    if (request->older)
+        request->older->newer = request->newer;
+    else
+        queue->oldest = request->newer;
+    if (request->newer)
+        request->newer->older = request->older;
+    else
+        queue->newest = request->older;
+    tell_oldest(queue);
+}
+
 void io_submit(io_queue *queue, io_request *request) {
     queue->in_flight++;
+    note_sent(queue, request);
     queue->backend->submit(queue, request);
 }
 
@@ -153,6 +186,7 @@ io_request *io_collect(io_queue *queue, bool wait) {
     if (request) {
         queue->done = request->next;
         queue->in_flight--;
+        note_answered(queue, request);
     }
     return request;
 }
@@ -170,8 +204,11 @@ uswap_io_kind io_kind(const io_queue *queue) {
 }
 
 int io_page(io_queue *queue, io_direction direction, int fd, void *page, swap_entry entry) {
-    return queue->wire ? io_coded_page(queue, direction, fd, page, entry)
-                       : io_page_sync(direction, fd, page, swap_entry_slot(entry));
+    atomic_store_explicit(&queue->page_sent_ns, clock_now_ns(), memory_order_relaxed);
+    int status = queue->wire ? io_coded_page(queue, direction, fd, page, entry)
+                             : io_page_sync(direction, fd, page, swap_entry_slot(entry));
+    atomic_store_explicit(&queue->page_sent_ns, 0, memory_order_relaxed);
+    return status;
 }
 
 int io_page_sync(io_direction direction, int fd, void *page, uint64_t slot) {

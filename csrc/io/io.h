@@ -30,10 +30,12 @@ typedef struct io_request {
     swap_entry first; /* pages slots from here */
     uint32_t pages;
     uint32_t pieces;
-    bool block;          /* a read into a block (swap/page_in_block.c) */
-    bool for_write;      /* a store waits for one of its pages */
-    bool ahead;          /* a write of pages that stay in the swap cache */
-    int64_t result;      /* bytes, or -errno */
+    bool block;                       /* a read into a block (swap/page_in_block.c) */
+    bool for_write;                   /* a store waits for one of its pages */
+    bool ahead;                       /* a write of pages that stay in the swap cache */
+    int64_t result;                   /* bytes, or -errno */
+    struct io_request *older, *newer; /* of those that have no answer */
+    uint64_t sent_ns;
     uint64_t wanted_ns;  /* when the first fault on one of its pages came; 0: none has */
     struct iovec *piece; /* [IO_PIECES_MAX] */
 } io_request;
@@ -74,6 +76,9 @@ struct io_queue {
     io_request *done;
     io_request *done_last;
     uint32_t in_flight;
+    io_request *oldest, *newest;   /* of those that have no answer */
+    _Atomic uint64_t oldest_ns;    /* when the oldest of them was sent; 0: there is none */
+    _Atomic uint64_t page_sent_ns; /* the same for io_page */
     void *backend_state;
     io_queue *wire; /* what it sends by, if it has a codec; else NULL */
 };
@@ -120,6 +125,13 @@ uswap_io_kind io_kind(const io_queue *queue);
 
 /* One page, synchronously, through the queue's codec: the reference path, and the second try of a failed request. Return: 0 or -errno. */
 int io_page(io_queue *queue, io_direction direction, int fd, void *page, swap_entry entry);
+
+/* When the oldest request without an answer was sent; 0: there is none. Context: any thread; the queue may have ended. */
+static inline uint64_t io_unanswered_since(const io_queue *queue) {
+    uint64_t oldest = atomic_load_explicit(&queue->oldest_ns, memory_order_relaxed);
+    uint64_t page = atomic_load_explicit(&queue->page_sent_ns, memory_order_relaxed);
+    return oldest == 0 || (page != 0 && page < oldest) ? page : oldest;
+}
 
 static inline uint64_t io_offset(swap_entry entry) {
     return swap_entry_slot(entry) << PAGE_SHIFT;

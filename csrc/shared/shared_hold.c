@@ -117,7 +117,7 @@ static int bring_in(group *g, shared_region *r, size_t page, size_t pages, size_
         if (absent <= 0)
             return absent < 0 ? -EIO : 0;
         uint64_t now = clock_now_ns();
-        if (absent < before)
+        if (absent < before || io_unanswered_since(&g->read_io) != 0) /* not memory is short: the disk is slow */
             since = now;
         else if (now - since > PATIENCE_NS)
             return -ENOSPC;

@@ -265,7 +265,11 @@ static bool read_again(group *g, uint64_t slot, void *memory) {
     int status = FAILPOINT(shared_one);
     if (status == 0)
         status = io_page(&g->read_io, IO_READ, g->swap_fd, memory, swap_entry_make(0, slot));
-    return status == 0 && is_right(g, slot, memory);
+    if (status == 0 && is_right(g, slot, memory))
+        return true;
+    STAT_ADD(g->pool, read_errors, status != 0);
+    STAT_ADD(g->pool, hash_errors, status == 0);
+    return false;
 }
 
 /* Locks the page to end its read, if it is this one's still: others break off the reads of who seems to be stopped, and whatever has become

@@ -182,6 +182,7 @@ static void note_written(group *g, const io_request *request) {
         if (whole || write_again(g, page_memory(b, i), slot)) {
             v->kind = OUT_WRITTEN;
         } else {
+            STAT_ADD(g->pool, write_errors, 1);
             slot_table_condemn(g, slot);
             v->kind = OUT_GIVEN_UP;
         }

@@ -45,6 +45,8 @@ class Stats:
         over_limit_events: times the limit was exceeded by a frame that could not wait.
         poisoned_pages: pages whose contents are lost: a touch ends the process.
         regions: regions alive.
+        unanswered_ns: for how long the oldest read or write that has no answer yet has been with its disk; 0: there is
+            none.
         faults: faults that had something to do: zero_fills + soft_faults + major_faults + write_faults.
         inline_faults: faults served by the thread that had them, duplicates included.
         zero_fills: first touches.
@@ -88,6 +90,7 @@ class Stats:
         policy_passed: of them, those that were passed over: out of date, locked, or no page at all.
         policy_errors: policies that have failed (Reclaimer.error).
         stall_ns: sum over faults of message read to wake, or of signal to return.
+        disk_stalls: times that a disk had not answered for 5 s: said on standard error, once until all is well again.
 
     Example:
         >>> import uswap
@@ -125,6 +128,7 @@ class Stats:
     over_limit_events: int
     poisoned_pages: int
     regions: int
+    unanswered_ns: int
     faults: int
     inline_faults: int
     zero_fills: int
@@ -164,6 +168,7 @@ class Stats:
     policy_passed: int
     policy_errors: int
     stall_ns: int
+    disk_stalls: int
 
     def as_dict(self) -> dict[str, int | str]:
         """The fields by name, for JSON and the like."""
