@@ -68,7 +68,9 @@ static bool explain_shared(line *l, uswap_pool *pool, uintptr_t address) {
         if (!child && shared_state_of(shared_load(&r->words[page])) != SHARED_POISONED)
             return false;
         put_text(l, child ? CHILD_TOUCHED : "uswap: lost page: ");
-        put_text(l, "a shared region at offset ");
+        put_text(l, "shared region '");
+        put_text(l, group_object(g, i)->name);
+        put_text(l, "' at offset ");
         put_hex(l, address - (uintptr_t)r->base);
         put_text(l, child ? CHILD_ADVICE
                           : ": its slot could not be read back, or its checksum is wrong (region.verify() finds such "

@@ -45,8 +45,8 @@ class Stats:
         over_limit_events: times the limit was exceeded by a frame that could not wait.
         poisoned_pages: pages whose contents are lost: a touch ends the process.
         regions: regions alive.
-        unanswered_ns: for how long the oldest read or write that has no answer yet has been with its disk; 0: there is
-            none.
+        unanswered_ns: for how long the oldest read or write that has no answer yet has been with its disk; 0: there
+            is none.
         faults: faults that had something to do: zero_fills + soft_faults + major_faults + write_faults.
         inline_faults: faults served by the thread that had them, duplicates included.
         zero_fills: first touches.
@@ -90,7 +90,7 @@ class Stats:
         policy_passed: of them, those that were passed over: out of date, locked, or no page at all.
         policy_errors: policies that have failed (Reclaimer.error).
         stall_ns: sum over faults of message read to wake, or of signal to return.
-        disk_stalls: times that a disk had not answered for 5 s: said on standard error, once until all is well again.
+        disk_stalls: times that a disk had not answered for 5 s: said on standard error, once until all is well.
 
     Example:
         >>> import uswap

@@ -151,7 +151,8 @@ class Server:
         self._late: list[tuple[float, int, int, int, bytes, int]] = []
         self._answers: dict[int, Callable[[int, bytes], bytes]] = {
             INIT: self._init, LOOKUP: self._lookup, GETATTR: self._getattr, SETATTR: self._setattr,
-            CREATE: self._create, TMPFILE: self._tmpfile, OPEN: self._open, OPENDIR: self._open, READ: self._read, WRITE: self._write,
+            CREATE: self._create, TMPFILE: self._tmpfile, OPEN: self._open, OPENDIR: self._open,
+            READ: self._read, WRITE: self._write,
             FALLOCATE: self._fallocate, UNLINK: self._unlink, STATFS: self._statfs, READDIR: self._nothing,
             RELEASE: self._nothing, RELEASEDIR: self._nothing, FLUSH: self._nothing, FSYNC: self._nothing,
             FSYNCDIR: self._nothing, ACCESS: self._nothing,

@@ -1,5 +1,5 @@
-"""A disk that fails: with errors, on all slots or on one, full, with less than was asked for, late, or not answering
-at all. The disk is a file system of our own (_support/faulty_disk.py)."""
+"""A disk that fails: with errors, on all slots or on one, full, with less than was asked for, late, or not
+answering at all. The disk is a file system of our own (_support/faulty_disk.py)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from _support.faulty_disk import FALLOCATE, READ, WRITE, FaultyDisk, faulty_disk
+from _support.waiting import DEADLINE_SECONDS, await_that
 from _support.workload import PAGE, Pages
 from conftest import PoolFactory
 
@@ -19,8 +20,6 @@ from uswap import Advice, PageClass
 
 MIB = 1 << 20
 STALL_SECONDS = 5.0
-# Against hangs only.
-DEADLINE_SECONDS = 50.0
 
 
 @pytest.fixture
@@ -165,16 +164,6 @@ class Stopped:
             assert not thread.is_alive()
         assert len(self.wrong) == len(self._threads)
         return sum(self.wrong)
-
-
-def await_that(what: Callable[[], bool]) -> None:
-    """Looks until it is so."""
-    deadline = threading.Event()
-    for _ in range(int(DEADLINE_SECONDS / 0.05)):
-        if what():
-            return
-        deadline.wait(0.05)
-    raise AssertionError("it has not come")
 
 
 @pytest.mark.parametrize("faults", ["thread", "inline"])
