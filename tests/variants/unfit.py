@@ -23,6 +23,12 @@ UNFIT: tuple[Unfit, ...] = (
     Unfit(SANITIZED, ("tests/unit/test_c_parts.py",), "its programs are compiled with both sanitizers anyway"),
     Unfit(SANITIZED, ("tests/unit/test_variants.py",), "it sets up sanitizers itself"),
     Unfit(
+        ("tsan",),
+        ("tests/integration/test_shared_tables.py",),
+        "its processes share memory, which ThreadSanitizer does not follow, and are forked hundreds of times, which "
+        "takes longer with it than the test has",
+    ),
+    Unfit(
         SANITIZED,
         (
             "tests/integration/test_limit.py",
