@@ -25,8 +25,8 @@ UNFIT: tuple[Unfit, ...] = (
     Unfit(
         ("tsan",),
         ("tests/integration/test_shared_tables.py",),
-        "its processes share memory, which ThreadSanitizer does not follow, and are forked hundreds of times, which "
-        "takes longer with it than the test has",
+        "its processes share memory, which ThreadSanitizer does not follow, and are forked hundreds of times, "
+        "which takes longer with it than the test has",
     ),
     Unfit(
         SANITIZED,
