@@ -156,18 +156,18 @@ def test_a_policy_that_keeps_to_the_rules_passes(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("policy", "says"),
+    ("policy", "says", "hang"),
     [
-        ("Raises", "policy mine:Raises raised KeyError: 'forgotten'"),
-        ("Answers", "policy mine:Answers gave an answer that is none: TypeError"),
-        ("Hangs", "policy mine:Hangs has not"),
-        ("Ends", "the process ended: SIGABRT"),
+        ("Raises", "policy mine:Raises raised KeyError: 'forgotten'", "30"),
+        ("Answers", "policy mine:Answers gave an answer that is none: TypeError", "30"),
+        ("Hangs", "policy mine:Hangs has not", "5"),
+        ("Ends", "the process ended: SIGABRT", "30"),
     ],
 )
 def test_a_policy_that_misbehaves_is_named_with_a_program_that_shows_it(
-    policy: str, says: str, tmp_path: Path
+    policy: str, says: str, hang: str, tmp_path: Path
 ) -> None:
-    words = ["--rules", "2000", "--steps", "20", "--policy", f"mine:{policy}", "--hang", "2"]
+    words = ["--rules", "2000", "--steps", "8", "--policy", f"mine:{policy}", "--hang", hang]
     result = run_fuzz(tmp_path, *words, timeout=380)
     assert result.returncode == 1, result.stdout + result.stderr
     assert says in result.stdout

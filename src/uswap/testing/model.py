@@ -42,7 +42,7 @@ _TOGETHER = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Mapped:
     """A region and what it must hold."""
 
@@ -90,7 +90,7 @@ def pages_of(start: int, length: int) -> range:
     return range(start // PAGE, -(-(start + length) // PAGE))
 
 
-@dataclass
+@dataclass(eq=False)
 class Access:
     """Something done, or being done, to a range of a region.
 

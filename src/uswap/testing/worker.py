@@ -21,11 +21,6 @@ def options_from(given: dict[str, Any]) -> Options:
     return Options(**given, database=None if database is None else Path(database))
 
 
-def _say(report: Report) -> None:
-    sys.stdout.write(json.dumps(report.as_dict()) + "\n")
-    sys.stdout.flush()
-
-
 def quiet() -> None:
     """What is injected is also warned of; that is not for whoever fuzzes."""
     warnings.simplefilter("ignore", uswap.UswapWarning)
@@ -36,12 +31,20 @@ def quiet() -> None:
 def main() -> None:
     """Does not return: threads that hang, and memory that is broken, are left behind."""
     status = 1
+    # What Hypothesis, a policy, or a process of ours prints is no report.
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def say(report: Report) -> None:
+        reports.write(json.dumps(report.as_dict()) + "\n")
+        reports.flush()
+
     try:
         from uswap.testing.run import fuzz
 
         quiet()
         options = options_from(json.load(sys.stdin))
-        report = fuzz(options, say=_say, journal=Path(sys.argv[1]))
+        report = fuzz(options, say=say, journal=Path(sys.argv[1]))
         status = 1 if report.failures else 0
     except BaseException:
         import traceback
