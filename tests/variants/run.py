@@ -176,6 +176,18 @@ def report(name: str) -> int:
     return len(found)
 
 
+def forget_counts() -> None:
+    """Of earlier runs, and what the compiler noted of objects that are no more: each compilation has its number."""
+    notes: dict[Path, list[Path]] = {}
+    for note in (ROOT / "build" / "core").rglob("*.gcno"):
+        notes.setdefault(note.with_suffix("").with_suffix(""), []).append(note)
+    for old in (ROOT / "build" / "core").rglob("*.gcda"):
+        old.unlink()
+    for several in notes.values():
+        for old in sorted(several, key=lambda note: note.stat().st_mtime_ns)[:-1]:
+            old.unlink()
+
+
 def main(arguments: list[str]) -> int:
     """The whole run; => its exit status."""
     if not arguments or arguments[0] not in VARIANTS:
@@ -186,8 +198,7 @@ def main(arguments: list[str]) -> int:
     findings_of(name).mkdir(parents=True)
     customize(name, variant)
     if name == "coverage":
-        for counts in (ROOT / "build").rglob("*.gcda"):
-            counts.unlink()
+        forget_counts()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments[1:]], cwd=ROOT, env=environment(name, variant), check=False
     )
