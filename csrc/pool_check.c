@@ -206,11 +206,21 @@ static void check_area(check *c, const swap_area *area) {
 
 /* ---- sums ---- */
 
+/* A member's limit goes down before it gives chunks away: until its frames are within the new one, it has the chunks of the old. */
+static uint64_t frames_allowed(uswap_pool *pool) {
+    const group *g = atomic_load(&pool->group), *family = atomic_load(&pool->family);
+    uint64_t limit = atomic_load(&pool->frames.budget->limit_frames);
+    g = g ? g : family;
+    if (!g || !atomic_load(&pool->frames.unmet))
+        return limit;
+    return MAX_OF(limit, grants_held(g, g->self) * commons_head(&g->commons)->chunk_frames);
+}
+
 static void check_sums(check *c) {
     uswap_pool *pool = c->pool;
     const frame_budget *budget = pool->frames.budget;
     uint64_t idle = atomic_load(&budget->idle_frames), metadata = atomic_load(&budget->metadata_frames);
-    uint64_t used = atomic_load(&budget->used_frames), limit = atomic_load(&budget->limit_frames);
+    uint64_t used = atomic_load(&budget->used_frames), limit = frames_allowed(pool);
     uint64_t warm = atomic_load(&pool->frames.warm.frames), warm_places = pool->frames.warm.idle;
     const group *g = atomic_load(&pool->group);
     uint64_t bounce = pool->bounce_frames + (g ? atomic_load(&g->bounce_frames) : 0);
