@@ -78,6 +78,10 @@ class Outcome:
 _SMALL = ("PAGES=2", "THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1")
 _PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1")
 CONFIGURATIONS = (
+    Configuration("private: 2 pages, 2 threads, 1 process", "private",
+                  ("PAGES=2", "THREADS=2", "SLOTS=3"), large=True),
+    Configuration("private: 1 page, 2 threads, 1 process, errors, discards", "private",
+                  ("THREADS=2", "SLOTS=3", "ERRORS=1", "DISCARDS=1")),
     Configuration("2 pages, 2 threads, 1 process", "shared", _SMALL),
     Configuration("1 page, 2 threads, 1 process, errors, discards", "shared",
                   ("THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=2", "DISCARDS=1")),
@@ -105,6 +109,13 @@ _ONE = ("THREADS=1", "MEMBERS=1")
 _TWO = ("THREADS=1", "MEMBERS=2")
 _DIES = ("THREADS=1", "MEMBERS=2", "CRASH=1")
 MUTANTS = (
+    Mutant("SLEEPS_ON_ANY_READ", "private", "a missed wake: a thread sleeps on a read that is not WANTED",
+           ("THREADS=1",)),
+    Mutant("MISSED_WAKE", "private", "a missed wake: who unlocks a page wakes nobody", ("THREADS=2",)),
+    Mutant("NO_RECHECK", "private", "a skipped recheck: a page that was discarded while it was read is mapped",
+           ("THREADS=1", "DISCARDS=1")),
+    Mutant("LOST_FRAME", "private", "a lost frame: the last to unpin does not drop it", ("THREADS=2", "FRAMES=2")),
+    Mutant("LOST_USE", "private", "a lost use: the slot that a page kept is not given up", ("THREADS=1",)),
     Mutant("NO_WAITERS", "shared", "a missed wake: who does not get LOCK leaves no WAITERS", _TWO),
     Mutant("LATE_READER", "shared", "a skipped recheck: who has read in vain does not look whose page it is", _TWO),
     Mutant("NO_RECHECK", "shared", "a skipped recheck: an eviction ends although the page was taken back", _ONE),

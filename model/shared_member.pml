@@ -22,11 +22,8 @@ inline map_in(k, p) { /* shared_map_peers; EEXIST changes nothing */
 inline map_peers(p) {
 #if MAP_FOR_PEERS
     d_step {
-        k = 0;
-        do
-        :: k < MEMBERS -> if :: k != m -> map_in(k, p) :: else fi; k++
-        :: else -> k = 0; break
-        od
+        if :: m != 0 -> map_in(0, p) :: else fi;
+        if :: m != MEMBERS - 1 -> map_in(MEMBERS - 1, p) :: else fi
     }
 #else
     skip
