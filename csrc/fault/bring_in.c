@@ -30,13 +30,19 @@ static bool is_leaving(const wish *w) {
     return atomic_load(&w->r->state) != REGION_LIVE;
 }
 
+/* A read that ends under the page's lock. The one that was met may have ended since, the page have come and gone, and its slot be read ahead again, which
+ * ends without the lock if nobody has said that he waits. */
+static bool is_awaited(uswap_pool *pool, swap_entry entry) {
+    uint64_t word = swap_cache_load(pool, entry);
+    return slot_state_of(word) == CACHE_READING && (word & SLOT_WANTED);
+}
+
 /* Sleeps until the read that has the page in its hands has ended. The ticket is older than the look, and WAITERS is set before it: whoever
  * ends the read changes the slot, then unlocks the page, which clears WAITERS and wakes. */
 static void await_read(wish *w) {
     uint32_t ticket = parking_ticket((const void *)w->word);
     uint64_t word = atomic_fetch_or(w->word, PAGE_WAITERS);
-    if (!is_leaving(w) && page_state_of(word) == PAGE_SWAPPED &&
-        slot_state_of(swap_cache_load(w->ctx->pool, page_entry_of(word))) == CACHE_READING) {
+    if (!is_leaving(w) && page_state_of(word) == PAGE_SWAPPED && is_awaited(w->ctx->pool, page_entry_of(word))) {
         FAILPOINT(bring_in_wait);
         parking_wait((const void *)w->word, ticket, 0);
     }
