@@ -80,14 +80,16 @@ _PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHE
 CONFIGURATIONS = (
     Configuration("private: 2 pages, 2 threads, 1 process", "private",
                   ("PAGES=2", "THREADS=2", "SLOTS=3"), large=True),
+    Configuration("private: 1 page, 1 thread, 1 process", "private", ("THREADS=1",)),
     Configuration("private: 1 page, 2 threads, 1 process, errors, discards", "private",
-                  ("THREADS=2", "SLOTS=3", "ERRORS=1", "DISCARDS=1")),
+                  ("THREADS=2", "SLOTS=3", "ERRORS=1", "DISCARDS=1"), large=True),
     Configuration("2 pages, 2 threads, 1 process", "shared", _SMALL),
     Configuration("1 page, 2 threads, 1 process, errors, discards", "shared",
                   ("THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=2", "DISCARDS=1")),
     Configuration("1 page, 1 thread, 2 processes, one dies, no read is broken off but the dead one's", "shared",
                   ("THREADS=1", "CRASH=1", "BREAKS=0", "ZEROING=0"), large=True),
-    Configuration("2 pages, 3 threads, 2 processes, one dies", "shared", _PRODUCT, exhaustive=False, seconds=40, large=True),
+    Configuration("2 pages, 3 threads, 2 processes, one dies", "shared", _PRODUCT,
+                  exhaustive=False, seconds=40, large=True),
     Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1",), large=True),
     Configuration("1 page, 3 threads, 2 processes, one dies", "shared", ("THREADS=3", "CRASH=1"), large=True),
     Configuration("1 page, 1 thread, 2 processes, two reads of one page", "shared",
@@ -300,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             runs = [c for c in CONFIGURATIONS if options.only in c.name and (options.all or not c.large)]
             outcomes = [_said(check(c, options.megabytes), options.json) for c in runs]
             failures = [o.configuration for o in outcomes if not o.good]
-            if not options.only and not failures:
+            if options.all and not options.only and not failures:
                 by_model: dict[str, list[tuple[Configuration, Outcome]]] = {}
                 for c, o in zip(runs, outcomes, strict=True):
                     if not c.live:
