@@ -5,7 +5,7 @@ A patch begins with four lines, each a name and what it says, then an empty line
     What: what is broken
     Promise: which promise that breaks: an invariant of csrc/README.md, or a sentence of it
     Area: one of AREAS
-    Expected: the check that is to kill it, or several
+    Expected: the check that is to kill it; or tests, as pytest is told of them, which are then run first
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from catalogue import Mutant
+
 STRESS_OPERATIONS = 3_000_000  # of each kind
 FUZZ_SECONDS = 60
 # A test that takes longer hangs; those that take long say so themselves.
-_TEST_SECONDS = 60
+_TEST_SECONDS = 120
 # A check of a mutant may take so many times as long as that of the clean tree, and so much more.
 _TIMES = 4.0
 _MORE_SECONDS = 30.0
@@ -120,24 +123,32 @@ def _stress(*options: str) -> tuple[str, ...]:
 def _fuzz(tree: Path) -> Check:
     """`uswap fuzz`; where there is none yet, the state machines of the suite."""
     if (tree / "src/uswap/commands/fuzz.py").exists():
-        return Check("fuzz", (sys.executable, "-m", "uswap", "fuzz", "--seconds", str(FUZZ_SECONDS)))
+        options = ("--seconds", str(FUZZ_SECONDS), "--database", "build/fuzz")
+        return Check("fuzz", (sys.executable, "-m", "uswap", "fuzz", *options))
     return Check("state machines", _pytest("tests/stateful"))
 
 
-def checks_of(area: str, tree: Path) -> list[Check]:
-    """For a mutant of that area, the cheapest first."""
+def _expected(mutant: Mutant) -> list[Check]:
+    """The tests that its header names, if it names any."""
+    tests = [word for word in mutant.expected.split() if word.startswith("tests/")]
+    return [Check(" ".join(test.rpartition("/")[2] for test in tests), _pytest(*tests))] if tests else []
+
+
+def checks_of(mutant: Mutant, tree: Path) -> list[Check]:
+    """For this mutant, the cheapest first: the tests that are expected to kill it, if its header names any."""
+    area = mutant.area
     quick = Check(f"tests of {area}", _pytest(*_QUICK[area]))
     suite = Check("suite", _pytest("tests/unit", "tests/failpoints", "tests/integration", "tests/stress"))
     if area == "shared":
-        return [quick, Check("members", _pytest(*_MEMBERS)), suite]
+        return [*_expected(mutant), quick, Check("members", _pytest(*_MEMBERS)), _fuzz(tree), suite]
     if area in ("fork", "python"):
-        return [quick, suite]
+        return [*_expected(mutant), quick, _fuzz(tree), suite]
     stress = [
         Check("stress, move", _stress("--seed", "1")),
         Check("stress, copy", _stress("--seed", "2", "--transport", "copy", "--io", "sync")),
         Check("stress, inline", _stress("--seed", "3", "--faults", "inline", "--encrypt")),
     ]
-    return [*stress, quick, _fuzz(tree), suite]
+    return [*_expected(mutant), *stress, quick, _fuzz(tree), suite]
 
 
 def run(check: Check, tree: Path, clean_seconds: float | None = None) -> Verdict:
@@ -146,7 +157,8 @@ def run(check: Check, tree: Path, clean_seconds: float | None = None) -> Verdict
     limit = _CLEAN_SECONDS if clean_seconds is None else _TIMES * clean_seconds + _MORE_SECONDS
     path = os.pathsep.join([str(tree / "src"), str(tree / "tests")])
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "USWAP_NO_SKIPS")}
-    environment |= {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+    environment |= {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    shutil.rmtree(tree / "build/fuzz", ignore_errors=True)  # what fails is kept there, and would be replayed
     started = time.monotonic()
     process = subprocess.Popen(
         check.command,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -78,10 +79,10 @@ class Driver:
         self._builder = Builder(tree)
 
     def _checks(self, mutant: Mutant) -> list[Check]:
-        checks = checks_of(mutant.area, self._tree)
+        checks = checks_of(mutant, self._tree)
         if self._quick:
             checks = [check for check in checks if check.name != "suite"]
-        return [check for check in checks if not self._chosen or self._chosen in check.name]
+        return [check for check in checks if not self._chosen or re.search(self._chosen, check.name)]
 
     def _become(self, mutant: Mutant | None) -> None:
         """Applies and builds it; None: the clean tree.
@@ -160,7 +161,7 @@ def main() -> int:
         prog="make mutants", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("mutants", nargs="*", metavar="NN", help="numbers or names; default: all")
-    parser.add_argument("--check", help="only checks whose name has this in it")
+    parser.add_argument("--check", help="only checks whose name has this in it (a regular expression)")
     parser.add_argument("--quick", action="store_true", help="what the quick checks leave alive survives")
     parser.add_argument("--trust", action="store_true", help="the clean tree passes: as results.json has its times")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from catalogue import HERE, ROOT, Mutant
@@ -20,6 +21,23 @@ nothing kills shows a test that is missing. `make mutants MUTANTS='03 17'` takes
 less than a quarter of that time. Seconds are those until the check ended, on a machine with two processors that did
 other things as well.
 """
+
+
+# From here on the page is about what another folder holds, which may be ahead of it.
+MODEL_PART = "\n## Mutants of the model\n"
+
+
+def _model_part() -> str:
+    """The mistakes that are planted in the model: model/check.py names them."""
+    script = ROOT / "model" / "check.py"
+    if not script.exists():
+        return ""
+    found = re.findall(r'Mutant\("(\w+)", "(\w+)", "([^"]+)"', script.read_text(encoding="utf-8"))
+    rows = "\n".join(f"| {name} | {model}.pml | {_cell(what)} |" for name, model, what in found)
+    return (
+        f"{MODEL_PART}\n`make model-mutants` plants each in the model of the shared page protocol (docs/model.md); "
+        f"spin finds it.\n\n| mutant | model | what is broken |\n|---|---|---|\n{rows}\n"
+    )
 
 
 def _cell(text: str) -> str:
@@ -55,5 +73,5 @@ def table(mutants: list[Mutant], known: dict[str, Any]) -> str:
         f"{_HEAD}\n{len(killed)} of {len(mutants)} are killed: {counts}.\n\n"
         "| | mutant | area | what is broken | which promise | killed by | where | s |\n"
         "|---|---|---|---|---|---|---|---|\n"
-        f"{rows}\n\nThe clean tree passes each check:\n\n| check | s |\n|---|---|\n{clean}\n"
+        f"{rows}\n\nThe clean tree passes each check:\n\n| check | s |\n|---|---|\n{clean}\n{_model_part()}"
     )

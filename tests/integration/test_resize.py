@@ -196,6 +196,22 @@ def test_sealed_pages_can_be_written_after_a_move(make_pool: PoolFactory) -> Non
     pool.check()
 
 
+def test_what_is_stored_to_sealed_pages_right_after_a_move_is_kept(make_pool: PoolFactory) -> None:
+    pool = make_pool("4MiB")
+    region = pool.region(16 * MIB)
+    pages = Pages(region)
+    pages.fill(1)
+    order = random.Random(1).sample(range(pages.count), 300)
+    pages.touch(order)
+    del pages
+    hem_in(region)
+    region.resize(17 * MIB)
+    pages = Pages(region)
+    pages.store(order, [7] * len(order))
+    region.advise(Advice.PAGEOUT)
+    assert pages.touch(order) == 7 * len(order)
+
+
 def test_locked_pages_move_and_stay_locked(pool_factory: PoolFactory) -> None:
     pool = pool_factory("8MiB")
     region = pool.region(16 * MIB)

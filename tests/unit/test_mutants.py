@@ -34,19 +34,20 @@ def test_every_patch_applies_and_says_what_it_is() -> None:
     mutants = read_all()
     for mutant in mutants:
         apply(mutant, ROOT, "--check")
-    assert mutants
+    assert len(mutants) >= 30
     assert {mutant.area for mutant in mutants} <= set(AREAS)
 
 
 def test_every_mutant_is_killed_and_the_page_says_so() -> None:
     from catalogue import read_all
     from run import Results
-    from table import TABLE, table
+    from table import MODEL_PART, TABLE, table
 
     mutants, known = read_all(), Results().known
     unkilled = [m.path.stem for m in mutants if not known["mutants"].get(m.path.stem, {}).get("killed")]
     assert unkilled == [], "run make mutants MUTANTS=... for these"
-    assert TABLE.read_text() == table(mutants, known), "run make mutants MUTANTS_ARGS=--table"
+    written, made = (page.partition(MODEL_PART)[0].rstrip() for page in (TABLE.read_text(), table(mutants, known)))
+    assert written == made, "run make mutants MUTANTS_ARGS=--table"
 
 
 @pytest.mark.parametrize("missing", ["What", "Promise", "Area", "Expected"])

@@ -315,3 +315,18 @@ def test_regions_come_and_go_in_many_threads(make_pool: Callable[..., uswap.Pool
     assert errors == []
     gc.collect()
     assert pool.regions() == []
+
+
+def test_each_residence_ends_by_itself_also_by_an_exception(pool: uswap.Pool) -> None:
+    r = pool.region(MIB)
+    r[:] = b"x" * MIB
+    with r.resident(0, 8 * PAGE):
+        with pytest.raises(KeyError), r.resident(0, PAGE):
+            raise KeyError
+        r.advise(Advice.PAGEOUT)
+        assert set(r.page_classes(0, 8 * PAGE)) == {PageClass.RESIDENT}
+        assert pool.stats().pinned_bytes == 8 * PAGE
+    assert pool.stats().pinned_bytes == 0
+    r.advise(Advice.PAGEOUT)
+    assert PageClass.RESIDENT not in set(r.page_classes(0, 8 * PAGE))
+    r.close()
