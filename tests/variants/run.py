@@ -89,7 +89,7 @@ VARIANTS = {
             "ASAN_OPTIONS": {**ASAN_OPTIONS, "detect_leaks": 1, "fast_unwind_on_malloc": 0},
             "LSAN_OPTIONS": {"exitcode": 0},
         },
-        environment={"USWAP_LEAK_TIMES": "20"},
+        environment={"USWAP_LEAK_TIMES": os.environ.get("USWAP_LEAK_TIMES", "20")},
     ),
 }
 
