@@ -282,6 +282,37 @@ static void check_all(void) {
     claim_all(shared - resident, atomic_load(&head->usable_slots) - kept - 1); /* the barrier's is nobody's */
 }
 
+/* What is wrong must be found: the word has that value for one check. */
+static void plant(const char *what, _Atomic uint64_t *word, uint64_t value) {
+    uswap_error error = {0};
+    uint64_t right = atomic_exchange(word, value);
+    if (group_check(&g, &error) == 0) {
+        fprintf(stderr, "%s: not found\n", what);
+        exit(1);
+    }
+    atomic_store(word, right);
+}
+
+/* In words of each kind; the id is that of no life in any place. */
+static void plant_all(void) {
+    const uint64_t nobody = UINT64_C(1000) << 6 | 5, step = UINT64_C(1) << 28;
+    shared_frame *frame = commons_frames(&g.commons);
+    shared_slot *slot = commons_slots(&g.commons);
+    while (use_kind_of(atomic_load(&frame->use)) != USE_PAGE)
+        frame++;
+    while (use_kind_of(atomic_load(&slot->use)) != USE_PAGE)
+        slot++;
+    shared_word *word = shared_ref_word(&g, (shared_ref){atomic_load(&frame->page)});
+    plant("a frame of another page", &frame->page, atomic_load(&frame->page) ^ step);
+    plant("a frame that is free, and has a page", &frame->use, 0);
+    plant("a slot of another page", &slot->page, atomic_load(&slot->page) ^ step);
+    plant("a slot that is free, and has a page", &slot->use, 0);
+    plant("a slot in nobody's hand", &slot->use, use_make(USE_CLAIMED, (member_id){(uint16_t)nobody}, 0));
+    plant("a page that nobody has locked", word, atomic_load(word) | SHARED_LOCK | nobody << SHARED_MEMBER_SHIFT);
+    plant("a page that is nowhere, and has a frame", word, 0);
+    check_words();
+}
+
 static pid_t begin(uint64_t seed) {
     pid_t pid = fork();
     if (pid == 0)
@@ -362,6 +393,7 @@ int main(int argc, char **argv) {
     make_group(argv[1]);
     die_alone(&seed, (uint32_t)atoi(argv[3]));
     die_together(&seed, (uint32_t)atoi(argv[3]));
+    plant_all();
     printf("%llu resident, %llu slots\n", (unsigned long long)count_frames(USE_PAGE),
            (unsigned long long)count_slots(USE_PAGE));
     return 0;
