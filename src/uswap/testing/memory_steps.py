@@ -229,7 +229,8 @@ class MemorySteps(Engine):
     @step
     def resize(self, *, thread: int = 0, region: int, pages: int, cut: int = 0, hem: bool = False) -> None:
         """The region has so many pages, less cut bytes, from now on. hem: something lies behind it, so that it must
-        move to grow. Not while steps are held: it holds the GIL."""
+        move to grow. Not while steps are held: it holds the GIL. A page that cannot be had just now (an injected
+        error) makes it BusyError, and nothing has changed."""
         mapped = self.pick(region, private=True)
         if mapped is None or self.holds:
             return
@@ -247,7 +248,7 @@ class MemorySteps(Engine):
 
         self.start(
             thread, "Region.resize", lambda: mapped.region.resize(size), access=access, finish=finish,
-            may_raise=_NO_SPACE,
+            may_raise=(*_NO_SPACE, uswap.BusyError),
         )  # fmt: skip
 
     @step
