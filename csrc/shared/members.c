@@ -167,6 +167,7 @@ static void clear(member_entry *entry) {
     atomic_store(&entry->near_refaults, 0);
     atomic_store(&entry->starved, 0);
     atomic_store(&entry->beat_ns, 0);
+    atomic_store(&entry->protects, 0);
 }
 
 void members_leave(group *g) {

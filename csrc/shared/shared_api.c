@@ -242,6 +242,10 @@ EXPORT int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_b
     else if (status == -EMFILE)
         status = error_set(err, USWAP_E_LIMIT, EMFILE, "hold", NULL,
                            "a process holds at most %d ranges of shared regions", HOLDS_MAX);
+    else if (status == -EBUSY)
+        status =
+            error_set(err, USWAP_E_BUSY, EBUSY, "hold", NULL,
+                      "a process of the pool is stopped while it takes pages out of memory: let it go on, or end it");
     else if (status != 0)
         status = error_set(err, USWAP_E_LIMIT, 0, "hold", NULL,
                            "holding %llu bytes needs more memory than the pool's limit leaves to shared pages",

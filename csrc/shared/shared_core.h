@@ -137,7 +137,8 @@ typedef struct {
 /* Pages that an API call wants in memory. */
 typedef struct {
     uint32_t object;
-    bool map; /* they are to be mapped here */
+    bool map;    /* they are to be mapped here, for any access */
+    bool missed; /* some were not there, or in others' hands */
     uint64_t page, pages;
 } shared_order;
 
@@ -161,7 +162,9 @@ typedef struct {
     shared_order orders[SHARED_ORDERS];
     uint32_t orders_first;
     _Atomic uint32_t orders_count;
-    event progress; /* pages have come in */
+    _Atomic uint64_t orders_ended;  /* so many have been followed ... */
+    _Atomic uint64_t orders_missed; /* ... the last of them that missed pages: its number, from 1 on */
+    event progress;                 /* pages have come in */
     /* By the eviction thread, now and then: how many frames are for shared pages, and how many of them are to be free. */
     _Atomic uint64_t frames_total, frames_low;
     _Atomic uint64_t cut_ns; /* when a window was last cut for want of frames */
@@ -285,8 +288,8 @@ void hand_release(group *g, out_page *victim);
 /* How many frames are for shared pages, and how many of them are in use; counts if it is time to. */
 void hand_count(group *g, uint64_t *total, uint64_t *used);
 
-/* Asks the share thread. Return: false: too many orders. */
-bool shared_order_give(group *g, const shared_order *order);
+/* Asks the share thread. Return: the order's number, from 1 on; 0: too many orders. */
+uint64_t shared_order_give(group *g, const shared_order *order);
 void shared_thread_wake(group *g);
 /* Frames have come free: parked faults are tried again. */
 void shared_frames_freed(group *g);

@@ -39,7 +39,9 @@ static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool e
         shared_is_held(g, r->object, page) || !shared_try_lock(word, g->self, false))
         return false;
     now = shared_load(word);
-    bool here = shared_state_of(now) == SHARED_RESIDENT && shared_field_of(now) == frame;
+    /* Held: looked at again under the lock, for who has said so meanwhile. */
+    bool here =
+        shared_state_of(now) == SHARED_RESIDENT && shared_field_of(now) == frame && !shared_is_held(g, r->object, page);
     bool hot = (now & SHARED_ROUNDS_MASK) && !even_hot;
     *sealed = now & SHARED_SEALED;
     if (here && hot)

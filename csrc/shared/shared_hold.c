@@ -5,6 +5,7 @@
  * page that is in memory and unlocked after its range has been said stays there.
  */
 #define _GNU_SOURCE
+#include "base/failpoint.h"
 #include "shared/shared_advise.h"
 
 #include <errno.h>
@@ -132,6 +133,56 @@ static int bring_in(group *g, shared_region *r, size_t page, size_t pages, size_
     }
 }
 
+/* ---- where system calls must not fault (README, Held) ---- */
+
+/* Return: whether all of it is in memory, mapped, and may be stored to. */
+static bool pass_over(group *g, shared_region *r, size_t page, size_t pages, uint64_t deadline_ns) {
+    share_state *s = share_of(g);
+    shared_order order = {.object = r->object, .map = true, .page = page, .pages = pages};
+    uint64_t number = shared_order_give(g, &order);
+    for (;;) {
+        uint32_t seen = event_count(&s->progress);
+        if (number == 0 || clock_now_ns() > deadline_ns)
+            return false;
+        if (atomic_load(&s->orders_ended) >= number)
+            return atomic_load(&s->orders_missed) < number;
+        event_wait(&s->progress, seen, LOOK_NS);
+    }
+}
+
+static int pass_over_all(group *g, shared_region *r, size_t page, size_t pages) {
+    uint64_t deadline_ns = clock_now_ns() + PATIENCE_NS;
+    while (!pass_over(g, r, page, pages, deadline_ns)) {
+        if (clock_now_ns() > deadline_ns)
+            return -EBUSY;
+        event_wait(&share_of(g)->progress, event_count(&share_of(g)->progress), LOOK_NS);
+    }
+    return 0;
+}
+
+/* Until the member is no more where it was when it was protecting pages. */
+static bool await_protected(group *g, unsigned index, uint64_t deadline_ns) {
+    const member_entry *entry = &commons_head(&g->commons)->members[index];
+    uint64_t life = atomic_load(&entry->state), at = atomic_load(&entry->protects);
+    while (at % 2 == 1 && atomic_load(&entry->protects) == at && atomic_load(&entry->state) == life &&
+           member_state_of(life) != MEMBER_DEAD) {
+        if (clock_now_ns() > deadline_ns)
+            return false;
+        event_wait(&share_of(g)->progress, event_count(&share_of(g)->progress), LOOK_NS);
+    }
+    return true;
+}
+
+static int settle(group *g, shared_region *r, size_t page, size_t pages) {
+    int status = pass_over_all(g, r, page, pages);
+    FAILPOINT(hold_passed);
+    uint64_t deadline_ns = clock_now_ns() + PATIENCE_NS;
+    for (unsigned i = 0; i < MEMBERS_MAX && status == 0; i++)
+        if (!await_protected(g, i, deadline_ns))
+            status = -EBUSY;
+    return status == 0 ? pass_over_all(g, r, page, pages) : status;
+}
+
 int shared_hold(group *g, shared_region *r, size_t page, size_t pages, size_t *bad) {
     if (pages >= atomic_load(&commons_head(&g->commons)->limit_chunks) * commons_head(&g->commons)->chunk_frames)
         return -ENOSPC;
@@ -141,6 +192,8 @@ int shared_hold(group *g, shared_region *r, size_t page, size_t pages, size_t *b
     if (!said)
         return -EMFILE;
     int status = bring_in(g, r, page, pages, bad);
+    if (status == 0 && g->user_mode_only)
+        status = settle(g, r, page, pages);
     if (status != 0)
         shared_release(g, r, page, pages);
     return status;

@@ -319,10 +319,21 @@ static out_batch *free_batch(group *g) {
     return NULL;
 }
 
+/* Chosen and write-protected: in between nobody may rely on what becomes of the protection of pages (README, Held). */
+static bool begin_batch(group *g, out_batch *b, out_search *search, uint32_t most) {
+    _Atomic uint64_t *protects = &group_entry(g, g->self)->protects;
+    atomic_fetch_add(protects, 1);
+    b->count = hand_choose(g, search, b->page, most, out_of(g)->batch_pages);
+    if (b->count > 0) {
+        sort(b);
+        FAILPOINT(shared_writing);
+        protect(g, b);
+    }
+    atomic_fetch_add(protects, 1);
+    return b->count > 0;
+}
+
 static void evict_batch(group *g, out_batch *b) {
-    sort(b);
-    FAILPOINT(shared_writing);
-    protect(g, b);
     read_contents(g, b);
     claim_slots(g, b);
     write_out(g, b);
@@ -338,7 +349,7 @@ static uint64_t evict(group *g, uint64_t want, out_search search) {
     while (begun < want) {
         out_batch *b = free_batch(g);
         uint64_t room = MIN_OF(MAX_OF(want - begun, (uint64_t)OUT_BATCH_LEAST), (uint64_t)s->together);
-        if (!b || (b->count = hand_choose(g, &search, b->page, (uint32_t)room, s->batch_pages)) == 0)
+        if (!b || !begin_batch(g, b, &search, (uint32_t)room))
             break;
         begun += b->count;
         evict_batch(g, b);

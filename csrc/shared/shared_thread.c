@@ -112,16 +112,18 @@ void shared_thread_wake(group *g) {
     (void)ignored;
 }
 
-bool shared_order_give(group *g, const shared_order *order) {
+uint64_t shared_order_give(group *g, const shared_order *order) {
     share_state *s = share_of(g);
+    uint64_t number = 0;
     small_lock_acquire(&s->orders_lock);
-    bool room = s->orders_count < SHARED_ORDERS;
-    if (room)
+    if (s->orders_count < SHARED_ORDERS) {
         s->orders[(s->orders_first + s->orders_count++) % SHARED_ORDERS] = *order;
+        number = atomic_load(&s->orders_ended) + s->orders_count;
+    }
     small_lock_release(&s->orders_lock);
-    if (room)
+    if (number > 0)
         shared_thread_wake(g);
-    return room;
+    return number;
 }
 
 /* Pages that are to be held: nothing may fault there, and a system call's store to a sealed one would. */
@@ -135,22 +137,30 @@ static void unseal(group *g, shared_region *r, size_t page) {
         shared_wake(g, r, page, 1);
 }
 
+/* In memory, and to be mapped. Return: how many pages are done with; 0: there is no frame. */
+static size_t map_ordered(group *g, shared_region *r, shared_order *order, shared_state state) {
+    size_t page = order->page;
+    unseal(g, r, page);
+    shared_result result = shared_fault(g, r, page);
+    order->missed |= result != SHARED_DONE || (shared_load(&r->words[page]) & SHARED_SEALED);
+    if (result == SHARED_DONE && state == SHARED_RESIDENT && r->soft_next > page)
+        return MIN_OF(r->soft_next - page, (size_t)order->pages);
+    return result != SHARED_NO_FRAME;
+}
+
 /* As much of it as can be done now. */
 static void follow(group *g, shared_region *r, shared_order *order) {
     while (order->pages > 0) {
-        shared_word *word = &r->words[order->page];
-        shared_state state = shared_state_of(shared_load(word));
+        shared_state state = shared_state_of(shared_load(&r->words[order->page]));
         size_t done = 1;
-        if (order->map)
-            unseal(g, r, order->page);
-        if (state == SHARED_SWAPPED || state == SHARED_READING)
+        if (state == SHARED_SWAPPED || state == SHARED_READING) {
             done = shared_in_range(g, r, order->page, 1);
-        else if (order->map && state != SHARED_POISONED)
-            done = shared_fault(g, r, order->page) != SHARED_NO_FRAME;
+            order->missed = true;
+        } else if (order->map && state != SHARED_POISONED) {
+            done = map_ordered(g, r, order, state);
+        }
         if (done == 0)
             return;
-        if (state == SHARED_RESIDENT && order->map && r->soft_next > order->page)
-            done = MIN_OF(r->soft_next - order->page, (size_t)order->pages);
         order->page += done;
         order->pages -= done;
     }
@@ -171,9 +181,13 @@ static void follow_orders(group *g) {
         if (order->pages > 0)
             return;
         small_lock_acquire(&s->orders_lock);
+        if (order->missed)
+            atomic_store(&s->orders_missed, atomic_load(&s->orders_ended) + 1);
         s->orders_first = (s->orders_first + 1) % SHARED_ORDERS;
         s->orders_count--;
+        atomic_fetch_add(&s->orders_ended, 1);
         small_lock_release(&s->orders_lock);
+        event_signal(&s->progress);
     }
 }
 

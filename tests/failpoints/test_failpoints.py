@@ -56,6 +56,7 @@ OTHERS = {
     "codec.decode",
     "codec.slot",
     "key.wiped",
+    "hold.passed",
     "fork.child",
     "fork.placed",
     "fork.quiet",
