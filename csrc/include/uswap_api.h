@@ -425,6 +425,9 @@ typedef struct {
     uint64_t size_bytes;
     uint64_t resident_bytes;
     uint64_t swapped_bytes;
+    uint64_t locked_bytes; /* held by any process */
+    uint64_t faults;       /* of all processes */
+    uint64_t poisoned_pages;
     uint64_t mappers; /* how many processes */
     char name[64];
 } uswap_object_info;

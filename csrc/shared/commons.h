@@ -175,6 +175,7 @@ typedef struct {
     _Atomic uint64_t epoch; /* how often mappers has changed */
     /* Where each mapper has it, by member index: good while its bit in mappers is set. */
     _Atomic uint64_t base[MEMBERS_MAX];
+    _Atomic uint64_t faults;         /* since it was made */
     _Atomic uint64_t creator_region; /* the region's id in the creator: Pool.attach_region */
     char name[OBJECT_NAME_BYTES];    /* "": none */
 } object_entry;

@@ -45,7 +45,6 @@ typedef struct shared_region {
     uint32_t seal_turn;
     uint32_t soft_run;           /* ... how many pages the last one mapped; both the share thread's */
     _Atomic uint64_t waiting_ns; /* when a fault was first left to somebody else's unlocking; 0: none */
-    _Atomic uint64_t faults;
     _Atomic uint32_t advice;
 } shared_region;
 
@@ -258,8 +257,6 @@ void objects_unmap(group *g, uint32_t index);
 /* Ends the object if nobody maps it (mappers 0, and it has been mapped or its maker is dead; then MAPPERS_CLOSED): pages that somebody has locked are left to the next call (the eviction thread goes round). For repair.c
  * too, after it has taken the dead member out of mappers. */
 void objects_end(group *g, uint32_t index);
-/* What there is to be said of an object. Return: false: there is none in that place. */
-bool objects_info(const commons *c, uint32_t index, uswap_object_info *info);
 /* The object's mapping here, referenced; NULL: none. */
 shared_region *shared_region_get(group *g, uint32_t index);
 shared_region *shared_region_at(group *g, uintptr_t address);

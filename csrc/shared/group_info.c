@@ -101,10 +101,38 @@ static void count_pages(const commons *c, const object_entry *object, uswap_obje
     for (; commons_touched(c, at, end, &at, &last); at = last)
         for (; at < last; at += sizeof(shared_word)) {
             shared_state state = shared_state_of(shared_load(commons_at(c, at)));
-            info->resident_bytes +=
-                state == SHARED_RESIDENT || state == SHARED_READING || state == SHARED_WRITING ? PAGE_BYTES : 0;
-            info->swapped_bytes += state == SHARED_SWAPPED ? PAGE_BYTES : 0;
+            info->resident_bytes += state == SHARED_RESIDENT || state == SHARED_WRITING ? PAGE_BYTES : 0;
+            info->swapped_bytes += state == SHARED_SWAPPED || state == SHARED_READING ? PAGE_BYTES : 0;
+            info->poisoned_pages += state == SHARED_POISONED;
         }
+}
+
+/* The next pages from at on that somebody holds: first, and end. */
+static void next_held(const commons *c, uint32_t index, uint64_t at, uint64_t *first, uint64_t *end) {
+    *first = *end = UINT64_MAX;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        const member_entry *member = &commons_head(c)->members[i];
+        member_state state = member_state_of(atomic_load(&member->state));
+        for (uint32_t n = 0; n < HOLDS_MAX && state != MEMBER_FREE && atomic_load(&member->holds) > 0; n++) {
+            const member_hold *hold = &member->hold[n];
+            uint64_t count = atomic_load(&hold->count), from = atomic_load(&hold->first), start = MAX_OF(from, at);
+            if (count > 0 && atomic_load(&hold->object) == index && from + count > at && start < *first) {
+                *first = start;
+                *end = from + count;
+            }
+        }
+    }
+}
+
+/* Each page once, whoever holds it. */
+static uint64_t count_held(const commons *c, uint32_t index, uint64_t pages) {
+    uint64_t held = 0, first, end;
+    for (uint64_t at = 0; at < pages; at = end) {
+        next_held(c, index, at, &first, &end);
+        if (first < pages)
+            held += MIN_OF(end, pages) - first;
+    }
+    return held;
 }
 
 static void describe(const commons *c, uint32_t index, uswap_object_info *info) {
@@ -114,10 +142,19 @@ static void describe(const commons *c, uint32_t index, uswap_object_info *info) 
                                 .creator_pid = pid_of(c, (member_id){(uint16_t)atomic_load(&object->creator)}),
                                 .creator_region = atomic_load(&object->creator_region),
                                 .size_bytes = atomic_load(&object->pages) << PAGE_SHIFT,
+                                .locked_bytes = count_held(c, index, atomic_load(&object->pages)) << PAGE_SHIFT,
+                                .faults = atomic_load(&object->faults),
                                 .mappers = (uint64_t)__builtin_popcountll(mappers)};
     memcpy(info->name, object->name, sizeof info->name);
     info->name[sizeof info->name - 1] = '\0';
     count_pages(c, object, info);
+}
+
+bool group_info_object(const commons *c, uint32_t index, uswap_object_info *info) {
+    if (object_state_of(atomic_load(&commons_head(c)->objects[index].state)) != OBJECT_LIVE)
+        return false;
+    describe(c, index, info);
+    return true;
 }
 
 uint32_t group_info_objects(const commons *c, uswap_object_info *infos, uint32_t capacity) {

@@ -11,6 +11,8 @@ uint64_t group_floor_frames(uint64_t limit_bytes, uint64_t bounce_frames);
 void group_info_get(const commons *c, uswap_group_info *info);
 /* Return: how many there are; at most capacity are written. */
 uint32_t group_info_members(const commons *c, member_id self, uswap_member_info *infos, uint32_t capacity);
+/* Return: false: there is no such object. */
+bool group_info_object(const commons *c, uint32_t index, uswap_object_info *info);
 uint32_t group_info_objects(const commons *c, uswap_object_info *infos, uint32_t capacity);
 
 #endif

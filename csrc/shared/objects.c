@@ -37,6 +37,7 @@ static int64_t take_place(group *g) {
         if (atomic_compare_exchange_strong(&object->state, &state, making)) {
             atomic_store(&object->creator, g->self.value);
             atomic_store(&object->written_score, 0);
+            atomic_store(&object->faults, 0);
             return i;
         }
     }
@@ -270,29 +271,4 @@ void shared_region_put(shared_region *r) {
     /* Against "not live, then look at the references": one of the two sees the other. */
     if (atomic_fetch_sub(&r->references, 1) == 1 && !atomic_load(&r->live))
         parking_wake((const void *)&r->references);
-}
-
-bool objects_info(const commons *c, uint32_t index, uswap_object_info *info) {
-    const commons_header *head = commons_head(c);
-    const object_entry *object = &head->objects[index];
-    uint64_t state = atomic_load(&object->state), at = atomic_load(&object->words);
-    if (object_state_of(state) != OBJECT_LIVE)
-        return false;
-    member_id creator = {(uint16_t)atomic_load(&object->creator)};
-    uint64_t member = atomic_load(&head->members[member_index(creator)].state), first, last;
-    *info =
-        (uswap_object_info){.object = index,
-                            .creator_pid = member_equal(member_id_of(member), creator) ? member_pid_of(member) : 0,
-                            .creator_region = atomic_load(&object->creator_region),
-                            .size_bytes = atomic_load(&object->pages) << PAGE_SHIFT,
-                            .mappers = (uint64_t)__builtin_popcountll(atomic_load(&object->mappers) & ~MAPPERS_CLOSED)};
-    memcpy(info->name, object->name, sizeof info->name - 1);
-    uint64_t from = at, end = at + atomic_load(&object->pages) * sizeof(shared_word);
-    for (; at > 0 && commons_touched(c, from, end, &first, &last); from = last)
-        for (uint64_t offset = first; offset < last; offset += sizeof(shared_word)) {
-            shared_state page = shared_state_of(shared_load(commons_at(c, offset)));
-            info->resident_bytes += page == SHARED_RESIDENT || page == SHARED_WRITING ? PAGE_BYTES : 0;
-            info->swapped_bytes += page == SHARED_SWAPPED || page == SHARED_READING ? PAGE_BYTES : 0;
-        }
-    return true;
 }

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "base/status.h"
 #include "pool.h"
+#include "shared/group_info.h"
 #include "shared/shared_advise.h"
 
 #include <errno.h>
@@ -181,7 +182,7 @@ EXPORT int uswap_shared_get_info(uswap_pool *pool, uint32_t object, uswap_object
     int status = enter(pool, &guard, &g, err);
     if (status != 0)
         return status;
-    bool found = object < OBJECTS_MAX && objects_info(&g->commons, object, info);
+    bool found = object < OBJECTS_MAX && group_info_object(&g->commons, object, info);
     api_leave(&guard);
     return found ? 0 : no_such(err, NULL);
 }

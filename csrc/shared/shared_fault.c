@@ -141,7 +141,7 @@ static shared_result start_read(group *g, shared_region *r, size_t page) {
 
 shared_result shared_fault(group *g, shared_region *r, size_t page) {
     shared_word *word = &r->words[page];
-    atomic_fetch_add_explicit(&r->faults, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&group_object(g, r->object)->faults, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&commons_head(&g->commons)->faults, 1, memory_order_relaxed);
     if (!shared_try_lock(word, g->self, true)) {
         if (shared_break_read(g, word))

@@ -191,9 +191,8 @@ class RegionInfo:
         fault_mode: "thread" or "inline": who serves its faults.
         id: the core's number for it.
         priority: Region.priority.
-        shared: it is a shared region of a named pool. locked, faults and poisoned_pages are then 0: they are not
-            kept for each of these; resident and swapped are of all processes together, and address is 0 where this
-            process does not have it.
+        shared: it is a shared region of a named pool. Its figures are then of all processes together, each page
+            counted once, and address is 0 where this process does not have it.
         users: how many processes have it.
         creator_pid: of the process that made a shared one; 0 for the others.
     """
@@ -294,9 +293,9 @@ def shared_region_info_from_core(ffi: Any, raw: Any, address: int = 0) -> Region
         size=int(raw.size_bytes),
         resident=int(raw.resident_bytes),
         swapped=int(raw.swapped_bytes),
-        locked=0,
-        faults=0,
-        poisoned_pages=0,
+        locked=int(raw.locked_bytes),
+        faults=int(raw.faults),
+        poisoned_pages=int(raw.poisoned_pages),
         fault_mode="thread",
         id=int(raw.creator_region),
         priority=0,

@@ -19,7 +19,7 @@ def live(runtime_folder: Path) -> Iterator[Member]:
     with Member() as process:
         process("pool = uswap.Pool('32MiB', name='live')")
         process("r = pool.region('2MiB', shared=True, name='table'); s = pool.region('1MiB', shared=True)")
-        process("r[:] = b'x' * len(r)")
+        process("r[:] = b'x' * len(r); r.lock(0, 1 << 20)")
         yield process
 
 
@@ -53,13 +53,17 @@ def test_what_lives_is_shown(live: Member, capsys: pytest.CaptureFixture[str]) -
     regions = {region["name"]: region for region in pool["regions"]}
     assert regions["table"]["size"] == regions["table"]["resident"] == 2 * MIB
     assert regions["table"]["users"] == 1
+    assert regions["table"]["locked"] == MIB
+    assert regions["table"]["faults"] > 0
+    assert regions["table"]["poisoned_pages"] == 0
     assert regions[""]["id"] == live("s.id")
 
     text = output(capsys, "ls")
     lines = text.splitlines()
     assert lines[0].startswith("live: limit 32 MiB")
     assert any(line.split()[:2] == [str(live.pid), "alive"] for line in lines)
-    assert any(line.split()[:3] == ["table", "2", "MiB"] for line in lines)
+    shown = next(line.split() for line in lines if line.split()[0] == "table")
+    assert " ".join(shown[1:9]) == "2 MiB 2 MiB 0 B 1 MiB"
     assert "stale" not in text
 
 

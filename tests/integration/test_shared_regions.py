@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _support.failpoints import Action, armed
 from _support.members import Member, MemberError
 
 import uswap
+from uswap._core import lib
 
 MIB = 1 << 20
 PAGE = 4096
@@ -184,6 +186,44 @@ def test_advice_classes_locks_and_residence(jobs: uswap.Pool) -> None:
         r.lock(0, 9 * MIB)
     with pytest.raises(ValueError, match="page"):
         r.users(2048)
+
+
+def test_figures_are_of_all_processes_and_each_page_counts_once(jobs: uswap.Pool, member: Member) -> None:
+    r = jobs.region("8MiB", shared=True, name="x")
+    r[:] = b"x" * len(r)
+    before = r.info().faults
+    assert before > 0
+    member("r = pool.open_region('x'); total = sum(r[::4096])")
+    faults = r.info().faults
+    assert faults > before
+    r.lock(0, MIB)
+    r.lock(MIB, PAGE)
+    member("r.lock(1 << 19, 1 << 20); r.lock(4 << 20, 4096)")
+    (seen,) = jobs.shared_regions()
+    assert seen.locked == r.info().locked == MIB + MIB // 2 + PAGE
+    member("r.unlock(1 << 19, 1 << 20)")
+    assert r.info().locked == MIB + 2 * PAGE
+    member("r.close()")
+    assert r.info().locked == MIB + PAGE
+    r.unlock(0, MIB)
+    r.unlock(MIB, PAGE)
+    info = r.info()
+    assert (info.locked, info.poisoned_pages) == (0, 0)
+    assert info.faults >= faults
+
+
+@pytest.mark.skipif(not lib.uswap_failpoints_built(), reason="the core was built without failpoints")
+def test_lost_pages_are_counted_until_they_are_thrown_away(jobs: uswap.Pool) -> None:
+    r = jobs.region("1MiB", shared=True, name="x")
+    r[:] = b"x" * len(r)
+    r.advise(uswap.Advice.PAGEOUT)
+    with armed("shared.hash", Action.FLIP, every=True), pytest.raises(uswap.SwapError, match="page 3"):
+        r.lock(3 * PAGE, PAGE)
+    assert r.info().poisoned_pages == 1
+    r.advise(uswap.Advice.DONTNEED, 3 * PAGE, PAGE)
+    assert r.info().poisoned_pages == 0
+    assert r[3 * PAGE : 4 * PAGE] == bytes(PAGE)
+    assert r[4 * PAGE : 5 * PAGE] == b"x" * PAGE
 
 
 def test_what_shared_regions_cannot_do_says_so(jobs: uswap.Pool) -> None:

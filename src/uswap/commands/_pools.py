@@ -51,6 +51,9 @@ class Found:
                     "size": region.size,
                     "resident": region.resident,
                     "swapped": region.swapped,
+                    "locked": region.locked,
+                    "faults": region.faults,
+                    "poisoned_pages": region.poisoned_pages,
                     "users": region.users,
                     "creator_pid": region.creator_pid,
                 }

@@ -57,10 +57,11 @@ def _describe(name: str, seen: Look) -> list[str]:
         rows.append([str(member.pid), state, format_size(member.limit), format_size(member.used)])
     lines += _aligned(rows)
     if seen.regions:
-        rows = [["region", "size", "resident", "swapped", "users", "made by"]]
+        rows = [["region", "size", "resident", "swapped", "locked", "faults", "lost pages", "users", "made by"]]
         for region in seen.regions:
-            sizes = [format_size(size) for size in (region.size, region.resident, region.swapped)]
-            rows.append([region.name or str(region.id), *sizes, str(region.users), str(region.creator_pid or "-")])
+            sizes = [format_size(size) for size in (region.size, region.resident, region.swapped, region.locked)]
+            counts = [str(count) for count in (region.faults, region.poisoned_pages, region.users)]
+            rows.append([region.name or str(region.id), *sizes, *counts, str(region.creator_pid or "-")])
         lines += _aligned(rows)
     return lines
 
