@@ -57,6 +57,7 @@
     X(shared_writing, "shared.writing")                 /* shared pages are WRITING, not write-protected yet */        \
     X(shared_protected, "shared.protected")             /* write-protected everywhere, nothing read or written */      \
     X(shared_written, "shared.written")                 /* the write has ended; error: as if the device had said so */ \
+    X(shared_unsealed, "shared.unsealed") /* shared pages are sealed no more, and write-protected still */             \
     X(hold_passed, "hold.passed") /* user-mode faults: what is held was passed over, evictions may protect it yet */   \
     X(shared_committed, "shared.committed") /* shared pages are SWAPPED and locked, the hole not punched */            \
     X(shared_punched, "shared.punched")     /* the hole is punched, the frames are not free yet */                     \

@@ -6,6 +6,7 @@
  */
 #include "shared/shared_core.h"
 
+#include "base/failpoint.h"
 #include "fault/uffd.h"
 
 #include <errno.h>
@@ -41,6 +42,7 @@ void shared_unseal(group *g, shared_region *r, size_t page, size_t pages) {
         shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, shared_field_of(word), word & SHARED_HEAT_MASK);
     }
     note(group_object(g, r->object), STORE_COSTS);
+    FAILPOINT(shared_unsealed);
     shared_allow_stores(g, r, page, pages);
 }
 
