@@ -466,6 +466,9 @@ int uswap_shared_get_info(uswap_pool *pool, uint32_t object, uswap_object_info *
 /* As the calls of the same name for regions. */
 int uswap_shared_advise(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes, uint32_t advice,
                         uswap_error *err);
+/* In this process alone. */
+int uswap_shared_protect(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
+                         uint32_t protection, uswap_error *err);
 int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err);
 int uswap_shared_release(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
                          uswap_error *err);

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* What every call on a range of a shared region begins and ends with. */
@@ -226,6 +227,25 @@ EXPORT int uswap_shared_advise(uswap_pool *pool, uint32_t object, uint64_t start
     if (status != 0)
         return status;
     status = range.count > 0 ? follow_advice(&range, advice, err) : 0;
+    range_end(&range);
+    return status;
+}
+
+EXPORT int uswap_shared_protect(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
+                                uint32_t protection, uswap_error *err) {
+    shared_range range;
+    if (protection & ~(uint32_t)(PROT_READ | PROT_WRITE))
+        return error_set(err, USWAP_E_INVALID, 0, "protect", NULL, "protection is made of READ and WRITE");
+    if (start_bytes % PAGE_BYTES != 0)
+        return error_set(err, USWAP_E_INVALID, 0, "protect", NULL, "start must be a multiple of 4096");
+    int status = range_begin(&range, pool, object, start_bytes, length_bytes, false, err);
+    if (status != 0)
+        return status;
+    void *address = range.r->base + (range.first << PAGE_SHIFT);
+    if (range.count > 0 && mprotect(address, range.count << PAGE_SHIFT, (int)protection) != 0)
+        status =
+            error_set(err, USWAP_E_OS, errno, "mprotect", NULL, "cannot protect the range: %s%s", strerror(errno),
+                      errno == ENOMEM ? " (each change of protection splits a mapping: see vm.max_map_count)" : "");
     range_end(&range);
     return status;
 }

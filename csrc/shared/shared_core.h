@@ -100,7 +100,7 @@ void shared_hash(group *g, const void *memory, uint8_t hash[16]);
 bool shared_break_read(group *g, shared_word *word);
 bool shared_is_held(group *g, uint32_t object, uint64_t page);
 /* Throws the page's contents away, whatever they are, if the object is in that state (so that it is the same object still). Return: false: it is
- * not, or somebody has the page locked or is reading it. *waiters: wake. */
+ * not, or somebody has the page locked or is reading it, or holds it. *waiters: wake. */
 bool shared_discard_page(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);

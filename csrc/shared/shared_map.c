@@ -49,13 +49,28 @@ static bool is_gone(group *g, unsigned index, int status) {
     return status == -ESRCH && member_equal(known, member_now(g, index));
 }
 
+/* In a range of several mappings (mprotect splits them) kernels before 6.3 do nothing: then page by page. */
+static int write_protect(int uffd, uint64_t address, size_t pages, bool protect, bool wake) {
+    int status, tries = 0;
+    do
+        status = uffd_write_protect(uffd, (void *)(uintptr_t)address, pages, protect, wake); // NOLINT
+    while (status == -EAGAIN && ++tries < TRIES_MAX);
+    if (status != -ENOENT || pages == 1)
+        return status;
+    for (size_t i = 0; i < pages; i++)
+        if ((status = write_protect(uffd, address + (i << PAGE_SHIFT), 1, protect, wake)) != 0)
+            return status;
+    return 0;
+}
+
+/* How many of the pages that are left are tried next: CONTINUE and COPY refuse what lies in several mappings. */
+static size_t next_step(int status, size_t done, size_t step, size_t left) {
+    return status == -ENOENT && done == 0 ? step / 2 : left;
+}
+
 bool mappers_protect(group *g, const mapper_set *set, size_t page, size_t pages) {
     for (uint32_t i = 0; i < set->count; i++) {
-        void *address = (void *)(uintptr_t)(set->of[i].base + (page << PAGE_SHIFT)); // NOLINT
-        int status, tries = 0;
-        do
-            status = uffd_write_protect(set->of[i].uffd, address, pages, true, false);
-        while (status == -EAGAIN && ++tries < TRIES_MAX);
+        int status = write_protect(set->of[i].uffd, set->of[i].base + (page << PAGE_SHIFT), pages, true, false);
         if (status != 0 && !is_gone(g, set->of[i].index, status))
             return false;
     }
@@ -64,32 +79,32 @@ bool mappers_protect(group *g, const mapper_set *set, size_t page, size_t pages)
 
 /* The page is mapped already: stores to it may go on. */
 void shared_allow_stores(group *g, shared_region *r, size_t page, size_t pages) {
-    int tries = 0;
-    while (uffd_write_protect(g->uffd, shared_address(r, page), pages, false, true) == -EAGAIN && ++tries < TRIES_MAX) {
-    }
+    write_protect(g->uffd, (uintptr_t)shared_address(r, page), pages, false, true);
     uffd_wake(g->uffd, shared_address(r, page), pages << PAGE_SHIFT);
 }
 
 size_t shared_copy_here(group *g, shared_region *r, size_t page, size_t pages, const void *contents) {
-    size_t at = 0;
-    for (int tries = 0; at < pages && tries < TRIES_MAX; tries++) {
+    size_t at = 0, step = pages;
+    for (int tries = 0; at < pages && step > 0 && tries < TRIES_MAX; tries++) {
         size_t done;
         int status = uffd_copy(g->uffd, shared_address(r, page + at),
-                               (const unsigned char *)contents + (at << PAGE_SHIFT), pages - at, true, false, &done);
+                               (const unsigned char *)contents + (at << PAGE_SHIFT), step, true, false, &done);
         at += done;
-        if (status != 0 && status != -EAGAIN && done == 0)
+        step = next_step(status, done, step, pages - at);
+        if (status != 0 && status != -EAGAIN && status != -ENOENT && done == 0)
             break;
     }
     return at;
 }
 
 size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, map_how how) {
-    size_t at = 0;
-    for (int tries = 0; at < pages && tries < TRIES_MAX;) {
+    size_t at = 0, step = pages;
+    for (int tries = 0; at < pages && step > 0 && tries < TRIES_MAX;) {
         size_t done;
-        int status = uffd_continue(g->uffd, shared_address(r, page + at), pages - at, how.sealed, true, &done);
+        int status = uffd_continue(g->uffd, shared_address(r, page + at), step, how.sealed, true, &done);
         at += done;
-        if (status == 0 || done > 0)
+        step = next_step(status, done, step, pages - at);
+        if (status == 0 || done > 0 || status == -ENOENT)
             continue;
         if (status == -EEXIST && how.around && (at > 0 || how.sealed))
             return at;
@@ -97,6 +112,7 @@ size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, ma
             if (!how.sealed)
                 shared_allow_stores(g, r, page + at, 1);
             at++;
+            step = pages - at;
         } else if (status == -EAGAIN) {
             tries++;
         } else {
@@ -108,6 +124,22 @@ size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, ma
     return at;
 }
 
+/* Return: how many pages it has mapped. */
+static size_t map_in(int uffd, uint64_t base, size_t pages, bool sealed) {
+    size_t mapped = 0, at = 0, step = pages;
+    for (int tries = 0; at < pages && step > 0 && tries < TRIES_MAX; tries++) {
+        size_t done;
+        void *address = (void *)(uintptr_t)(base + (at << PAGE_SHIFT)); // NOLINT
+        int status = uffd_continue(uffd, address, step, sealed, true, &done);
+        mapped += done;
+        at += done + (status == -EEXIST && done == 0);
+        step = next_step(status, done, step, pages - at);
+        if (status != 0 && done == 0 && status != -EEXIST && status != -EAGAIN && status != -ENOENT)
+            break;
+    }
+    return mapped;
+}
+
 void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, bool sealed) {
     mapper_set set;
     if ((atomic_load(&group_object(g, r->object)->mappers) & ~(UINT64_C(1) << member_index(g->self))) == 0)
@@ -116,19 +148,7 @@ void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, boo
     for (uint32_t i = 0; i < set.count; i++) {
         if (set.of[i].index == member_index(g->self))
             continue;
-        uint64_t base = set.of[i].base + (page << PAGE_SHIFT);
-        size_t mapped = 0, at = 0;
-        for (int tries = 0; at < pages && tries < TRIES_MAX; tries++) {
-            size_t done;
-            void *address = (void *)(uintptr_t)(base + (at << PAGE_SHIFT)); // NOLINT
-            int status = uffd_continue(set.of[i].uffd, address, pages - at, sealed, true, &done);
-            mapped += done;
-            at += done;
-            if (status == -EEXIST && done == 0)
-                at++;
-            else if (status != 0 && done == 0 && status != -EAGAIN)
-                break;
-        }
+        size_t mapped = map_in(set.of[i].uffd, set.of[i].base + (page << PAGE_SHIFT), pages, sealed);
         atomic_fetch_add_explicit(&commons_head(&g->commons)->mapped_for_peers, mapped, memory_order_relaxed);
     }
     FAILPOINT(shared_mapped_peers);

@@ -117,7 +117,9 @@ bool shared_discard_page(group *g, const object_entry *object, uint64_t state, i
     if (!broken_off && !shared_try_lock(word, g->self, true))
         return false;
     now = shared_load(word);
-    bool done = atomic_load(&object->state) == state;
+    uint32_t index = (uint32_t)(object - group_object(g, 0));
+    bool ends = object_state_of(state) != OBJECT_LIVE; /* what somebody held is nobody's then */
+    bool done = atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page));
     if (!done) {
         *waiters |= shared_unlock(word, g->self);
         return false;
@@ -133,7 +135,7 @@ bool shared_discard_page(group *g, const object_entry *object, uint64_t state, i
         slot_table_end_leave(g, shared_field_of(now));
         break;
     case SHARED_POISONED:
-        shared_unpoison(g, (uint32_t)(object - group_object(g, 0)), fd, page);
+        shared_unpoison(g, index, fd, page);
         shared_set(word, g->self, SHARED_ZERO, 0, 0);
         shared_punch(fd, page, 1);
         break;

@@ -58,9 +58,9 @@ class SharedRegion(Region):
     """A region of a named pool that several processes have at once; made by Pool.region(shared=True), open_region,
     attach_region, or by unpickling.
 
-    All that Region has, but for protect; its pages count once, however many processes have them. In one process
-    there is one object for each region, whoever asks for it. It pickles by reference: another process of the pool,
-    or one that can join it, gets the same memory. The region ends with the last process that has it.
+    All that Region has, but for resize and priority; its pages count once, however many processes have them. In one
+    process there is one object for each region, whoever asks for it. It pickles by reference: another process of
+    the pool, or one that can join it, gets the same memory. The region ends with the last process that has it.
 
     lock and resident keep pages in for all processes; unlock takes the ranges that lock took. At most 64 such
     ranges of one process at a time.
@@ -114,9 +114,25 @@ class SharedRegion(Region):
 
         return array_on(self, shape, checked_dtype(dtype), order, offset)
 
-    def protect(self, protection: Protection | int, start: int = 0, length: int | None = None) -> NoReturn:
-        """Not there yet: raises UnsupportedError."""
-        raise UnsupportedError("a shared region cannot be protected yet", hint="make arrays on it read-only")
+    def protect(self, protection: Protection | int, start: int = 0, length: int | None = None) -> None:
+        """Allows only what protection says on all pages of the range, as mprotect(2), in this process alone and for
+        as long as it has the region: a forbidden access here is a SIGSEGV. The pages come and leave as all others.
+        Thread-safe.
+
+        Raises:
+            ValueError: the range is not in the region, or protection is none.
+
+        Example:
+            >>> import uswap
+            >>> with uswap.Pool(limit="32MiB", name="protect-example") as pool:
+            ...     with pool.region("1MiB", shared=True) as r:
+            ...         r[:5] = b"hello"
+            ...         r.protect(uswap.Protection.READ, 0, 4096)
+            ...         r.advise(uswap.Advice.PAGEOUT)
+            ...         print(bytes(r[:5]))
+            b'hello'
+        """
+        super().protect(protection, start, length)
 
     def resize(self, newsize: int | str, /) -> NoReturn:
         """Not there yet: raises UnsupportedError."""

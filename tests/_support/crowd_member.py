@@ -18,6 +18,7 @@ then "turns JSON" (by part) now and then, or "WRONG ...".
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import queue
@@ -50,7 +51,7 @@ class Shared:
     stores to them, or throws them away."""
 
     def __init__(self, region: Any, own: Sequence[int], seed: int) -> None:
-        self._region = region
+        self.region = region
         self._rows = np.frombuffer(region, dtype="u8").reshape(-1, WORDS)
         self._version = np.zeros(len(self._rows), dtype="u8")
         self._random = random.Random(seed)
@@ -84,7 +85,7 @@ class Shared:
         """One page is thrown away: it is zeroes."""
         page = self._random.choice(self._own)
         with contextlib.suppress(uswap.UswapError):  # somebody who is stopped has it
-            self._region.advise(uswap.Advice.DONTNEED, page * PAGE, PAGE)
+            self.region.advise(uswap.Advice.DONTNEED, page * PAGE, PAGE)
             self._version[page] = 0
 
     def check_all(self) -> None:
@@ -120,18 +121,33 @@ class Private:
 
 class Busy:
     """What else there is to be done: memory of one's own comes and goes, so that parts of the limit change hands;
-    so do objects; pages of its own are stored to and thrown away."""
+    so do objects; pages of its own are stored to and thrown away; pages of others may only be read here for a while, so
+    that the mapping is in pieces."""
 
     USED_BYTES = 16 * PAGE
+    PROTECTED = 16
 
-    def __init__(self, pool: uswap.Pool, shared: Shared, private_bytes: str, object_mib: int) -> None:
+    def __init__(
+        self, pool: uswap.Pool, shared: Shared, private_bytes: str, object_mib: int, others: list[int]
+    ) -> None:
         self._pool, self._shared = pool, shared
+        self._others, self._protected = others, collections.deque[int]()
+        self._random = random.Random(len(others))
         self._private = pool.region(private_bytes)
         self._object_bytes = (object_mib << 20) or self.USED_BYTES
         self._growth = 32 << 20 if object_mib else 0
 
+    def _protect(self) -> None:
+        page = self._random.choice(self._others)
+        self._shared.region.protect(uswap.Protection.READ, page * PAGE, PAGE)
+        self._protected.append(page)
+        if len(self._protected) > self.PROTECTED:
+            both = uswap.Protection.READ | uswap.Protection.WRITE
+            self._shared.region.protect(both, self._protected.popleft() * PAGE, PAGE)
+
     def turn(self) -> None:
         """All of it once."""
+        self._protect()
         for start in range(0, len(self._private), PAGE):
             self._private[start] = 1
         self._private.advise(uswap.Advice.DONTNEED)
@@ -173,7 +189,8 @@ def parts_of(pool: uswap.Pool, job: dict[str, Any]) -> dict[str, Any]:
         own = range(job["place"], len(elsewhere) // PAGE, ELSEWHERE_PLACES)
         parts["elsewhere"] = Shared(elsewhere, own, job["seed"] + shares)
     if job["busy"]:
-        parts["busy"] = Busy(pool, shared[threads], job["private_bytes"], job["object_mib"])
+        others = [page for page in range(len(region) // PAGE) if page % job["places"] != job["place"]]
+        parts["busy"] = Busy(pool, shared[threads], job["private_bytes"], job["object_mib"], others)
     elif job["private_bytes"]:
         parts["private"] = Private(pool.region(job["private_bytes"]), job["seed"])
     return parts

@@ -229,7 +229,6 @@ def test_lost_pages_are_counted_until_they_are_thrown_away(jobs: uswap.Pool) -> 
 def test_what_shared_regions_cannot_do_says_so(jobs: uswap.Pool) -> None:
     r = jobs.region("1MiB", shared=True)
     refused: list[Callable[[], object]] = [
-        lambda: r.protect(uswap.Protection.READ),
         lambda: setattr(r, "priority", 3),
         lambda: r.resize("2MiB"),
         lambda: jobs.region("1MiB", shared=True, faults="inline"),
