@@ -87,8 +87,9 @@ class Member:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """SIGSTOP."""
+        """SIGSTOP, and waits until all of its threads are stopped: one of them may have answered somebody yet."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def go_on(self) -> None:
         """SIGCONT."""
