@@ -429,6 +429,7 @@ typedef struct {
     uint64_t faults;       /* of all processes */
     uint64_t poisoned_pages;
     uint64_t mappers; /* how many processes */
+    int64_t priority;
     char name[64];
 } uswap_object_info;
 
@@ -466,6 +467,8 @@ int uswap_shared_get_info(uswap_pool *pool, uint32_t object, uswap_object_info *
 /* As the calls of the same name for regions. */
 int uswap_shared_advise(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes, uint32_t advice,
                         uswap_error *err);
+/* set: what it is from now on, for all processes; NULL: as it is. => *now */
+int uswap_shared_priority(uswap_pool *pool, uint32_t object, const int32_t *set, int32_t *now, uswap_error *err);
 /* In this process alone. */
 int uswap_shared_protect(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
                          uint32_t protection, uswap_error *err);

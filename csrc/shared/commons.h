@@ -175,7 +175,8 @@ typedef struct {
     _Atomic uint64_t epoch; /* how often mappers has changed */
     /* Where each mapper has it, by member index: good while its bit in mappers is set. */
     _Atomic uint64_t base[MEMBERS_MAX];
-    _Atomic uint64_t faults;         /* since it was made */
+    _Atomic uint64_t faults; /* since it was made */
+    _Atomic int64_t priority;
     _Atomic uint64_t creator_region; /* the region's id in the creator: Pool.attach_region */
     char name[OBJECT_NAME_BYTES];    /* "": none */
 } object_entry;
@@ -228,6 +229,7 @@ typedef struct {
      * off: it costs a look. */
     _Atomic uint64_t holders;
     _Atomic uint64_t eviction_clock;
+    _Atomic int64_t priority_least; /* of all objects: a hint (shared_heat.c) */
     _Atomic uint64_t shared_near_refaults;
     _Atomic uint64_t shared_starved;
     _Atomic uint64_t pages_read, pages_written, faults, soft_faults, evictions, clean_drops, zero_drops,

@@ -144,6 +144,7 @@ static void describe(const commons *c, uint32_t index, uswap_object_info *info) 
                                 .size_bytes = atomic_load(&object->pages) << PAGE_SHIFT,
                                 .locked_bytes = count_held(c, index, atomic_load(&object->pages)) << PAGE_SHIFT,
                                 .faults = atomic_load(&object->faults),
+                                .priority = atomic_load(&object->priority),
                                 .mappers = (uint64_t)__builtin_popcountll(mappers)};
     memcpy(info->name, object->name, sizeof info->name);
     info->name[sizeof info->name - 1] = '\0';

@@ -38,6 +38,7 @@ static int64_t take_place(group *g) {
             atomic_store(&object->creator, g->self.value);
             atomic_store(&object->written_score, 0);
             atomic_store(&object->faults, 0);
+            atomic_store(&object->priority, 0);
             return i;
         }
     }

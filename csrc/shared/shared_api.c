@@ -6,6 +6,7 @@
 #include "pool.h"
 #include "shared/group_info.h"
 #include "shared/shared_advise.h"
+#include "shared/shared_core.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -229,6 +230,22 @@ EXPORT int uswap_shared_advise(uswap_pool *pool, uint32_t object, uint64_t start
     status = range.count > 0 ? follow_advice(&range, advice, err) : 0;
     range_end(&range);
     return status;
+}
+
+EXPORT int uswap_shared_priority(uswap_pool *pool, uint32_t object, const int32_t *set, int32_t *now,
+                                 uswap_error *err) {
+    shared_range range;
+    int status = range_begin(&range, pool, object, 0, 0, false, err);
+    if (status != 0)
+        return status;
+    object_entry *entry = group_object(range.g, object);
+    if (set) {
+        atomic_store(&entry->priority, *set);
+        heat_look_at_priorities(range.g);
+    }
+    *now = (int32_t)atomic_load(&entry->priority);
+    range_end(&range);
+    return 0;
 }
 
 EXPORT int uswap_shared_protect(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,

@@ -64,8 +64,12 @@ void shared_unpoison(group *g, uint32_t object, int fd, size_t page);
 
 #define HEAT_ROUNDS_MAX 15U
 
-/* Of a page that has come back into memory from this slot, whose word is this (bits for shared_set). */
-uint64_t heat_of_return(group *g, uint64_t word, uint64_t slot);
+/* Of a page that is touched for the first time, in this frame (bits for shared_set). */
+uint64_t heat_of_first_touch(group *g, const shared_region *r, uint32_t frame);
+/* Of a page that has come back into memory from this slot, whose word is this. */
+uint64_t heat_of_return(group *g, const shared_region *r, uint64_t word, uint64_t slot);
+/* Looks which priorities there are. */
+void heat_look_at_priorities(group *g);
 /* The hand has passed the page over once. */
 static inline uint64_t heat_passed(uint64_t word) {
     return (word & SHARED_HEAT_MASK) - (UINT64_C(1) << SHARED_ROUNDS_SHIFT);

@@ -75,7 +75,7 @@ static shared_result fresh(group *g, shared_region *r, size_t page) {
     for (size_t i = 0; i < count; i++) {
         shared_ref ref = region_ref(r, page + i);
         frame_table_aim(g, frames[i], ref, 0);
-        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, frames[i], 0);
+        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, frames[i], heat_of_first_touch(g, r, frames[i]));
         frame_table_settle(g, frames[i], ref, 0);
     }
     if (count > 0) {

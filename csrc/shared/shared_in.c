@@ -327,7 +327,7 @@ static bool settle(group *g, const read_unit *unit, uint32_t first, uint32_t cou
     bool alike = true;
     for (uint32_t i = first; i < first + count; i++) {
         shared_word *word = &unit->r->words[unit->page[i]];
-        uint64_t heat = heat_of_return(g, shared_load(word), unit->first_slot + i);
+        uint64_t heat = heat_of_return(g, unit->r, shared_load(word), unit->first_slot + i);
         bool sealed = seal && !shared_is_held(g, unit->r->object, unit->page[i]);
         shared_set(word, g->self, SHARED_RESIDENT, unit->frame[i], heat | (sealed ? SHARED_SEALED : 0));
         alike &= sealed == seal;

@@ -118,6 +118,7 @@ static void *run(void *argument) {
         timeout_ms = keep_free(g);
         if (clock_now_ns() - ended_ns > ENDING_NS) {
             end_objects(g);
+            heat_look_at_priorities(g);
             ended_ns = clock_now_ns();
         }
     }

@@ -8,6 +8,7 @@ from uswap._group import Group
 from uswap._group_info import GroupInfo, MemberInfo
 from uswap._pool_checks import checked_name
 from uswap._stats import RegionInfo, shared_region_info_from_core
+from uswap.region import checked_priority
 from uswap.shared_region import (
     SharedRegion,
     make_shared_region,
@@ -39,9 +40,11 @@ class PoolGroup:
         self._group()
         if faults == "inline":
             raise UnsupportedError("faults of shared regions are served by a thread, not inline")
+        checked_priority(priority)
+        region = make_shared_region(self._core, size, checked_name(name), bool(exportable))
         if priority:
-            raise ArgumentError("a shared region has no priority: its pages leave in the order of all shared pages")
-        return make_shared_region(self._core, size, checked_name(name), bool(exportable))
+            region.priority = priority
+        return region
 
     def open_region(self, name: str) -> SharedRegion:
         """The shared region of that name, whichever process has made it. In one process it is always the same

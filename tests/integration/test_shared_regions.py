@@ -229,16 +229,44 @@ def test_lost_pages_are_counted_until_they_are_thrown_away(jobs: uswap.Pool) -> 
 def test_what_shared_regions_cannot_do_says_so(jobs: uswap.Pool) -> None:
     r = jobs.region("1MiB", shared=True)
     refused: list[Callable[[], object]] = [
-        lambda: setattr(r, "priority", 3),
         lambda: r.resize("2MiB"),
         lambda: jobs.region("1MiB", shared=True, faults="inline"),
     ]
     for call in refused:
         with pytest.raises(uswap.UnsupportedError):
             call()
+
+
+def resident_while_touched(regions: list[uswap.SharedRegion]) -> list[int]:
+    """Of each, added up over time, while stores go to pages of all of them at random."""
+    chance, sums = np.random.default_rng(1), [0] * len(regions)
+    pages = [np.frombuffer(region, dtype="u8").reshape(-1, PAGE // 8)[:, 0] for region in regions]
+    for turn in range(240):
+        for each in pages:
+            each[chance.integers(0, len(each), 200)] += 1
+        if turn >= 140:
+            sums = [total + region.info().resident for total, region in zip(sums, regions, strict=True)]
+    return sums
+
+
+def test_priority_is_one_for_all_and_pages_of_a_higher_one_stay_longer(jobs: uswap.Pool, member: Member) -> None:
+    jobs.limit = "32MiB"
+    dear = jobs.region("32MiB", shared=True, name="dear", priority=6)
+    cheap = jobs.region("32MiB", shared=True, name="cheap")
+    member("dear = pool.open_region('dear')")
+    assert dear.priority == dear.info().priority == member("dear.priority") == 6
+    member("dear.priority = 7")
+    assert (dear.priority, cheap.priority) == (7, 0)
     with pytest.raises(ValueError, match="priority"):
-        jobs.region("1MiB", shared=True, priority=1)
-    assert r.priority == 0
+        dear.priority = 20
+    with pytest.raises(ValueError, match="priority"):
+        jobs.region("1MiB", shared=True, priority=-21)
+    of_dear, of_cheap = resident_while_touched([dear, cheap])
+    assert of_dear > 1.2 * of_cheap
+    cheap.priority = 19
+    of_dear, of_cheap = resident_while_touched([dear, cheap])
+    assert of_cheap > 1.2 * of_dear
+    member("dear.close()")
 
 
 # ---- ends --------------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 A policy never sees a single fault, and never stands in the way of one: the core moves pages (csrc/README.md,
 Policy), and what the policy has not named in time leaves in the order in which it came.
 
+A policy is told of private pages alone. Pages of shared regions (Pool.region(shared=True)) leave in an order of
+their own, one for all processes; Region.priority counts there too.
+
 Pages are named by *stays*. A stay is a 64-bit number for one page from its arrival in memory to its next arrival:
 
     bits 28-63 page of the region    10-27 key of the region (Region.key)    0-9 which arrival it was
