@@ -121,8 +121,8 @@ class Private:
 
 class Busy:
     """What else there is to be done: memory of one's own comes and goes, so that parts of the limit change hands;
-    so do objects; pages of its own are stored to and thrown away; pages of others may only be read here for a while, so
-    that the mapping is in pieces."""
+    so do objects; pages of its own are stored to and thrown away; pages of others may only be read here for a
+    while, so that the mapping is in pieces."""
 
     USED_BYTES = 16 * PAGE
     PROTECTED = 16
