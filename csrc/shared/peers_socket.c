@@ -135,18 +135,23 @@ static struct sockaddr_un address_of(int folder, peer_socket socket) {
     return address;
 }
 
+/* A socket refuses connections until it listens, as those of the dead do, and a last member that leaves just then takes it away for one of
+ * these: so it gets its name only when it listens. */
 int peer_listen(int folder, peer_socket socket_name) {
     int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (listening < 0)
         return -errno;
-    struct sockaddr_un address = address_of(folder, socket_name);
+    struct sockaddr_un address = address_of(folder, socket_name), before = address;
+    put_text(before.sun_path + strlen(before.sun_path), ".new");
     int status = 0;
+    unlink(before.sun_path);
     fchmod(listening, 0600); /* what bind makes has this mode, less the umask */
-    if (bind(listening, (const struct sockaddr *)&address, sizeof address) != 0 || chmod(address.sun_path, 0600) != 0 ||
-        listen(listening, PEER_BACKLOG) != 0)
+    if (bind(listening, (const struct sockaddr *)&before, sizeof before) != 0 || chmod(before.sun_path, 0600) != 0 ||
+        listen(listening, PEER_BACKLOG) != 0 || rename(before.sun_path, address.sun_path) != 0)
         status = -errno;
     if (status == 0)
         return listening;
+    unlink(before.sun_path);
     close(listening);
     return status;
 }
