@@ -81,14 +81,17 @@ static void check_page(check *c, const region *r, size_t page) {
                      r->name, cached ? "in the swap cache" : "resident");
 }
 
-/* Which pages of the region have an entry of their present stay in this ring. */
-static void mark_ring(check *c, const region *r, const reclaim_ring *ring) {
+/* Which pages of the region have an entry of their present stay in this ring. Under its lock: a ring grows with the limit, and that changes without
+ * the gate where it is a part of another (shared/grants_tend.c). */
+static void mark_ring(check *c, const region *r, reclaim_ring *ring) {
+    small_lock_acquire(&ring->lock);
     for (uint64_t i = ring_past_gap(ring, ring->head); i < ring->tail; i = ring_past_gap(ring, i + 1)) {
         stay entry = ring->entries[i % ring->capacity];
         size_t page = stay_page(entry);
         if (page < r->object.pages && entry.value == stay_of(r, page).value)
             c->in_ring[page / 8] |= (uint8_t)(1U << (page % 8));
     }
+    small_lock_release(&ring->lock);
 }
 
 static void check_region(check *c, const region *r) {
