@@ -101,6 +101,19 @@ static uswap_page_class class_of(uswap_pool *pool, uint64_t word) {
                                                                                    : USWAP_PAGE_CACHED;
 }
 
+/* The page word, when nobody is at the page: who is woken by the mapping of a page runs on before its word says so. */
+static uint64_t settled(uswap_pool *pool, page_word *at) {
+    uint64_t word = page_load(at);
+    if (!(word & PAGE_LOCK))
+        return word;
+    gate_enter(&pool->gate);
+    page_lock(at);
+    word = page_load(at);
+    page_unlock(at);
+    gate_leave(&pool->gate);
+    return word;
+}
+
 EXPORT int uswap_region_page_classes(uswap_pool *pool, uint64_t id, uint64_t first_page, uint64_t pages,
                                      uint8_t *classes, uswap_error *err) {
     region_range range;
@@ -112,7 +125,7 @@ EXPORT int uswap_region_page_classes(uswap_pool *pool, uint64_t id, uint64_t fir
         return status;
     /* The caller's buffer may be managed memory: no lock is held here, and a fault on it is served like any other. */
     for (size_t i = 0; i < range.count; i++)
-        classes[i] = (uint8_t)class_of(pool, page_load(&range.r->object.words[range.first + i]));
+        classes[i] = (uint8_t)class_of(pool, settled(pool, &range.r->object.words[range.first + i]));
     region_range_end(&range);
     return 0;
 }

@@ -61,14 +61,14 @@ def fuzz_planted(folder: Path) -> tuple[list[Program], BaseException | None]:
     body: dict[str, Any] = {"program_class": Planted, "ended": staticmethod(ended)}
     # There the page is not locked: whoever stores goes on while the evictor is held, and what comes is decided.
     points = ["page_out.published", "page_out.written"]
-    only = ["write", "read", "advise", "hold", "release"]
+    only = ["write", "advise", "hold", "release"]
     base = machine_for(only=only, points=points, transport="copy", io="sync", background=False, encrypt=False)
-    machine = seed(7)(type("PlantedMachine", (base,), body))
+    machine = seed(1)(type("PlantedMachine", (base,), body))
     try:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=500,
+                max_examples=3000,
                 stateful_step_count=12,
                 deadline=None,
                 database=DirectoryBasedExampleDatabase(folder),

@@ -10,10 +10,8 @@ pages (S3-FIFO's small and main queue: Yang et al., "FIFO queues are all you nee
 2023). The side gives way whose pages on trial are touched less often, for each page and eviction; when neither
 is clearly better, the new ones, so that a scan passes without harm. Pages that come back soon after their
 eviction (Linux: mm/workingset.c) have a long trial, among the active ones; but as soon as evictions of active
-pages are regretted, only some of them do (Qureshi et al., "Adaptive insertion policies", ISCA 2007). And when all
-that comes has been here before, and nothing that is here is ever touched again in time, then no order of arrival is
-of use, and what is here stays. So a loop larger than memory keeps a part of itself, where least recently used would
-keep nothing.
+pages are regretted, only some of them do (Qureshi et al., "Adaptive insertion policies", ISCA 2007): then a
+loop larger than memory keeps a part of itself, where least recently used would keep nothing.
 """
 
 from __future__ import annotations
@@ -44,14 +42,11 @@ _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
 # More than one in so many of the pages evicted of late were active: some have to leave.
 _CROWDED: Final = 16
-# Evictions, as a share of memory, after which others are lucky, and half of which pages left is forgotten. (In a
-# whole round of a loop the lucky ones would soon be in memory, and nobody else would have a chance.)
+# Evictions, as a share of memory, after which others are lucky: of those that come soon (in a whole round of their
+# loop the lucky ones would all be in memory, and nobody else would have a chance; and half of which pages left is
+# forgotten then), and of those that come late (their round is longer).
 _ROUND: Final = 1 / 16
-# Evictions, as a share of memory, of which fewer than one in so many pages were rescued, while so many pages came
-# back for each that was new: these pages are in a loop.
-_LOOP: Final = 1 / 2
-_RESCUED_IN_LOOP: Final = 64
-_BACK_IN_LOOP: Final = 4
+_LONG_ROUND: Final = 2
 # Active pages are missed when more than one in so many of those that were evicted comes back.
 _REGRET: Final = 16
 # What is prepared to leave beyond what must, as a share of memory: it is taken while nobody decides. Early
@@ -94,26 +89,6 @@ class _Side:
             setattr(self, name, getattr(self, name) / 2)
 
 
-class _LoopWatch:
-    """Notices that all that comes has been here before, and that no page on trial is touched."""
-
-    def __init__(self) -> None:
-        self.evicted = 0
-        self._rescued = self._new = self._back = 0
-
-    def seen(self, seen: Batch, capacity: int) -> bool:
-        """Whether it is so, told once in _LOOP of memory."""
-        new = sum(map(_FIRST_TOUCH.__lt__, seen.distances))
-        self._new += new
-        self._back += len(seen.distances) - new
-        self._rescued += len(seen.rescued)
-        if self.evicted <= _LOOP * capacity:
-            return False
-        found = _RESCUED_IN_LOOP * self._rescued < self.evicted and _BACK_IN_LOOP * self._new < self._back
-        self.evicted = self._rescued = self._new = self._back = 0
-        return found
-
-
 class SecondChance(Policy):
     """The default: see the head of this module.
 
@@ -130,9 +105,8 @@ class SecondChance(Policy):
         self.new, self.active = _Side(), _Side()
         self._capacity = 1
         self._streams = False  # all that comes is new, or comes back late
-        self._round = 0  # pages are lucky in one round, or in another
+        self._round = self._long_round = 0  # pages are lucky in one round, or in another
         self._gone = self._gone_active = 0.0  # evictions of late, and those of active pages
-        self._loop = _LoopWatch()
         self._since_window = self._since_round = 0
 
     def start(self, view: View) -> None:
@@ -166,8 +140,6 @@ class SecondChance(Policy):
         for others in (seen.kept, seen.read_ahead):
             new.mapped.push(others)
         self._see_faulted(seen)
-        if self._loop.seen(seen, self._capacity):
-            active.mapped.push(self._view.current(new.mapped.pop(len(new.mapped))))
 
     def _see_faulted(self, seen: Batch) -> None:
         """New ones, those that have come back soon, and those that have come back late."""
@@ -195,7 +167,8 @@ class SecondChance(Policy):
         self._admit(array("Q", compress(seen.faulted, map(not_, soon))), _LUCKY_LATE)
 
     def _admit(self, stays: array[int], one_in: int) -> None:
-        lucky, ordinary = (stays, _NONE) if one_in == 1 else _draw(stays, one_in, self._round)
+        turn = self._long_round if one_in == _LUCKY_LATE else self._round
+        lucky, ordinary = (stays, _NONE) if one_in == 1 else _draw(stays, one_in, turn)
         self.new.mapped.push(ordinary, _ORDINARY)
         self.new.mapped.push(lucky, _LUCKY)
 
@@ -254,12 +227,12 @@ class SecondChance(Policy):
             self._halve("rescued", "exposed")
         if self.new.watched + self.active.watched > self._capacity:
             self._halve("touched", "watched")
-        if self.new.evicted + self.active.evicted > 2 * self._capacity:
+        if self.new.evicted + self.active.evicted > _LONG_ROUND * self._capacity:
             self._halve("missed", "evicted")
+            self._long_round += 1
         self._account_round(side, count)
 
     def _account_round(self, side: _Side, count: int) -> None:
-        self._loop.evicted += count
         self._gone += count
         self._gone_active += count if side is self.active else 0
         self._since_round += count
