@@ -55,6 +55,7 @@ test-sanitizers: $(VENV)/.dev
 
 test-leaks: $(VENV)/.dev
 	$(PY) tests/variants/run.py leaks --timeout=600 tests/leaks $(PYTEST_ARGS)
+
 # The model of the page protocol (docs/model.md); MODEL_ARGS=--all for the large configurations too.
 model: $(VENV)/.base
 	$(PY) model/check.py $(MODEL_ARGS)

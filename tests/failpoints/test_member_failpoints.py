@@ -27,7 +27,7 @@ SHARED = ("frame.", "slot.", "chunk.", "member.", "repair.", "shared.", "object.
 PLACES, VICTIM, OTHER = 4, 2, 3
 GO_ON_SECONDS = 1.0
 # The victim meets its failpoint in this time, or never.
-MEET_SECONDS = 40.0
+MEET_SECONDS = 120.0
 # Passed while it joins; while it leaves.
 COMING = {"member.joined", "group.joining"}
 LEAVING = {"group.leaving"}

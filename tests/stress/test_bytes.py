@@ -11,7 +11,7 @@ import pytest
 from _support.workload import Pages, in_threads
 from conftest import PoolFactory, probe
 
-SECONDS = float(os.environ.get("USWAP_STRESS_SECONDS", "30" if os.environ.get("CI") else "5"))
+SECONDS = float(os.environ.get("USWAP_STRESS_SECONDS", "15" if os.environ.get("CI") else "5"))
 THREADS = 8
 
 
