@@ -176,7 +176,7 @@ def _seconds_of_a_turn(members: Members) -> float:
     return max(members.at[place].await_turns() for place in (0, 1))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("name", "nth"), deaths())
 def test_a_member_is_killed_there(name: str, nth: int, pair: Pair) -> None:
     with pair.lent() as members:
