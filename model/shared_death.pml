@@ -90,13 +90,8 @@ end:    do
                 s = frame[f].field;
                 if
                 :: s == 0
-#ifdef MUTANT_KEEPS_SLOT
-                :: s > 0 && is_of(s - 1, p)
-                :: false ->
-#else
                 :: s > 0 && is_of(s - 1, p) && word[p].state == RESIDENT
                 :: s > 0 && is_of(s - 1, p) && word[p].state == WRITING ->
-#endif
                     begin_leave_slot(s - 1) STEP
                     frame[f].field = 0 STEP
                     d_step { end_leave_slot(s - 1) }

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import itertools
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ REPAIRING = {
 AFTER = {"shared.one": ["shared.read", int(Action.ERROR), errno.EIO, 1, True]}
 # What one member does for all of them: the first of those that are not stopped.
 ALONE = {"chunk.draining"}
+ALONE_SECONDS = 3.0
 # Passed only where objects need more disk than there ever was.
 GROWING = {"shared.fallocate"}
 _SIZES = itertools.count(64, 128)
@@ -159,9 +161,22 @@ def _victim(members: Members, name: str, action: Action, nth: int) -> Member:
         members.start(OTHER)
     if name in ALONE:
         victim.await_line("joined")
-    with _pair_stopped(members) if name in ALONE else contextlib.nullcontext():
+        _await_met_alone(members, victim, name)
+    else:
         _await_met(victim, name)
     return victim
+
+
+def _await_met_alone(members: Members, victim: Member, name: str) -> None:
+    """While the pair is stopped. What there is to be moved then depends on what the pair had just now, and may be
+    nothing: then the pair goes on for a turn, and is stopped anew."""
+    deadline = time.monotonic() + MEET_SECONDS
+    while True:
+        with _pair_stopped(members):
+            if victim.await_end_or_stop(ALONE_SECONDS):
+                return
+        assert time.monotonic() < deadline, f"{name} was never met"
+        _seconds_of_a_turn(members)
 
 
 def _others_end(members: Members) -> None:
