@@ -38,7 +38,6 @@ _TOGETHER = {
     frozenset({Kind.LOAD, Kind.DISCARD}),
     frozenset({Kind.STORE, Kind.HOLD}),
     *(frozenset({Kind.USE, kind}) for kind in Kind if kind is not Kind.SHAPE),
-    frozenset({Kind.HOLD, Kind.RIGHTS}),
 }
 
 
