@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from _support.failpoints import Action, armed, await_stopped, hits, names, release
 from _support.program import run_program
+from _support.policies import eventually
 from _support.workload import PAGE, Pages, in_threads
 from conftest import PoolFactory, directory_on_disk
 
@@ -356,6 +357,7 @@ def test_a_sealed_page_that_cannot_be_copied_is_dropped(pool_factory: PoolFactor
     pages = Pages(region)
     pages.fill(1)
     region.advise(uswap.Advice.PAGEOUT)
+    eventually(lambda: pool.stats().pages_out >= pages.count)  # the reclaimer's own writes have ended as well
     written = pool.stats().pages_out
     alone = list(range(5, 4000, 61))  # in no stream: sealed
     with armed("sealed.copy", Action.ERROR, errno.EIO, nth=nth, every=True):
