@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from _support.failpoints import Action, armed, await_stopped, hits, names, release
-from _support.program import run_program
 from _support.policies import eventually
+from _support.program import run_program
 from _support.workload import PAGE, Pages, in_threads
 from conftest import PoolFactory, directory_on_disk
 
