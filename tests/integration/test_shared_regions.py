@@ -249,6 +249,16 @@ def resident_while_touched(regions: list[uswap.SharedRegion]) -> list[int]:
     return sums
 
 
+def await_more_of(regions: list[uswap.SharedRegion]) -> None:
+    """Of the first there is clearly more in memory, at the latest when pages have come back a few times, and the limit
+    lies where it is needed: on a busy machine that takes longer."""
+    for _ in range(8):
+        of_first, of_second = resident_while_touched(regions)
+        if of_first > 1.2 * of_second:
+            return
+    pytest.fail(f"{of_first} bytes of the first, {of_second} of the second")
+
+
 def test_priority_is_one_for_all_and_pages_of_a_higher_one_stay_longer(jobs: uswap.Pool, member: Member) -> None:
     jobs.limit = "32MiB"
     dear = jobs.region("32MiB", shared=True, name="dear", priority=6)
@@ -261,11 +271,9 @@ def test_priority_is_one_for_all_and_pages_of_a_higher_one_stay_longer(jobs: usw
         dear.priority = 20
     with pytest.raises(ValueError, match="priority"):
         jobs.region("1MiB", shared=True, priority=-21)
-    of_dear, of_cheap = resident_while_touched([dear, cheap])
-    assert of_dear > 1.2 * of_cheap
+    await_more_of([dear, cheap])
     cheap.priority = 19
-    of_dear, of_cheap = resident_while_touched([dear, cheap])
-    assert of_cheap > 1.2 * of_dear
+    await_more_of([cheap, dear])
     member("dear.close()")
 
 
