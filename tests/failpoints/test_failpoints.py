@@ -19,20 +19,18 @@ from conftest import PoolFactory, directory_on_disk
 import uswap
 from uswap._core import lib
 from uswap.policy import Answer, Batch, Need
+from uswap.testing import pool_steps
 
 pytestmark = pytest.mark.skipif(not lib.uswap_failpoints_built(), reason="the core was built without failpoints")
 
-# name -> an errno that the step can really meet
+# name -> an errno that the step can really meet; the fuzzer's others are another test's subject
 FAILURES = {
-    "page_in.read": errno.EIO,
-    "io.submit": errno.EBUSY,
-    "page_out.slot": errno.ENOSPC,
-    "page_out.written": errno.EIO,
-    "uffd.move": errno.EBUSY,
-    "uffd.copy": errno.EAGAIN,
-    "uffd.zeropage": errno.EAGAIN,
-    "page_in.map": errno.EAGAIN,
-}
+    name: pool_steps.FAILURES[name]
+    for name in (
+        "page_in.read", "io.submit", "page_out.slot", "page_out.written", "uffd.move", "uffd.copy", "uffd.zeropage",
+        "page_in.map",
+    )
+}  # fmt: skip
 # Steps whose failure is another test's subject, or that cannot fail.
 PASSED_BY = {
     "fault.message", "fault.locked", "fault.park", "page_in.claimed", "page_out.isolated", "page_out.published",

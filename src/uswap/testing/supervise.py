@@ -118,7 +118,8 @@ class _Supervised:
             return False
         piece = os.read(process.stdout.fileno(), 1 << 16)
         if not piece:
-            time.sleep(seconds)  # its end is near
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
             return False
         *lines, self._buffer = (self._buffer + piece).split(b"\n")
         for line in lines:
