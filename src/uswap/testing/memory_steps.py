@@ -185,21 +185,19 @@ class MemorySteps(Engine):
         if mapped is None:
             return
         start, length = mapped.page_span(page, count)
-        access = Access(Kind.HOLD, mapped, 0, len(mapped.model))
-        may_load = mapped.may_load(start, length)
+        look = Access(Kind.LOAD, mapped, start, length) if mapped.may_load(start, length) else None
+        access = Access(Kind.HOLD, mapped, 0, len(mapped.model), look=look)
 
         def job() -> tuple[set[int], bytes]:
             with mapped.region.resident(start, length):
                 mapped.region.advise(uswap.Advice.PAGEOUT, start, length)
                 classes = set(mapped.region.page_classes(start, length))
-                return classes, memory.load(self.address(mapped) + start, length) if may_load else b""
+                return classes, memory.load(self.address(mapped) + start, length) if look is not None else b""
 
         def finish(found: tuple[set[int], bytes]) -> None:
             assert found[0] == {uswap.PageClass.RESIDENT}, f"resident pages are of classes {found[0]}"
-            if may_load and self.quiet:
-                whole = Access(Kind.LOAD, mapped, start, length)
-                whole.candidates = [bytes(mapped.model[start : start + length])]
-                self.ledger.check(whole, found[1])
+            if look is not None:
+                self.ledger.check(look, found[1])
 
         self.start(thread, "Region.resident", job, access=access, finish=finish, may_raise=_NO_LOCK)
 

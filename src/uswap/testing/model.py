@@ -93,7 +93,8 @@ def pages_of(start: int, length: int) -> range:
 class Access:
     """Something done, or being done, to a range of a region.
 
-    after: what the range holds when a STORE or DISCARD has ended. candidates: what a LOAD may see."""
+    after: what the range holds when a STORE or DISCARD has ended. candidates: what a LOAD may see. look: a LOAD
+    that is a part of it and is outstanding as long."""
 
     kind: Kind
     mapped: Mapped
@@ -101,6 +102,7 @@ class Access:
     length: int
     after: bytes = b""
     candidates: list[bytes] = field(default_factory=list)
+    look: Access | None = None
 
     def overlaps(self, other: Access) -> bool:
         """Whether they have a byte in common; what changes a shape has all pages it touches."""
@@ -147,7 +149,7 @@ class Ledger:
                 continue
             if access.overlaps(other):
                 return True
-        return False
+        return access.look is not None and self.clash(access.look)
 
     def begin(self, access: Access) -> None:
         """It is outstanding from here on."""
@@ -162,15 +164,19 @@ class Ledger:
                 if other.kind is Kind.LOAD and other.overlaps(access):
                     other.candidates.append(access.laid_over(other, other.candidates[0]))
         self._open.append(access)
+        if access.look is not None:
+            self.begin(access.look)
 
     def end(self, access: Access) -> None:
         """It has ended."""
-        self._open.remove(access)
+        self.give_up(access)
         access.apply()
 
     def give_up(self, access: Access) -> None:
         """It has ended and done nothing."""
         self._open.remove(access)
+        if access.look is not None:
+            self._open.remove(access.look)
 
     def tear(self, access: Access) -> None:
         """It has ended somewhere in the middle: until its place is looked at (mended) nobody else has it."""
