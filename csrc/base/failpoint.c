@@ -27,6 +27,8 @@ typedef struct {
     int64_t argument;
     uint64_t nth; /* fires when hits reaches it */
     bool every;
+    bool of_page; /* only for that page; under lock */
+    uint64_t page;
     _Atomic uint64_t hits;
     _Atomic uint32_t held; /* threads stopped here */
     event arrived;
@@ -67,8 +69,7 @@ static void keep_counts(void) {
 #endif
 }
 
-int failpoint_hit_data(failpoint_id id, void *data, size_t bytes) {
-    failpoint *point = &points[id];
+static int hit(failpoint *point, void *data, size_t bytes) {
     uint64_t hit = atomic_fetch_add(&point->hits, 1) + 1;
     small_lock_acquire(&point->lock);
     bool fires = point->action != USWAP_FAIL_OFF && (hit == point->nth || (point->every && hit > point->nth));
@@ -102,16 +103,29 @@ int failpoint_hit_data(failpoint_id id, void *data, size_t bytes) {
     }
 }
 
+int failpoint_hit_data(failpoint_id id, void *data, size_t bytes) {
+    return hit(&points[id], data, bytes);
+}
+
 int failpoint_hit(failpoint_id id) {
-    return failpoint_hit_data(id, NULL, 0);
+    return hit(&points[id], NULL, 0);
+}
+
+int failpoint_hit_page(failpoint_id id, uint64_t page, void *data) {
+    failpoint *point = &points[id];
+    small_lock_acquire(&point->lock);
+    bool others = point->of_page && point->page != page;
+    small_lock_release(&point->lock);
+    return others ? 0 : hit(point, data, data ? PAGE_BYTES : 0);
 }
 
 EXPORT int uswap_failpoints_built(void) {
     return 1;
 }
 
-EXPORT int uswap_failpoint_set(const char *name, uint32_t action, int64_t argument, uint64_t nth, int every,
-                               uswap_error *err) {
+/* page: NULL: whosever step it is. */
+static int set(const char *name, uint32_t action, int64_t argument, uint64_t nth, bool every, const uint64_t *page,
+               uswap_error *err) {
     int index = find(name, err);
     if (index < 0)
         return index;
@@ -124,7 +138,9 @@ EXPORT int uswap_failpoint_set(const char *name, uint32_t action, int64_t argume
     point->action = action;
     point->argument = argument;
     point->nth = nth;
-    point->every = every != 0;
+    point->every = every;
+    point->of_page = page != NULL;
+    point->page = page ? *page : 0;
     atomic_store(&point->hits, 0);
     small_lock_release(&point->lock);
     if (now && !was)
@@ -133,6 +149,15 @@ EXPORT int uswap_failpoint_set(const char *name, uint32_t action, int64_t argume
         atomic_fetch_sub(&failpoints_armed, 1);
     event_signal(&point->released);
     return 0;
+}
+
+EXPORT int uswap_failpoint_set(const char *name, uint32_t action, int64_t argument, uint64_t nth, int every,
+                               uswap_error *err) {
+    return set(name, action, argument, nth, every != 0, NULL, err);
+}
+
+int failpoint_set_page(const char *name, uint32_t action, int64_t argument, uint64_t page, uswap_error *err) {
+    return set(name, action, argument, 1, true, &page, err);
 }
 
 EXPORT int64_t uswap_failpoint_hits(const char *name, uswap_error *err) {
@@ -184,6 +209,11 @@ EXPORT int uswap_failpoints_built(void) {
 EXPORT int uswap_failpoint_set(const char *name, uint32_t action, int64_t argument, uint64_t nth, int every,
                                uswap_error *err) {
     (void)name, (void)action, (void)argument, (void)nth, (void)every;
+    return not_built(err);
+}
+
+int failpoint_set_page(const char *name, uint32_t action, int64_t argument, uint64_t page, uswap_error *err) {
+    (void)name, (void)action, (void)argument, (void)page;
     return not_built(err);
 }
 

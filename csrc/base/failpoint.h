@@ -15,12 +15,15 @@
     X(fault_park, "fault.park")                 /* a fault is parked for want of a frame */                            \
     X(fault_inline, "fault.inline")             /* an inline fault has its context, nothing is served */               \
     X(bring_in_wait, "bring_in.wait")           /* a thread is about to sleep until the read of another has ended */   \
+    X(page_in_chosen, "page_in.chosen")         /* a page is to be read ahead, its lock not taken yet */               \
     X(page_in_claimed, "page_in.claimed")       /* the slot is READING, the read not yet submitted */                  \
     X(page_in_read, "page_in.read")             /* the read has ended; error: as if the device had said so */          \
     X(page_in_one, "page_in.one")               /* the single-page retry of a failed read */                           \
     X(page_in_hash, "page_in.hash")             /* flip: the contents read are damaged */                              \
+    X(page_in_right, "page_in.right")           /* what was read is right and to be mapped, its page is not locked */  \
     X(page_in_map, "page_in.map")               /* before the frame enters the region */                               \
     X(block_populate, "block.populate")         /* error: no memory for a block */                                     \
+    X(page_out_copied, "page_out.copied")       /* pages are copied and write-protected, not discarded yet */          \
     X(page_out_isolated, "page_out.isolated")   /* the frames have left the region */                                  \
     X(page_out_slot, "page_out.slot")           /* error: no slot to be had */                                         \
     X(page_out_published, "page_out.published") /* page words and slot words are set, the write not submitted */       \
@@ -32,6 +35,7 @@
     X(uffd_zeropage, "uffd.zeropage")           /* error: UFFDIO_ZEROPAGE fails */                                     \
     X(drop_mapped, "drop.mapped")               /* error: process_madvise drops nothing */                             \
     X(sealed_copy, "sealed.copy")               /* error: a sealed page cannot be read where it is */                  \
+    X(verify_slot, "verify.slot")               /* verify() knows what a slot should hold, and has not read it */      \
     X(discard_locked, "discard.locked")         /* the page lock is held by a discard */                               \
     X(region_destroy, "region.destroy")         /* the region is closed to new faults */                               \
     X(codec_encode, "codec.encode")             /* error: a page cannot be encoded */                                  \
@@ -108,20 +112,30 @@ typedef enum {
         FAILPOINT_COUNT
 } failpoint_id;
 
+/* From now on at each hit that is for the page with this page_ref, and at no other. */
+int failpoint_set_page(const char *name, uint32_t action, int64_t argument, uint64_t page, uswap_error *err);
+
 #ifdef USWAP_FAILPOINTS
 extern _Atomic uint32_t failpoints_armed; /* how many are set; the only cost when none is */
 int failpoint_hit(failpoint_id id);
 /* data: where FLIP flips a bit. */
 int failpoint_hit_data(failpoint_id id, void *data, size_t bytes);
+/* page: the page_ref of whose step it is; passes by where the failpoint is another page's. data: NULL or as above, of a page. */
+int failpoint_hit_page(failpoint_id id, uint64_t page, void *data);
 #define FAILPOINT(id)                                                                                                  \
     (unlikely(atomic_load_explicit(&failpoints_armed, memory_order_relaxed) != 0) ? failpoint_hit(FAILPOINT_##id) : 0)
 #define FAILPOINT_DATA(id, data, bytes)                                                                                \
     (unlikely(atomic_load_explicit(&failpoints_armed, memory_order_relaxed) != 0)                                      \
          ? failpoint_hit_data(FAILPOINT_##id, (data), (bytes))                                                         \
          : 0)
+#define FAILPOINT_PAGE(id, page, data)                                                                                 \
+    (unlikely(atomic_load_explicit(&failpoints_armed, memory_order_relaxed) != 0)                                      \
+         ? failpoint_hit_page(FAILPOINT_##id, (page), (data))                                                          \
+         : 0)
 #else
 #define FAILPOINT(id) failpoint_absent()
 #define FAILPOINT_DATA(id, data, bytes) failpoint_absent()
+#define FAILPOINT_PAGE(id, page, data) failpoint_absent()
 static inline int failpoint_absent(void) {
     return 0;
 }

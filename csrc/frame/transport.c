@@ -79,6 +79,7 @@ static size_t copy_out(uswap_pool *pool, int uffd, unsigned char *address, size_
         /* Not by loads: a missing page would fault, here, on ourselves (I12). This stops before it. */
         ssize_t length =
             pread(pool->self_mem_fd, frame_address(pool, first), (size_t)run << PAGE_SHIFT, (off_t)(uintptr_t)address);
+        FAILPOINT(page_out_copied);
         copied = discard_copied(address, length > 0 ? (size_t)length >> PAGE_SHIFT : 0);
     }
     for (uint32_t i = 0; i < copied; i++)

@@ -519,6 +519,9 @@ typedef enum {
 int uswap_failpoints_built(void);
 /* nth: fires at the nth hit from now (1 = next) and, if every = 1, at each hit after it. */
 int uswap_failpoint_set(const char *name, uint32_t action, int64_t argument, uint64_t nth, int every, uswap_error *err);
+/* The same at each hit, but only where the step is that page's: page_in.one, page_in.hash, page_out.one. */
+int uswap_failpoint_set_page(const char *name, uint32_t action, int64_t argument, uint64_t region, uint64_t page,
+                             uswap_error *err);
 /* => hits counted since the failpoint was last set. */
 int64_t uswap_failpoint_hits(const char *name, uswap_error *err);
 /* => 1 when a thread is held at the sync point, 0 when the time was over. */

@@ -39,7 +39,7 @@ static void take_back(uswap_pool *pool, swap_entry entry) {
 
 static int write_again(context *ctx, const io_request *request, swap_entry entry) {
     uswap_pool *pool = ctx->pool;
-    int status = FAILPOINT(page_out_one);
+    int status = FAILPOINT_PAGE(page_out_one, swap_map_owner(pool, entry).value, NULL);
     const void *memory = frame_address(pool, slot_frame_of(swap_cache_load(pool, entry)));
     return status ? status : io_page(&ctx->io, IO_WRITE, request->fd, (void *)(uintptr_t)memory, entry);
 }

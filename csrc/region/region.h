@@ -129,8 +129,12 @@ static inline uint64_t region_id(const region *r) {
     return (uint64_t)r->generation << 16 | r->index;
 }
 
+static inline page_ref page_ref_in(uint64_t region_id, uint64_t page) {
+    return (page_ref){page << 28 | (region_id & ((UINT64_C(1) << 28) - 1))};
+}
+
 static inline page_ref page_ref_of(const region *r, size_t page) {
-    return (page_ref){(uint64_t)page << 28 | (uint64_t)(r->generation & 4095U) << 16 | r->index};
+    return page_ref_in(region_id(r), page);
 }
 
 static inline size_t page_ref_page(page_ref ref) {

@@ -1,6 +1,7 @@
 /*
  * region_verify.c - looking at pages without touching them: their class, and whether their slots hold what they should.
  */
+#include "base/failpoint.h"
 #include "base/memory.h"
 #include "base/status.h"
 #include "io/io.h"
@@ -17,6 +18,7 @@ static verdict verify_slot(context *ctx, page_word *at, uint64_t word, void *mem
     uswap_pool *pool = ctx->pool;
     swap_entry entry = page_entry_of(word);
     page_hash expected = swap_map_hash(pool, entry);
+    FAILPOINT(verify_slot);
     int status = io_page(&ctx->io, IO_READ, pool->areas[swap_entry_area(entry)].fd, memory, entry);
     page_hash found = page_hash_of(memory, pool->hash_seed);
     uint64_t same = PAGE_STATE_MASK | PAGE_GENERATION_MASK | ~UINT64_C(0) << PAGE_FIELD_SHIFT;

@@ -98,7 +98,7 @@ void page_in_poison(context *ctx, swap_entry entry) {
 
 /* Whether the memory has what the slot should have. */
 static bool is_right(uswap_pool *pool, swap_entry entry, void *memory) {
-    FAILPOINT_DATA(page_in_hash, memory, PAGE_BYTES);
+    FAILPOINT_PAGE(page_in_hash, swap_map_owner(pool, entry).value, memory);
     if (!pool->options.verify)
         return true;
     page_hash expected = swap_map_hash(pool, entry), found = page_hash_of(memory, pool->hash_seed);
@@ -108,7 +108,7 @@ static bool is_right(uswap_pool *pool, swap_entry entry, void *memory) {
 /* The second try of a page whose request failed or whose contents are wrong. */
 static bool read_again(context *ctx, io_request *request, swap_entry entry, void *memory) {
     uswap_pool *pool = ctx->pool;
-    int status = FAILPOINT(page_in_one);
+    int status = FAILPOINT_PAGE(page_in_one, swap_map_owner(pool, entry).value, NULL);
     if (status == 0)
         status = io_page(&ctx->io, IO_READ, request->fd, memory, entry);
     if (status != 0) {
@@ -275,6 +275,7 @@ static void settle_page(context *ctx, map_run *run, swap_entry entry, uint64_t s
             region_put(r);
         return;
     }
+    FAILPOINT(page_in_right);
     run_lock(ctx, run, r, page, frame, stall_ns);
     uint64_t now = page_load(&run->r->object.words[page]);
     if (page_state_of(now) == PAGE_SWAPPED && swap_entry_equal(page_entry_of(now), entry)) {

@@ -1,5 +1,6 @@
 #include "swap/page_in_ahead.h"
 
+#include "base/failpoint.h"
 #include "fault/fault_thread.h"
 #include "swap/cluster_ahead.h"
 #include "swap/page_in.h"
@@ -45,7 +46,10 @@ static bool read_ahead_page(context *ctx, region *r, size_t page, window_frames 
     uswap_pool *pool = ctx->pool;
     page_word *word = &r->object.words[page];
     frame_id frame;
-    if (page_state_of(page_load(word)) != PAGE_SWAPPED || !page_try_lock(word))
+    if (page_state_of(page_load(word)) != PAGE_SWAPPED)
+        return true;
+    FAILPOINT(page_in_chosen);
+    if (!page_try_lock(word))
         return true;
     bool go_on = true;
     uint64_t now = page_load(word);

@@ -39,6 +39,10 @@ PASSED_BY = {
 OTHERS = {
     "fault.inline",
     "bring_in.wait",
+    "page_in.chosen",
+    "page_out.copied",
+    "verify.slot",
+    "page_in.right",
     "block.populate",
     "page_in.one",
     "page_in.hash",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Iterator
+from typing import Any
 
 from uswap._core import check_error, ffi, lib, new_error
 
@@ -62,6 +63,14 @@ def set_failpoint(name: str, action: Action | int, argument: int = 0, *, nth: in
     check_error(lib.uswap_failpoint_set(name.encode(), int(action), argument, nth, every, error), error)
 
 
+def set_for_page(name: str, action: Action, argument: int, region: Any, page: int) -> None:
+    """The same for all threads from now on, but only where what they do is for that page of a private region:
+    page_in.one, page_in.hash, page_out.one. Raises as hits."""
+    error = new_error()
+    found = lib.uswap_failpoint_set_page(name.encode(), int(action), argument, region._id_cell[0], page, error)
+    check_error(found, error)
+
+
 def clear(name: str) -> None:
     """Nothing happens at name any more; threads that are held there go on. Raises as hits."""
     error = new_error()
@@ -72,6 +81,16 @@ def clear(name: str) -> None:
 def armed(name: str, action: Action, argument: int = 0, *, nth: int = 1, every: bool = False) -> Iterator[None]:
     """Inside the block the failpoint is set; at its end threads it holds are let go. Raises as hits."""
     set_failpoint(name, action, argument, nth=nth, every=every)
+    try:
+        yield
+    finally:
+        clear(name)
+
+
+@contextlib.contextmanager
+def armed_for_page(name: str, action: Action, argument: int, region: Any, page: int) -> Iterator[None]:
+    """Inside the block the failpoint is set, for that page alone. Raises as hits."""
+    set_for_page(name, action, argument, region, page)
     try:
         yield
     finally:

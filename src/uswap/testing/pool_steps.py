@@ -39,14 +39,16 @@ FAILURES = {
 }
 # Sync points of what one process does by itself.
 HOLDS = (
-    "fault.message", "fault.locked", "fault.inline", "bring_in.wait", "page_in.claimed", "page_in.read",
-    "page_in.map", "page_out.isolated", "page_out.published", "page_out.written", "page_out.drop",
-    "discard.locked", "region.destroy", "swapoff.step", "reclaimer.late",
+    "fault.message", "fault.locked", "fault.inline", "bring_in.wait", "page_in.chosen", "page_in.claimed",
+    "page_in.read", "page_in.right", "page_in.map", "page_out.copied", "page_out.isolated", "page_out.published",
+    "page_out.written", "page_out.drop", "verify.slot", "discard.locked", "region.destroy", "swapoff.step",
+    "reclaimer.late",
 )  # fmt: skip
-# How a page can be lost: what is armed while it is read.
+# How a page can be lost: what is armed for it alone while it is read. Others that are read with it, or ahead, must
+# come all the same.
 LOSSES = {
-    "unreadable": (("page_in.read", Action.ERROR, errno.EIO), ("page_in.one", Action.ERROR, errno.EIO)),
-    "damaged": (("page_in.hash", Action.FLIP, 12345),),
+    "unreadable": ("page_in.one", Action.ERROR, errno.EIO),
+    "damaged": ("page_in.hash", Action.FLIP, 12345),
 }
 
 
@@ -189,10 +191,12 @@ class PoolSteps(MemorySteps):
         self.mend()
         start, length = mapped.page_span(page, 1)
         self.failed = True
+        name, action, argument = LOSSES[how]
         with contextlib.ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore", uswap.UswapWarning)
-            for name, action, argument in LOSSES[how]:
-                stack.enter_context(failpoints.armed(name, action, argument, every=True))
+            if how == "unreadable":  # as a whole each request fails; then its pages are read one by one
+                stack.enter_context(failpoints.armed("page_in.read", Action.ERROR, errno.EIO, every=True))
+            stack.enter_context(failpoints.armed_for_page(name, action, argument, mapped.region, start // PAGE))
             self._lose(mapped, start, length)
         self._forget_lost(mapped, start, length)
 
