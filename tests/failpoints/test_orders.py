@@ -105,7 +105,7 @@ def test_an_area_stays_open_until_its_last_read_has_ended() -> None:
         made.read(region=0, start=3 * PAGE, length=100)
         made.swapoff(thread=1)
         made.release()
-        assert len(made.pool.areas) == 1
+        assert len(made.pool.areas()) == 1
         goes_on_as_ever(made)
 
 
