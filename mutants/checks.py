@@ -120,12 +120,12 @@ def _stress(*options: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "_support.word_stress", "--operations", str(STRESS_OPERATIONS), *options)
 
 
-def _fuzz(tree: Path) -> Check:
-    """`uswap fuzz`; where there is none yet, the state machines of the suite."""
-    if (tree / "src/uswap/commands/fuzz.py").exists():
-        options = ("--seconds", str(FUZZ_SECONDS), "--database", "build/fuzz")
-        return Check("fuzz", (sys.executable, "-m", "uswap", "fuzz", *options))
-    return Check("state machines", _pytest("tests/stateful"))
+def fuzz(area: str) -> Check:
+    """`uswap fuzz`, with other processes only where the mutant is about them."""
+    options = ["--seconds", str(FUZZ_SECONDS), "--seed", "1", "--as-found", "--database", "build/fuzz"]
+    if area not in ("shared", "python"):
+        options.append("--private")
+    return Check("fuzz", (sys.executable, "-m", "uswap", "fuzz", *options))
 
 
 def _expected(mutant: Mutant) -> list[Check]:
@@ -134,21 +134,21 @@ def _expected(mutant: Mutant) -> list[Check]:
     return [Check(" ".join(test.rpartition("/")[2] for test in tests), _pytest(*tests))] if tests else []
 
 
-def checks_of(mutant: Mutant, tree: Path) -> list[Check]:
+def checks_of(mutant: Mutant) -> list[Check]:
     """For this mutant, the cheapest first: the tests that are expected to kill it, if its header names any."""
     area = mutant.area
     quick = Check(f"tests of {area}", _pytest(*_QUICK[area]))
     suite = Check("suite", _pytest("tests/unit", "tests/failpoints", "tests/integration", "tests/stress"))
     if area == "shared":
-        return [*_expected(mutant), quick, Check("members", _pytest(*_MEMBERS)), _fuzz(tree), suite]
+        return [*_expected(mutant), quick, Check("members", _pytest(*_MEMBERS)), fuzz(area), suite]
     if area in ("fork", "python"):
-        return [*_expected(mutant), quick, _fuzz(tree), suite]
+        return [*_expected(mutant), quick, fuzz(area), suite]
     stress = [
         Check("stress, move", _stress("--seed", "1")),
         Check("stress, copy", _stress("--seed", "2", "--transport", "copy", "--io", "sync")),
         Check("stress, inline", _stress("--seed", "3", "--faults", "inline", "--encrypt")),
     ]
-    return [*_expected(mutant), *stress, quick, _fuzz(tree), suite]
+    return [*_expected(mutant), *stress, quick, fuzz(area), suite]
 
 
 def run(check: Check, tree: Path, clean_seconds: float | None = None) -> Verdict:
@@ -188,16 +188,20 @@ def run(check: Check, tree: Path, clean_seconds: float | None = None) -> Verdict
 
 
 def _how(status: int, output: str) -> str:
-    if re.search(r"\+ Timeout \+|Failed: Timeout|Timeout \(>", output):
+    if re.search(r"\+ Timeout \+|Failed: Timeout|Timeout \(>|^HANG: ", output, re.MULTILINE):
         return "hung"
-    return "crashed" if status < 0 or "uswap: invariant" in output else "failed"
+    ended = re.search(r"uswap: invariant|^THE PROCESS ENDED: ", output, re.MULTILINE)
+    return "crashed" if status < 0 or ended else "failed"
 
 
 def _where(output: str) -> str:
-    """The invariant, the test, or the last line."""
+    """The invariant, what the fuzzer says, the test, or the last line."""
     invariant = re.search(r"uswap: (invariant \S+) does not hold", output)
     if invariant:
         return invariant[1]
+    found = re.search(r"^(?:FAILURE|HANG|THE PROCESS ENDED): (.{1,70})", output, re.MULTILINE)
+    if found:
+        return found[1]
     tests = re.findall(r"^(tests/\S+?::\w+)", output, re.MULTILINE)
     if tests:
         return str(tests[-1]).rpartition("/")[2]

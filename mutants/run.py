@@ -15,13 +15,13 @@ import fcntl
 import json
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from builder import Builder, BuildError, copy_of_tree
 from catalogue import ROOT, CatalogueError, Mutant, apply, read_all
-from checks import Check, Verdict, checks_of, run
+from checks import Check, Verdict, checks_of, fuzz, run
 from table import RESULTS, TABLE, table
 
 
@@ -47,12 +47,12 @@ class Results:
         """The clean tree has passed a check."""
         self._note("clean", check, round(seconds, 1))
 
-    def note(self, mutant: Mutant, verdict: Verdict | None) -> None:
-        """None: it has survived."""
+    def note(self, mutant: Mutant, verdict: Verdict | None, kind: str = "mutants") -> None:
+        """None: it has survived. kind: "fuzz": the fuzzer alone."""
         found: dict[str, Any] = asdict(verdict) if verdict else {"killed": False}
         if verdict:
             found["seconds"] = round(verdict.seconds, 1)
-        self._note("mutants", mutant.path.stem, found)
+        self._note(kind, mutant.path.stem, found)
 
     def _note(self, kind: str, name: str, found: Any) -> None:
         with open(self._path, "a+", encoding="utf-8") as file:
@@ -60,26 +60,36 @@ class Results:
             file.seek(0)
             text = file.read()
             self.known = json.loads(text) if text else {"clean": {}, "mutants": {}}
-            self.known[kind][name] = found
+            self.known.setdefault(kind, {})[name] = found
             file.truncate(0)
             file.write(json.dumps(self.known, indent=1, sort_keys=True) + "\n")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which checks are run. chosen: only those whose name has this in it; quick: not the whole suite; fuzz: the
+    fuzzer and nothing else; trust: the clean tree has just passed them."""
+
+    chosen: str | None = None
+    quick: bool = False
+    fuzz: bool = False
+    trust: bool = False
 
 
 class Driver:
     """One copy of the tree, and what is known of the clean one."""
 
-    def __init__(self, tree: Path, results: Results, chosen: str | None, quick: bool, trust: bool) -> None:
+    def __init__(self, tree: Path, results: Results, how: Choice) -> None:
         self._tree = tree
         self._results = results
-        self._chosen = chosen
-        self._quick = quick
-        self._clean: dict[str, float] = dict(results.known["clean"]) if trust else {}
+        self._chosen, self._quick, self._fuzz = how.chosen, how.quick, how.fuzz
+        self._clean: dict[str, float] = dict(results.known["clean"]) if how.trust else {}
         self._applied: Mutant | None = None
         self._built = True
         self._builder = Builder(tree)
 
     def _checks(self, mutant: Mutant) -> list[Check]:
-        checks = checks_of(mutant, self._tree)
+        checks = [fuzz(mutant.area)] if self._fuzz else checks_of(mutant)
         if self._quick:
             checks = [check for check in checks if check.name != "suite"]
         return [check for check in checks if not self._chosen or re.search(self._chosen, check.name)]
@@ -134,17 +144,16 @@ class Driver:
         return None
 
 
-def kill_all(mutants: list[Mutant], *, chosen: str | None = None, quick: bool = False, trust: bool = False) -> int:
-    """chosen: only checks whose name has this in it; quick: not the whole suite; trust: the clean tree has just
-    passed the checks. => how many have survived"""
+def kill_all(mutants: list[Mutant], how: Choice) -> int:
+    """=> how many have survived"""
     results, survivors = Results(), 0
     for mutant in mutants:
         apply(mutant, ROOT, "--check")
     with copy_of_tree() as tree:
-        driver = Driver(tree, results, chosen, quick, trust)
+        driver = Driver(tree, results, how)
         for mutant in mutants:
             verdict = driver.kill(mutant)
-            results.note(mutant, verdict)
+            results.note(mutant, verdict, "fuzz" if how.fuzz else "mutants")
             survivors += verdict is None
             end = (
                 f"{verdict.how} in {verdict.check} ({verdict.where}), {verdict.seconds:.0f} s"
@@ -163,6 +172,7 @@ def main() -> int:
     parser.add_argument("mutants", nargs="*", metavar="NN", help="numbers or names; default: all")
     parser.add_argument("--check", help="only checks whose name has this in it (a regular expression)")
     parser.add_argument("--quick", action="store_true", help="what the quick checks leave alive survives")
+    parser.add_argument("--fuzz", action="store_true", help="what the fuzzer alone finds: a column of its own")
     parser.add_argument("--trust", action="store_true", help="the clean tree passes: as results.json has its times")
     parser.add_argument(
         "--table", action="store_true", help="writes docs/mutants.md from mutants/results.json, runs nothing"
@@ -178,7 +188,7 @@ def main() -> int:
         if unknown:
             parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
         some = [mutant for mutant in mutants if not wanted or {mutant.number, mutant.name} & wanted]
-        survivors = kill_all(some, chosen=arguments.check, quick=arguments.quick, trust=arguments.trust)
+        survivors = kill_all(some, Choice(arguments.check, arguments.quick, arguments.fuzz, arguments.trust))
     except (CatalogueError, CleanTreeError) as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import errno
 import threading
+from pathlib import Path
 
 import pytest
-from _support.failpoints import Action, armed, await_stopped, release
+from _support.failpoints import Action, armed, await_stopped, hits, release
+from _support.policies import eventually
 from _support.workload import PAGE, Pages
 from conftest import PoolFactory, probe
 
@@ -34,20 +36,26 @@ def program(io: str = "sync", **options: object) -> Program:
 
 
 def goes_on_as_ever(made: Program) -> None:
-    """All of it leaves once more, changed, and comes back."""
+    """All of it is there, leaves once more, changed, and comes back."""
+    made.read_all(region=0)
+    made.pool.check()
     made.write(region=0, start=PAGE, length=5 * PAGE, value=120)
     made.advise(region=0, advice="PAGEOUT", page=0, count=ALL)
     made.read_all(region=0)
 
 
 @pytest.mark.parametrize("io", IOS)
-def test_a_page_that_came_by_itself_is_not_read_ahead(io: str) -> None:
-    with program(io) as made:
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_page_that_has_come_or_gone_is_not_read_ahead(io: str, comes: bool) -> None:
+    with program(io, faults="inline") as made:  # else the same thread reads ahead and serves faults
         made.hold(at="page_in.chosen")
         made.advise(region=0, advice="WILLNEED", page=2, count=1)
-        assert made.holds
-        made.read(thread=1, region=0, start=2 * PAGE, length=100)
-        made.write(thread=1, region=0, start=2 * PAGE, length=100, value=7)
+        await_stopped("page_in.chosen")
+        if comes:
+            made.read(thread=1, region=0, start=2 * PAGE, length=100)
+            made.write(thread=1, region=0, start=2 * PAGE, length=100, value=7)
+        else:
+            made.discard(thread=1, region=0, page=2, count=1)
         made.release()
         goes_on_as_ever(made)
 
@@ -61,6 +69,7 @@ def test_a_page_that_is_discarded_while_it_is_read_is_zeroes(io: str, reads: str
             made.read(region=0, start=2 * PAGE, length=100)
         else:
             made.advise(region=0, advice="WILLNEED", page=2, count=1)
+            await_stopped("page_in.right")
             made.read(thread=2, region=0, start=2 * PAGE, length=100)
         made.discard(thread=1, region=0, page=2, count=1)
         made.release()
@@ -70,9 +79,10 @@ def test_a_page_that_is_discarded_while_it_is_read_is_zeroes(io: str, reads: str
 @pytest.mark.parametrize("io", IOS)
 def test_what_is_stored_between_copy_and_discard_is_kept(io: str) -> None:
     with program(io, transport="copy") as made:
-        made.read_all(region=0)
+        made.write(region=0, start=0, length=ALL * PAGE, value=100)
         made.hold(at="page_out.copied")
         made.advise(region=0, advice="PAGEOUT", page=0, count=4)
+        await_stopped("page_out.copied")
         made.write(thread=1, region=0, start=PAGE, length=2 * PAGE, value=5)
         made.release()
         goes_on_as_ever(made)
@@ -87,6 +97,7 @@ def test_a_page_that_is_locked_when_its_turn_comes_has_another_turn() -> None:
         made.write(thread=1, region=0, start=0, length=100, value=9)
         made.hold(at="fault.locked")
         made.release(at="fault.inline")
+        await_stopped("fault.locked")
         made.evict(thread=2, pages=1)
         made.release()
         made.write(region=0, start=0, length=100, value=10)
@@ -95,23 +106,29 @@ def test_a_page_that_is_locked_when_its_turn_comes_has_another_turn() -> None:
         made.read_all(region=0)
 
 
-def test_an_area_stays_open_until_its_last_read_has_ended() -> None:
-    with Program(io="sync", background=False) as made:
-        made.map(pages=ALL)
-        made.swapon(priority=9)
-        made.write(region=0, start=0, length=ALL * PAGE, value=99)
-        made.advise(region=0, advice="PAGEOUT", page=0, count=ALL)
-        made.hold(at="page_in.read")
-        made.read(region=0, start=3 * PAGE, length=100)
-        made.swapoff(thread=1)
-        made.release()
-        assert len(made.pool.areas()) == 1
-        goes_on_as_ever(made)
+def test_an_area_stays_open_for_its_last_page(make_pool: PoolFactory, swap_directory: Path) -> None:
+    """The page cannot come in for a while."""
+    pool = make_pool("4MiB", transport="copy", background=False)
+    region = pool.region(PAGE)
+    pages = Pages(region)
+    pages.fill(1)
+    region.advise(uswap.Advice.PAGEOUT)
+    (area,) = pool.areas()
+    pool.swapon(swap_directory, size="16MiB")
+    leaving = threading.Thread(target=pool.swapoff, args=(area,))
+    with armed("uffd.copy", Action.ERROR, errno.EAGAIN, every=True):
+        leaving.start()
+        eventually(lambda: hits("uffd.copy") >= 10)
+    leaving.join()
+    assert len(pool.areas()) == 1
+    assert pages.wrong(1) == 0
+    pool.check()
 
 
-def test_verify_believes_nothing_of_a_slot_that_has_changed_hands(make_pool: PoolFactory) -> None:
+def test_verify_does_not_judge_a_slot_that_has_changed_hands(make_pool: PoolFactory, swap_directory: Path) -> None:
     """The area is small, so that the slots of pages that are rewritten are soon others'."""
-    pool = make_pool("4MiB", swap="4MiB", background=False, overcommit=True)
+    area = uswap.SwapArea(swap_directory, size="4MiB")
+    pool = make_pool("4MiB", swap=area, background=False, overcommit=True)
     region = pool.region("2MiB")
     pages = Pages(region)
     pages.fill(1)

@@ -138,6 +138,6 @@ def test_survivors_are_counted_and_noted(tmp_path: Path, monkeypatch: pytest.Mon
     results = run.Results(tmp_path / "r.json")
     monkeypatch.setattr(run, "Results", lambda: results)
     monkeypatch.setattr(run, "Driver", _Driver)
-    assert run.kill_all(read_all()[:3]) == 2
+    assert run.kill_all(read_all()[:3], run.Choice()) == 2
     assert [one["killed"] for one in results.known["mutants"].values()] == [False, True, False]
     assert table(read_all()[:3], results.known).count("**survives**") == 2

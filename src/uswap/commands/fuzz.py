@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hang", type=float, default=20.0, metavar="SECONDS", help="how long a step may take (default: 20)"
     )
+    parser.add_argument(
+        "--as-found", action="store_true", help="do not make a failing program smaller: sooner, and longer"
+    )
     parser.add_argument("--json", metavar="FILE", help="the report as JSON into a file; -: on standard output")
 
 
@@ -83,6 +86,7 @@ def _options(given: argparse.Namespace) -> Options:
         shared=not given.private,
         database=_database(given.database),
         hang_seconds=given.hang,
+        minimise=not given.as_found,
     )
 
 
@@ -162,9 +166,10 @@ def _of_the_policy(policy: str, report: Report) -> list[str]:
     return lines
 
 
-def _print_failure(failure: Failure) -> None:
+def _print_failure(failure: Failure, minimised: bool) -> None:
     title = {"wrong": "FAILURE", "hang": "HANG", "ended": "THE PROCESS ENDED"}[failure.kind]
-    print(f"\n{title}: {failure.message}\n\nThe smallest program found that does it:\n\n{failure.source}\n")
+    which = "smallest program found" if minimised else "program"
+    print(f"\n{title}: {failure.message}\n\nThe {which} that does it:\n\n{failure.source}\n")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -196,7 +201,7 @@ def _end(given: argparse.Namespace, options: Options, report: Report) -> int:
     if given.json != "-":
         print("\n".join(_summary(options, report)))
         for failure in report.failures:
-            _print_failure(failure)
+            _print_failure(failure, options.minimise)
         if report.failures:
             print(f"It is kept in {options.database}, and comes first in the next run with the same options.")
     return 1 if report.failures else 0

@@ -25,6 +25,7 @@ class Options:
         steps: of a program, at most. shared: named pools with other processes too.
         database: a folder where examples that fail are kept; None: nowhere.
         hang_seconds: how long one step may take.
+        minimise: a program that fails is made as small as can be.
 
     Example:
         >>> Options(rules=100).over(Report(seed=1, rules=100))
@@ -41,6 +42,7 @@ class Options:
     shared: bool = True
     database: Path | None = None
     hang_seconds: float = HANG_SECONDS
+    minimise: bool = True
 
     def chosen_seed(self) -> int:
         """The seed, or one at random."""

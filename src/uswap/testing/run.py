@@ -160,7 +160,7 @@ class _Rounds:
             database=self._database,
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
-            phases=[Phase.reuse, Phase.generate, Phase.shrink],
+            phases=[Phase.reuse, Phase.generate, *([Phase.shrink] if self._options.minimise else [])],
             print_blob=False,
         )
 

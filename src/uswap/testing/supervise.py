@@ -163,8 +163,10 @@ class _Supervised:
         what = (
             f"nothing has happened for {self._limit(0):g} s" if hung else f"the process ended: {described(status)}"
         )
-        runner = Runner(self._folder, seconds)
-        smaller = minimised(lines, lambda some: runner.fails(arguments, some), _MINIMISE_SECONDS)
+        smaller: list[str] | None = lines
+        if self._options.minimise:
+            runner = Runner(self._folder, seconds)
+            smaller = minimised(lines, lambda some: runner.fails(arguments, some), _MINIMISE_SECONDS)
         if smaller is None:
             what += "; the same steps, run again by themselves, did not do so again"
         kept = lines if smaller is None else smaller
