@@ -1,5 +1,6 @@
 #include "base/status.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,4 +28,8 @@ int error_set(uswap_error *err, uswap_status status, int os_errno, const char *o
         va_end(arguments);
     }
     return status;
+}
+
+const char *lost_because(int os_errno) {
+    return os_errno == EBADMSG ? "what its slot holds is damaged: the checksum is wrong" : "its slot could not be read";
 }

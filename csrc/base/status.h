@@ -12,4 +12,8 @@
 __attribute__((format(printf, 6, 7))) int error_set(uswap_error *err, uswap_status status, int os_errno,
                                                     const char *operation, const char *path, const char *detail, ...);
 
+/* Why a page is lost, in words for a message: os_errno is that of the read which failed, or EBADMSG: something was read, and its checksum is wrong.
+ * Async-signal-safe. */
+const char *lost_because(int os_errno);
+
 #endif

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "fault/poison.h"
 
+#include "base/status.h"
 #include "fault/signal.h"
 #include "fault/uffd.h"
 #include "shared/group.h"
@@ -45,6 +46,14 @@ static void put_hex(line *l, uint64_t value) {
     put_text(l, digits);
 }
 
+static const char FINDS_SUCH[] = " (region.verify() finds such pages)\n";
+
+static void say_why(line *l, int os_errno) {
+    put_text(l, ": ");
+    put_text(l, lost_because(os_errno));
+    put_text(l, FINDS_SUCH);
+}
+
 static void say_where(line *l, const region *r, uintptr_t address) {
     put_text(l, "region '");
     put_text(l, r->name);
@@ -65,16 +74,18 @@ static bool explain_shared(line *l, uswap_pool *pool, uintptr_t address) {
         if (!atomic_load(&r->live) || address - (uintptr_t)r->base >= r->pages << PAGE_SHIFT)
             continue;
         size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;
-        if (!child && shared_state_of(shared_load(&r->words[page])) != SHARED_POISONED)
+        uint64_t word = child ? 0 : shared_load(&r->words[page]);
+        if (!child && shared_state_of(word) != SHARED_POISONED)
             return false;
         put_text(l, child ? CHILD_TOUCHED : "uswap: lost page: ");
         put_text(l, "shared region '");
         put_text(l, group_object(g, i)->name);
         put_text(l, "' at offset ");
         put_hex(l, address - (uintptr_t)r->base);
-        put_text(l, child ? CHILD_ADVICE
-                          : ": its slot could not be read back, or its checksum is wrong (region.verify() finds such "
-                            "pages)\n");
+        if (child)
+            put_text(l, CHILD_ADVICE);
+        else
+            say_why(l, (int)shared_field_of(word));
         return true;
     }
     return false;
@@ -95,11 +106,12 @@ static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
             return true;
         }
         size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;
-        if (page_state_of(page_load(&r->object.words[page])) != PAGE_POISONED)
+        uint64_t word = page_load(&r->object.words[page]);
+        if (page_state_of(word) != PAGE_POISONED)
             return false;
         put_text(l, "uswap: lost page: ");
         say_where(l, r, address);
-        put_text(l, ": its slot could not be read back, or its checksum is wrong (region.verify() finds such pages)\n");
+        say_why(l, page_errno_of(word));
         return true;
     }
     return explain_shared(l, pool, address);

@@ -72,12 +72,16 @@ static void set_state(page_word *page, page_state state, uint64_t field) {
 }
 
 void page_set_state(page_word *page, page_state state, swap_entry entry) {
-    INVARIANT(I3, state != PAGE_FILLED);
+    INVARIANT(I3, state != PAGE_FILLED && state != PAGE_POISONED);
     set_state(page, state, entry.value);
 }
 
 void page_set_filled(page_word *page, fill_index fill) {
     set_state(page, PAGE_FILLED, fill.value);
+}
+
+void page_set_poisoned(page_word *page, int os_errno) {
+    set_state(page, PAGE_POISONED, (uint64_t)os_errno);
 }
 
 void page_set_bits(page_word *page, uint64_t clear, uint64_t set) {

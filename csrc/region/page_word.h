@@ -2,7 +2,7 @@
  * page_word.h - the state of one page: one atomic 64-bit word.
  *
  *   bits  0- 2 state    3 LOCK    4 WAITERS    5 MLOCKED    6-12 pins    13-22 generation    23 SEALED    24-63 swap entry,
- *   or, of a FILLED page, the index of its fill value
+ *   or, of a FILLED page, the index of its fill value, or, of a POISONED one, the errno of what went wrong
  *
  * The word is the spec: README, Page states. All fields but WAITERS change only under LOCK. The generation counts arrivals,
  * so that a ring entry of an earlier stay can be told from the present one.
@@ -40,9 +40,15 @@ static inline page_state page_state_of(uint64_t word) {
     return (page_state)(word & PAGE_STATE_MASK);
 }
 
-/* SWAP_ENTRY_NONE for a FILLED page: what its word holds there is no entry. */
+/* SWAP_ENTRY_NONE for a FILLED or POISONED page: what its word holds there is no entry. */
 static inline swap_entry page_entry_of(uint64_t word) {
-    return page_state_of(word) == PAGE_FILLED ? SWAP_ENTRY_NONE : (swap_entry){word >> PAGE_FIELD_SHIFT};
+    page_state state = page_state_of(word);
+    return state == PAGE_FILLED || state == PAGE_POISONED ? SWAP_ENTRY_NONE : (swap_entry){word >> PAGE_FIELD_SHIFT};
+}
+
+/* As lost_because has it. Context: the page is POISONED. */
+static inline int page_errno_of(uint64_t word) {
+    return (int)(word >> PAGE_FIELD_SHIFT);
 }
 
 /* Context: the page is FILLED. */
@@ -84,6 +90,7 @@ static inline bool page_is_sealed(uint64_t word) {
  * (RESIDENT) starts a new generation. No page is SEALED after it. */
 void page_set_state(page_word *page, page_state state, swap_entry entry);
 void page_set_filled(page_word *page, fill_index fill);
+void page_set_poisoned(page_word *page, int os_errno);
 /* A new generation without an arrival: earlier ring entries of the page become stale. Context: page locked. */
 void page_renew(page_word *page);
 /* Context: page locked. */

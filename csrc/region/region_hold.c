@@ -124,11 +124,7 @@ static int hold_error(region_range *range, size_t page, int status, uswap_error 
     unsigned long long offset = (unsigned long long)page << PAGE_SHIFT;
     int result;
     if (status == -EIO)
-        result =
-            error_set(err, USWAP_E_SWAP_READ, EIO, "read", NULL,
-                      "region '%s', offset %llu: the page's slot could not be read back, or its checksum is wrong; its "
-                      "contents are lost",
-                      range->r->name, offset);
+        result = region_lost(err, "read", range->r, page, page_errno_of(page_load(&range->r->object.words[page])));
     else if (status == -EMFILE)
         result =
             error_set(err, USWAP_E_INVALID, 0, "pin", NULL, "a page can be pinned at most %d times", PAGE_PINS_MAX);

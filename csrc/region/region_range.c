@@ -42,3 +42,12 @@ size_t region_range_chunk(const region_range *range, size_t page, bool *touched)
     *touched = atomic_load(&range->r->object.touched[chunk]) != 0;
     return MIN_OF((chunk + 1) * PAGE_WORDS_PER_CHUNK, range->first + range->count) - page;
 }
+
+int region_lost(uswap_error *err, const char *operation, const region *r, size_t page, int os_errno) {
+    unsigned long long offset = (unsigned long long)page << PAGE_SHIFT;
+    error_set(err, USWAP_E_SWAP_READ, os_errno, operation, NULL,
+              "region '%s', offset %llu: %s; the page's contents are lost", r->name, offset, lost_because(os_errno));
+    if (err)
+        err->offset = offset;
+    return USWAP_E_SWAP_READ;
+}

@@ -36,4 +36,7 @@ int region_watch(int uffd, void *address, uint64_t bytes, uswap_error *err);
  * and all are where they were. Context: the region is still. (region_move.c) */
 int region_move_pages(uswap_pool *pool, region *r, unsigned char *to);
 
+/* Fills *err: the contents of the page are lost, as lost_because has it. Return: USWAP_E_SWAP_READ. */
+int region_lost(uswap_error *err, const char *operation, const region *r, size_t page, int os_errno);
+
 #endif

@@ -10,11 +10,12 @@
 
 #include <errno.h>
 
-typedef enum { VERDICT_GOOD, VERDICT_BAD, VERDICT_CHANGED } verdict;
+/* What a slot is found to be; or an errno: lost, as lost_because has it. */
+enum { SLOT_GOOD = 0, SLOT_CHANGED = -1 };
 
 /* Reads the slot of a swapped page into *memory and compares. The page may come in, change and leave meanwhile, and the slot be
  * reused: then the page word is another one, and there is nothing to say. */
-static verdict verify_slot(context *ctx, page_word *at, uint64_t word, void *memory) {
+static int verify_slot(context *ctx, page_word *at, uint64_t word, void *memory) {
     uswap_pool *pool = ctx->pool;
     swap_entry entry = page_entry_of(word);
     page_hash expected = swap_map_hash(pool, entry);
@@ -23,26 +24,28 @@ static verdict verify_slot(context *ctx, page_word *at, uint64_t word, void *mem
     page_hash found = page_hash_of(memory, pool->hash_seed);
     uint64_t same = PAGE_STATE_MASK | PAGE_GENERATION_MASK | ~UINT64_C(0) << PAGE_FIELD_SHIFT;
     if ((page_load(at) & same) != (word & same) || slot_state_of(swap_cache_load(pool, entry)) != CACHE_NONE)
-        return VERDICT_CHANGED;
-    return status == 0 && expected.low == found.low && expected.high == found.high ? VERDICT_GOOD : VERDICT_BAD;
+        return SLOT_CHANGED;
+    if (status != 0)
+        return -status;
+    return expected.low == found.low && expected.high == found.high ? SLOT_GOOD : EBADMSG;
 }
 
-static verdict verify_page(context *ctx, region *r, size_t page, void *memory) {
+static int verify_page(context *ctx, region *r, size_t page, void *memory) {
     uswap_pool *pool = ctx->pool;
     page_word *at = &r->object.words[page];
-    verdict found;
+    int found;
     do {
         gate_enter(&pool->gate); /* the area of an entry seen inside is open */
         uint64_t word = page_load(at);
         if (page_state_of(word) == PAGE_POISONED)
-            found = VERDICT_BAD;
+            found = page_errno_of(word);
         else if (page_state_of(word) != PAGE_SWAPPED ||
                  slot_state_of(swap_cache_load(pool, page_entry_of(word))) != CACHE_NONE)
-            found = VERDICT_GOOD; /* in memory, or on its way: whoever reads it compares the hash */
+            found = SLOT_GOOD; /* in memory, or on its way: whoever reads it compares the hash */
         else
             found = verify_slot(ctx, at, word, memory);
         gate_leave(&pool->gate);
-    } while (found == VERDICT_CHANGED);
+    } while (found == SLOT_CHANGED);
     return found;
 }
 
@@ -51,16 +54,9 @@ static int verify(context *ctx, region_range *range, void *memory, uswap_error *
         bool touched;
         size_t left = region_range_chunk(range, page, &touched);
         for (size_t i = 0; touched && i < left; i++) {
-            if (verify_page(ctx, range->r, page + i, memory) == VERDICT_GOOD)
-                continue;
-            error_set(err, USWAP_E_SWAP_READ, EIO, "verify", NULL,
-                      "region '%s', offset %llu: the page's slot cannot be read back, or its checksum is wrong; its "
-                      "contents are "
-                      "lost",
-                      range->r->name, (unsigned long long)(page + i) << PAGE_SHIFT);
-            if (err)
-                err->offset = (uint64_t)(page + i) << PAGE_SHIFT;
-            return USWAP_E_SWAP_READ;
+            int found = verify_page(ctx, range->r, page + i, memory);
+            if (found != SLOT_GOOD)
+                return region_lost(err, "verify", range->r, page + i, found);
         }
         page += left;
     }

@@ -84,7 +84,7 @@ static void undo_read(group *g, shared_word *word, shared_ref page) {
         slot_table_seize(g, slot - 1, page);
         shared_set(word, g->self, SHARED_SWAPPED, slot - 1, 0);
     } else {
-        shared_set(word, g->self, SHARED_POISONED, 0, 0);
+        shared_set(word, g->self, SHARED_POISONED, EIO, 0);
     }
     frame_table_end_leave(g, frame);
     frame_table_release(g, frame);

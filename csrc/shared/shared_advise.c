@@ -59,24 +59,28 @@ static size_t run_out(shared_region *r, size_t page, size_t pages, uint64_t *slo
     return run;
 }
 
-static bool reads_right(group *g, uint64_t slot, unsigned char *memory) {
+/* Return: 0; or an errno, as lost_because has it. */
+static int read_slot(group *g, uint64_t slot, unsigned char *memory) {
     uint8_t found[16];
-    if (pread(g->swap_fd, memory, PAGE_BYTES, (off_t)(slot << PAGE_SHIFT)) != (ssize_t)PAGE_BYTES)
-        return false;
+    ssize_t done = pread(g->swap_fd, memory, PAGE_BYTES, (off_t)(slot << PAGE_SHIFT));
+    if (done != (ssize_t)PAGE_BYTES)
+        return done < 0 ? errno : EIO;
     shared_hash(g, memory, found);
-    return memcmp(found, commons_slots(&g->commons)[slot].hash, sizeof found) == 0;
+    return memcmp(found, commons_slots(&g->commons)[slot].hash, sizeof found) == 0 ? 0 : EBADMSG;
 }
 
-/* The page may come and go meanwhile: only what is out in that slot before and after is judged by it. */
-static bool is_bad(group *g, shared_region *r, size_t page, unsigned char *memory) {
+/* The page may come and go meanwhile: only what is out in that slot before and after is judged by it. Return: as read_slot. */
+static int look_at(group *g, shared_region *r, size_t page, unsigned char *memory) {
+    int found = 0;
     for (int tries = 0; tries < VERIFY_TRIES; tries++) {
         uint64_t word = shared_load(&r->words[page]);
         if (shared_state_of(word) == SHARED_POISONED)
-            return true;
-        if (shared_state_of(word) != SHARED_SWAPPED || reads_right(g, shared_field_of(word), memory))
-            return false;
+            return (int)shared_field_of(word);
+        found = shared_state_of(word) == SHARED_SWAPPED ? read_slot(g, shared_field_of(word), memory) : 0;
+        if (found == 0)
+            return 0;
     }
-    return true;
+    return found;
 }
 
 static bool run_is_right(group *g, uint64_t slot, size_t run, unsigned char *memory) {
@@ -92,7 +96,7 @@ static bool run_is_right(group *g, uint64_t slot, size_t run, unsigned char *mem
     return true;
 }
 
-int shared_verify(group *g, shared_region *r, size_t page, size_t pages, size_t *bad) {
+int shared_verify(group *g, shared_region *r, size_t page, size_t pages, size_t *bad, int *why) {
     size_t bytes = (size_t)VERIFY_PAGES << PAGE_SHIFT;
     unsigned char *memory = memory_map(bytes);
     if (!memory)
@@ -103,7 +107,7 @@ int shared_verify(group *g, shared_region *r, size_t page, size_t pages, size_t 
         size_t run = MAX_OF(run_out(r, page, end - page, &slot), (size_t)1);
         bool right = slot > 0 && run_is_right(g, slot, run, memory);
         for (size_t i = 0; i < run && !right && status == 0; i++)
-            if (is_bad(g, r, page + i, memory)) {
+            if ((*why = look_at(g, r, page + i, memory)) != 0) {
                 *bad = page + i;
                 status = -EIO;
             }

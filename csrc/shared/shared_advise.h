@@ -8,8 +8,8 @@
 
 /* Throws contents away. Return: 0, or -EBUSY: some of it is held, or a page would not come free. */
 int shared_discard(group *g, shared_region *r, size_t page, size_t pages);
-/* Reads and checks what is out. Return: pages; or the number of the first bad one, in *bad, and -EIO; or -errno. */
-int shared_verify(group *g, shared_region *r, size_t page, size_t pages, size_t *bad);
+/* Reads and checks what is out. Return: 0; -EIO: *bad is lost, *why as lost_because has it; or -errno. */
+int shared_verify(group *g, shared_region *r, size_t page, size_t pages, size_t *bad, int *why);
 /* Evicts what can go. */
 void shared_evict(group *g, shared_region *r, size_t page, size_t pages);
 

@@ -65,11 +65,9 @@ static void range_end(shared_range *range) {
     api_leave(&range->guard);
 }
 
-static int lost(uswap_error *err, const char *operation, const shared_range *range, size_t bad) {
-    error_set(err, USWAP_E_SWAP_READ, EIO, operation, NULL,
-              "page %zu of shared region %u (offset %#zx) is lost: its slot could not be read back, or its "
-              "checksum is wrong",
-              bad, range->r->object, bad << PAGE_SHIFT);
+static int lost(uswap_error *err, const char *operation, const shared_range *range, size_t bad, int why) {
+    error_set(err, USWAP_E_SWAP_READ, why, operation, NULL, "page %zu of shared region %u (offset %#zx) is lost: %s",
+              bad, range->r->object, bad << PAGE_SHIFT, lost_because(why));
     if (err)
         err->offset = bad << PAGE_SHIFT;
     return USWAP_E_SWAP_READ;
@@ -276,7 +274,7 @@ EXPORT int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_b
     size_t bad = 0;
     status = range.count > 0 ? shared_hold(range.g, range.r, range.first, range.count, &bad) : 0;
     if (status == -EIO)
-        status = lost(err, "hold", &range, bad);
+        status = lost(err, "hold", &range, bad, (int)shared_field_of(shared_load(&range.r->words[bad])));
     else if (status == -EMFILE)
         status = error_set(err, USWAP_E_LIMIT, EMFILE, "hold", NULL,
                            "a process holds at most %d ranges of shared regions", HOLDS_MAX);
@@ -311,9 +309,10 @@ EXPORT int uswap_shared_verify(uswap_pool *pool, uint32_t object, uint64_t start
     if (status != 0)
         return status;
     size_t bad = 0;
-    status = shared_verify(range.g, range.r, range.first, range.count, &bad);
+    int why = 0;
+    status = shared_verify(range.g, range.r, range.first, range.count, &bad, &why);
     if (status == -EIO)
-        status = lost(err, "verify", &range, bad);
+        status = lost(err, "verify", &range, bad, why);
     else if (status != 0)
         status = error_set(err, USWAP_E_NO_MEMORY, -status, "verify", NULL, "%s", strerror(-status));
     range_end(&range);

@@ -10,6 +10,7 @@
 #include "fault/uffd.h"
 #include "pool.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -261,15 +262,16 @@ static bool is_right(group *g, uint64_t slot, void *memory) {
     return memcmp(found, commons_slots(&g->commons)[slot].hash, sizeof found) == 0;
 }
 
-static bool read_again(group *g, uint64_t slot, void *memory) {
+/* Return: 0; -EBADMSG: its checksum is wrong; -errno: it could not be read. */
+static int read_again(group *g, uint64_t slot, void *memory) {
     int status = FAILPOINT(shared_one);
     if (status == 0)
         status = io_page(&g->read_io, IO_READ, g->swap_fd, memory, swap_entry_make(0, slot));
     if (status == 0 && is_right(g, slot, memory))
-        return true;
+        return 0;
     STAT_ADD(g->pool, read_errors, status != 0);
     STAT_ADD(g->pool, hash_errors, status == 0);
-    return false;
+    return status != 0 ? status : -EBADMSG;
 }
 
 /* Locks the page to end its read, if it is this one's still: others break off the reads of who seems to be stopped, and whatever has become
@@ -293,7 +295,7 @@ static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, u
     shared_wake(g, r, page, 1);
 }
 
-static void lose(group *g, const read_unit *unit, uint32_t i) {
+static void lose(group *g, const read_unit *unit, uint32_t i, int status) {
     shared_region *r = unit->r;
     size_t page = unit->page[i];
     uint32_t frame = unit->frame[i];
@@ -302,7 +304,7 @@ static void lose(group *g, const read_unit *unit, uint32_t i) {
         return;
     frame_table_begin_leave(g, frame);
     slot_table_begin_leave(g, slot);
-    shared_set(&r->words[page], g->self, SHARED_POISONED, 0, 0);
+    shared_set(&r->words[page], g->self, SHARED_POISONED, (uint64_t)-status, 0);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
     slot_table_end_leave(g, slot);
@@ -388,7 +390,8 @@ static void unit_complete(group *g, read_unit *unit, bool whole) {
     for (uint32_t i = 0; i < unit->pages; i++) {
         void *memory = unit->memory + ((size_t)i << PAGE_SHIFT);
         uint64_t slot = unit->first_slot + i;
-        bool right = (whole && is_right(g, slot, memory)) || read_again(g, slot, memory);
+        int status = whole && is_right(g, slot, memory) ? 0 : read_again(g, slot, memory);
+        bool right = status == 0;
         bool joins =
             right && i > begin && unit->page[i] == unit->page[i - 1] + 1 && unit->markers[i] == unit->markers[i - 1];
         if (i > begin && !joins)
@@ -396,7 +399,7 @@ static void unit_complete(group *g, read_unit *unit, bool whole) {
         if (!joins)
             begin = i;
         if (!right) {
-            lose(g, unit, i);
+            lose(g, unit, i, status);
             begin = i + 1;
         }
     }

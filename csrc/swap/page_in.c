@@ -64,7 +64,7 @@ int page_in_start(context *ctx, swap_entry entry, bool for_write) {
 
 /* ---- ending ---- */
 
-void page_in_poison(context *ctx, swap_entry entry) {
+void page_in_poison(context *ctx, swap_entry entry, int status) {
     uswap_pool *pool = ctx->pool;
     frame_id frame;
     uint64_t flags;
@@ -79,7 +79,7 @@ void page_in_poison(context *ctx, swap_entry entry) {
             bool taken = swap_cache_take(pool, entry, CACHE_READING, &frame, &flags);
             INVARIANT(I8, taken);
             frame_drop(pool, frame, 1);
-            page_set_state(word, PAGE_POISONED, SWAP_ENTRY_NONE);
+            page_set_poisoned(word, -status);
             atomic_fetch_add(&r->poisoned_pages, 1);
             atomic_fetch_sub(&r->swapped_pages, 1);
             STAT_ADD(pool, poisoned_pages, 1);
@@ -105,25 +105,25 @@ static bool is_right(uswap_pool *pool, swap_entry entry, void *memory) {
     return expected.low == found.low && expected.high == found.high;
 }
 
-/* The second try of a page whose request failed or whose contents are wrong. */
-static bool read_again(context *ctx, io_request *request, swap_entry entry, void *memory) {
+/* The second try of a page whose request failed or whose contents are wrong. Return: as page_in_judge. */
+static int read_again(context *ctx, io_request *request, swap_entry entry, void *memory) {
     uswap_pool *pool = ctx->pool;
     int status = FAILPOINT_PAGE(page_in_one, swap_map_owner(pool, entry).value, NULL);
     if (status == 0)
         status = io_page(&ctx->io, IO_READ, request->fd, memory, entry);
     if (status != 0) {
         STAT_ADD(pool, read_errors, 1);
-        return false;
+        return status;
     }
     if (is_right(pool, entry, memory))
-        return true;
+        return 0;
     STAT_ADD(pool, hash_errors, 1);
-    return false;
+    return -EBADMSG;
 }
 
-bool page_in_is_right(context *ctx, io_request *request, swap_entry entry, bool whole) {
+int page_in_judge(context *ctx, io_request *request, swap_entry entry, bool whole) {
     void *memory = frame_address(ctx->pool, slot_frame_of(swap_cache_load(ctx->pool, entry)));
-    return (whole && is_right(ctx->pool, entry, memory)) || read_again(ctx, request, entry, memory);
+    return whole && is_right(ctx->pool, entry, memory) ? 0 : read_again(ctx, request, entry, memory);
 }
 
 /* Pages that can be mapped by one call: neighbours in one region, with frames in neighbouring places, all locked. */
@@ -303,11 +303,12 @@ void page_in_complete(context *ctx, io_request *request) {
     run.for_write = request->for_write;
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
-        if (page_in_is_right(ctx, request, entry, whole)) {
+        int status = page_in_judge(ctx, request, entry, whole);
+        if (status == 0) {
             settle_page(ctx, &run, entry, stall_ns);
         } else {
             run_finish(ctx, &run, stall_ns); /* poison waits for a page lock: none may be held */
-            page_in_poison(ctx, entry);
+            page_in_poison(ctx, entry, status);
         }
     }
     run_finish(ctx, &run, stall_ns);

@@ -97,8 +97,8 @@ class SwapAreaError(UswapError, OSError):
 
 
 class SwapError(UswapError, OSError):
-    """Contents could not be read back from swap, or came back damaged; offset says where. Those bytes are
-    lost."""
+    """Contents could not be read back from swap, or came back damaged; offset says where, errno what: EBADMSG, the
+    checksum is wrong; any other, the read failed. Those bytes are lost."""
 
 
 class ClosedError(UswapError, ValueError):

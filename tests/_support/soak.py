@@ -30,8 +30,8 @@ STOP_SECONDS = 30.0
 # Against hangs only.
 DEADLINE_SECONDS = 300.0
 LAST_WORDS = re.compile(
-    r"uswap: lost page: (region '(?P<private>\w+)'|shared region '\w+') at offset 0x[0-9a-f]+: its slot could not "
-    r"be read back, or its checksum is wrong"
+    r"uswap: lost page: (region '(?P<private>\w+)'|shared region '\w+') at offset 0x[0-9a-f]+: "
+    r"(its slot could not be read|what its slot holds is damaged: the checksum is wrong) "
 )
 
 

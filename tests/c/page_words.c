@@ -27,7 +27,10 @@ static uint64_t word_in(page_state state) {
 static void move(page_state from, page_state to) {
     page_word page = word_in(from) | PAGE_SEALED;
     unsigned generation = page_generation_of(page_load(&page));
-    page_set_state(&page, to, to == PAGE_SWAPPED ? swap_entry_make(3, 4) : SWAP_ENTRY_NONE);
+    if (to == PAGE_POISONED)
+        page_set_poisoned(&page, 5);
+    else
+        page_set_state(&page, to, to == PAGE_SWAPPED ? swap_entry_make(3, 4) : SWAP_ENTRY_NONE);
     uint64_t word = page_load(&page);
     CHECK(page_state_of(word) == to && (word & PAGE_LOCK) && !page_is_sealed(word));
     bool arrives = to == PAGE_RESIDENT && from != PAGE_RESIDENT;
@@ -79,6 +82,10 @@ static void check_fields(void) {
         page_renew(&page);
     CHECK(page_generation_of(page_load(&page)) == generation);
     CHECK(swap_entry_equal(page_entry_of(page_load(&page)), last) && !page_is_sealed(page_load(&page)));
+    page_set_poisoned(&page, 74);
+    CHECK(page_errno_of(page_load(&page)) == 74 && swap_entry_is_none(page_entry_of(page_load(&page))));
+    page_set_state(&page, PAGE_ZERO, SWAP_ENTRY_NONE);
+    CHECK(page_load(&page) >> PAGE_FIELD_SHIFT == 0);
 }
 
 static page_word locked_page = PAGE_RESIDENT;

@@ -169,6 +169,11 @@ def test_one_slot_of_a_request_cannot_be_read(make_pool: PoolFactory, name: str)
         with pytest.raises(uswap.SwapError) as caught, region.resident(5 * PAGE, PAGE):
             pass
     assert caught.value.offset == 5 * PAGE
+    assert caught.value.errno == (errno.EBADMSG if name == "page_in.hash" else errno.EIO)
+    assert ("checksum" if name == "page_in.hash" else "could not be read") in str(caught.value)
+    with pytest.raises(uswap.SwapError) as verified:
+        region.verify()
+    assert verified.value.errno == caught.value.errno
     assert [page for page, kind in enumerate(region.page_classes()) if kind == uswap.PageClass.POISONED] == [5]
     assert pages.wrong(1, 0, 5) == 0
     assert pages.wrong(1, 6) == 0

@@ -268,7 +268,7 @@ TOUCH = """
 def assert_ended_by_touch(result: object, region: str, page: int) -> None:
     assert result.returncode == -signal.SIGBUS, result.stderr  # type: ignore[attr-defined]
     (line,) = result.stderr.strip().splitlines()  # type: ignore[attr-defined]
-    assert line.startswith(f"uswap: lost page: {region} at offset {page * PAGE:#x}: "), line
+    assert line.startswith(f"uswap: lost page: {region} at offset {page * PAGE:#x}: what its slot holds is damaged")
 
 
 @pytest.mark.parametrize("encrypt", [False, True])
