@@ -122,10 +122,11 @@ def _stress(*options: str) -> tuple[str, ...]:
 
 def fuzz(area: str) -> Check:
     """`uswap fuzz`, with other processes only where the mutant is about them."""
-    options = ["--seconds", str(FUZZ_SECONDS), "--seed", "1", "--as-found", "--database", "build/fuzz"]
-    if area not in ("shared", "python"):
-        options.append("--private")
-    return Check("fuzz", (sys.executable, "-m", "uswap", "fuzz", *options))
+    options = ("--seconds", str(FUZZ_SECONDS), "--seed", "1", "--as-found", "--database", "build/fuzz")
+    command = (sys.executable, "-m", "uswap", "fuzz", *options)
+    if area in ("shared", "python"):
+        return Check("fuzz", command)
+    return Check("fuzz, private", (*command, "--private"))
 
 
 def _expected(mutant: Mutant) -> list[Check]:
