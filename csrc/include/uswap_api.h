@@ -360,8 +360,10 @@ int uswap_region_advise(uswap_pool *pool, uint64_t region, uint64_t start_bytes,
 int uswap_region_lock(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err);
 int uswap_region_unlock(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
                         uswap_error *err);
-/* As lock, but nests (up to 100 deep). Also the contract around DMA and system calls (csrc/README.md, Transports). */
-int uswap_region_pin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err);
+/* As lock, but nests (up to 100 deep). Also the contract around DMA and system calls (csrc/README.md, Transports). => *held = 1, if it has pinned
+ * them: known also to a caller whom a signal keeps from seeing the result. */
+int uswap_region_pin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes, uint8_t *held,
+                     uswap_error *err);
 int uswap_region_unpin(uswap_pool *pool, uint64_t region, uint64_t start_bytes, uint64_t length_bytes,
                        uswap_error *err);
 /* protection: PROT_READ | PROT_WRITE bits, or 0. */
@@ -472,7 +474,9 @@ int uswap_shared_priority(uswap_pool *pool, uint32_t object, const int32_t *set,
 /* In this process alone. */
 int uswap_shared_protect(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
                          uint32_t protection, uswap_error *err);
-int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes, uswap_error *err);
+/* held: as uswap_region_pin. */
+int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes, uint8_t *held,
+                      uswap_error *err);
 int uswap_shared_release(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
                          uswap_error *err);
 int uswap_shared_verify(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,

@@ -202,9 +202,11 @@ EXPORT int uswap_region_unlock(uswap_pool *pool, uint64_t id, uint64_t start_byt
     return hold_range(pool, id, start_bytes, length_bytes, HOLD_LOCK, false, err);
 }
 
-EXPORT int uswap_region_pin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,
+EXPORT int uswap_region_pin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes, uint8_t *held,
                             uswap_error *err) {
-    return hold_range(pool, id, start_bytes, length_bytes, HOLD_PIN, true, err);
+    int status = hold_range(pool, id, start_bytes, length_bytes, HOLD_PIN, true, err);
+    *held = status == 0;
+    return status;
 }
 
 EXPORT int uswap_region_unpin(uswap_pool *pool, uint64_t id, uint64_t start_bytes, uint64_t length_bytes,

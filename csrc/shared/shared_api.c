@@ -266,7 +266,7 @@ EXPORT int uswap_shared_protect(uswap_pool *pool, uint32_t object, uint64_t star
 }
 
 EXPORT int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes,
-                             uswap_error *err) {
+                             uint8_t *held, uswap_error *err) {
     shared_range range;
     int status = range_begin(&range, pool, object, start_bytes, length_bytes, false, err);
     if (status != 0)
@@ -286,6 +286,7 @@ EXPORT int uswap_shared_hold(uswap_pool *pool, uint32_t object, uint64_t start_b
         status = error_set(err, USWAP_E_LIMIT, 0, "hold", NULL,
                            "holding %llu bytes needs more memory than the pool's limit leaves to shared pages",
                            (unsigned long long)range.count << PAGE_SHIFT);
+    *held = status == 0;
     range_end(&range);
     return status;
 }

@@ -212,12 +212,13 @@ class Region(mmap.mmap):
             ValueError: the range is not in the region.
         """
         span = self._range(start, length)
-        self._call("pin", *span)
+        held = ffi.new("uint8_t *")  # also known when a signal's exception comes where the call has ended
         try:
+            self._call("pin", *span, held)
             yield
         finally:
             # A region closed inside the block has no pins left to end.
-            if not self.closed:
+            if held[0] and not self.closed:
                 self._call("unpin", *span)
 
     def protect(self, protection: Protection | int, start: int = 0, length: int | None = None) -> None:

@@ -167,6 +167,8 @@ class SharedRegion(Region):
     def _call(self, what: str, *arguments: Any) -> int:
         """uswap_shared_<what> of the core, for this region's object."""
         self._check_open()
+        if what == "lock":
+            arguments = (*arguments, ffi.new("uint8_t *"))
         return self._core.call(
             getattr(lib, f"uswap_shared_{_CALLS.get(what, what)}"), self._reference.index, *arguments
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -226,6 +227,47 @@ def test_stores_that_wait_for_a_disk_that_takes_nothing_lose_nothing(
     stats = pool.stats()
     assert (stats.write_errors, stats.bad_slots, stats.over_limit_events) == (0, 0, 0)
     assert stats.resident_bytes <= pool.limit
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_signal_while_the_disk_does_not_answer_is_handled_when_it_does(
+    request: pytest.FixtureRequest, disk: FaultyDisk, shared: bool
+) -> None:
+    """The call that was waiting has done what it should, and what it began is ended: no page stays pinned."""
+    if shared:
+        pool = request.getfixturevalue("shared_pool")
+        region, pages = shared_out(pool)
+    else:
+        make_pool = request.getfixturevalue("make_pool")
+        pool = make_pool("4MiB", swap=uswap.SwapArea(disk.path / "swap", size="64MiB"))
+        region, pages = swapped_out(pool)
+    main, begun, ended, waited = threading.main_thread().ident, threading.Event(), threading.Event(), []
+    assert main is not None
+
+    def interrupt() -> None:
+        with disk.failing(READ, hold=True):
+            begun.set()
+            await_that(lambda: disk.met() > 0)
+            signal.pthread_kill(main, signal.SIGINT)
+            await_that(lambda: pool.stats().unanswered_ns > 1e9)
+            waited.append(not ended.is_set())
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a shell's background
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        begun.wait(DEADLINE_SECONDS)
+        with pytest.raises(KeyboardInterrupt), region.resident(0, 8 * PAGE):
+            raise AssertionError("the signal is handled before the block begins")
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+    assert waited == [True]
+    assert pages.wrong(1) == 0
+    region.advise(Advice.PAGEOUT, 0, 8 * PAGE)
+    assert set(region.page_classes(0, 8 * PAGE)) == {PageClass.SWAPPED}
+    pool.check()
 
 
 def test_a_region_that_is_closed_waits_for_its_reads(pool: uswap.Pool, disk: FaultyDisk) -> None:

@@ -309,7 +309,9 @@ def test_a_pin_that_waits_for_a_read_gives_up_when_the_region_goes(make_pool: Po
     threads = [
         threading.Thread(target=lambda: pages.touch([7]), daemon=True),
         threading.Thread(
-            target=lambda: status.append(lib.uswap_region_pin(core.pointer, identity[0], 7 * PAGE, PAGE, error)),
+            target=lambda: status.append(
+                lib.uswap_region_pin(core.pointer, identity[0], 7 * PAGE, PAGE, ffi.new("uint8_t *"), error)
+            ),
             daemon=True,
         ),
         threading.Thread(target=core.call, args=(lib.uswap_region_destroy, identity[0]), daemon=True),
