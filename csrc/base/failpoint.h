@@ -63,47 +63,56 @@
     X(shared_written, "shared.written")                 /* the write has ended; error: as if the device had said so */ \
     X(shared_unsealed, "shared.unsealed") /* shared pages are sealed no more, and write-protected still */             \
     X(hold_passed, "hold.passed") /* user-mode faults: what is held was passed over, evictions may protect it yet */   \
-    X(shared_committed, "shared.committed") /* shared pages are SWAPPED and locked, the hole not punched */            \
-    X(shared_punched, "shared.punched")     /* the hole is punched, the frames are not free yet */                     \
-    X(shared_discard, "shared.discard")     /* a discarded page is ZERO and locked, the hole not punched */            \
-    X(object_made, "object.made")           /* an object has its place and words, no file */                           \
-    X(object_mapped, "object.mapped")       /* a region is watched, its member no mapper yet */                        \
-    X(object_unmapped, "object.unmapped")   /* the member is no mapper any more, the object not ended */               \
-    X(object_ending, "object.ending")       /* an object is DYING, some of its pages are free */                       \
-    X(fork_child, "fork.child")             /* in the child, before its handlers are set */                            \
-    X(fork_placed, "fork.placed")           /* a fork has a place for its child, the gate is open */                   \
-    X(fork_quiet, "fork.quiet")             /* nothing is in any more, the gate is closed */                           \
-    X(fork_endow, "fork.endow")             /* error: the child cannot have its part of the limit */                   \
-    X(fork_lent, "fork.lent")               /* the child holds its slots, it is not there yet */                       \
-    X(fork_parent, "fork.parent")           /* the child is there, its parent has not gone on */                       \
-    X(fork_claimed, "fork.claimed")         /* the child has its place, and nothing else */                            \
-    X(fork_mapped, "fork.mapped")           /* error: a child cannot have its regions watched */                       \
-    X(fork_area, "fork.area")               /* error: a child has no place to swap to */                               \
-    X(fork_ready, "fork.ready")             /* the child has everything, and its threads */                            \
-    X(member_joined, "member.joined")       /* the place in the table is taken, nothing else is */                     \
-    X(chunk_taken, "chunk.taken")           /* a chunk is this member's, or free again */                              \
-    X(chunk_draining, "chunk.draining")     /* a chunk is being emptied, or filled, by this member */                  \
-    X(frame_claimed, "frame.claimed")       /* a shared frame is claimed, no page has it */                            \
-    X(frame_leaving, "frame.leaving")       /* a shared frame is being taken from its page */                          \
-    X(frame_freed, "frame.freed")           /* a shared frame is free, searches may pass over it */                    \
-    X(slot_claimed, "slot.claimed")         /* a shared slot is claimed, no page has it */                             \
-    X(slot_leaving, "slot.leaving")         /* a shared slot is being taken from its page */                           \
-    X(slot_freed, "slot.freed")             /* a shared slot is free, searches may pass over it */                     \
-    X(shared_fallocate, "shared.fallocate") /* error: the disk of the shared swap file is full */                      \
-    X(repair_marked, "repair.marked")       /* a dead member is marked, nothing is mended */                           \
-    X(repair_barrier, "repair.barrier")     /* error: the end of its writes cannot be waited for */                    \
-    X(repair_page, "repair.page")           /* a page of a dead member is locked by who mends it */                    \
-    X(repair_frames, "repair.frames")       /* all pages are mended, no frame */                                       \
-    X(repair_slots, "repair.slots")         /* all frames are mended, no slot */                                       \
-    X(repair_chunks, "repair.chunks")       /* all slots are mended, no chunk */                                       \
-    X(group_made, "group.made")             /* the commons are there, nobody can find them yet */                      \
-    X(group_joining, "group.joining")       /* a member has its place, its socket, and no floor yet */                 \
-    X(group_leaving, "group.leaving")       /* a member's threads have ended, its chunks are not given back */         \
-    X(peer_hello, "peer.hello")             /* somebody wants to join, and has not been answered */                    \
-    X(peer_joined, "peer.joined")           /* a new member has given its uffd, and has not been answered */           \
-    X(peer_death, "peer.death")             /* a member was found dead, and nothing is mended yet */                   \
-    X(grant_lower, "grant.lower")           /* chunks are to be given back, the limit is not lowered yet */            \
-    X(grant_give, "grant.give")             /* their frames are free, the chunks are still the member's */
+    X(shared_committed, "shared.committed")   /* shared pages are SWAPPED and locked, the hole not punched */          \
+    X(shared_punched, "shared.punched")       /* the hole is punched, the frames are not free yet */                   \
+    X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \
+    X(object_made, "object.made")             /* an object has its place and words, no file */                         \
+    X(object_mapped, "object.mapped")         /* a region is watched, its member no mapper yet */                      \
+    X(object_unmapped, "object.unmapped")     /* the member is no mapper any more, the object not ended */             \
+    X(object_ending, "object.ending")         /* an object is DYING, some of its pages are free */                     \
+    X(object_resizing, "object.resizing")     /* an object is to have another size, nothing is done for it */          \
+    X(object_growing, "object.growing")       /* disk and file are there for a longer object, its size is as before */ \
+    X(object_grown, "object.grown")           /* an object is longer, nobody sees it yet */                            \
+    X(object_cut_locked, "object.cut_locked") /* all pages are locked that are to be cut off */                        \
+    X(object_cutting, "object.cutting")       /* some of the pages that are cut off are free */                        \
+    X(object_cut, "object.cut")               /* all of them are, the size is as before */                             \
+    X(object_shorter, "object.shorter")       /* an object is shorter, its member sees it longer still */              \
+    X(object_viewed, "object.viewed")         /* a longer view is watched, nobody knows of it yet */                   \
+    X(fork_child, "fork.child")               /* in the child, before its handlers are set */                          \
+    X(fork_placed, "fork.placed")             /* a fork has a place for its child, the gate is open */                 \
+    X(fork_quiet, "fork.quiet")               /* nothing is in any more, the gate is closed */                         \
+    X(fork_endow, "fork.endow")               /* error: the child cannot have its part of the limit */                 \
+    X(fork_lent, "fork.lent")                 /* the child holds its slots, it is not there yet */                     \
+    X(fork_parent, "fork.parent")             /* the child is there, its parent has not gone on */                     \
+    X(fork_claimed, "fork.claimed")           /* the child has its place, and nothing else */                          \
+    X(fork_mapped, "fork.mapped")             /* error: a child cannot have its regions watched */                     \
+    X(fork_area, "fork.area")                 /* error: a child has no place to swap to */                             \
+    X(fork_ready, "fork.ready")               /* the child has everything, and its threads */                          \
+    X(member_joined, "member.joined")         /* the place in the table is taken, nothing else is */                   \
+    X(chunk_taken, "chunk.taken")             /* a chunk is this member's, or free again */                            \
+    X(chunk_draining, "chunk.draining")       /* a chunk is being emptied, or filled, by this member */                \
+    X(frame_claimed, "frame.claimed")         /* a shared frame is claimed, no page has it */                          \
+    X(frame_leaving, "frame.leaving")         /* a shared frame is being taken from its page */                        \
+    X(frame_freed, "frame.freed")             /* a shared frame is free, searches may pass over it */                  \
+    X(slot_claimed, "slot.claimed")           /* a shared slot is claimed, no page has it */                           \
+    X(slot_leaving, "slot.leaving")           /* a shared slot is being taken from its page */                         \
+    X(slot_freed, "slot.freed")               /* a shared slot is free, searches may pass over it */                   \
+    X(shared_fallocate, "shared.fallocate")   /* error: the disk of the shared swap file is full */                    \
+    X(repair_marked, "repair.marked")         /* a dead member is marked, nothing is mended */                         \
+    X(repair_barrier, "repair.barrier")       /* error: the end of its writes cannot be waited for */                  \
+    X(repair_page, "repair.page")             /* a page of a dead member is locked by who mends it */                  \
+    X(repair_frames, "repair.frames")         /* all pages are mended, no frame */                                     \
+    X(repair_slots, "repair.slots")           /* all frames are mended, no slot */                                     \
+    X(repair_sizes, "repair.sizes")           /* all slots are mended, no size of an object */                         \
+    X(repair_chunks, "repair.chunks")         /* all sizes are mended, no chunk */                                     \
+    X(group_made, "group.made")               /* the commons are there, nobody can find them yet */                    \
+    X(group_joining, "group.joining")         /* a member has its place, its socket, and no floor yet */               \
+    X(group_leaving, "group.leaving")         /* a member's threads have ended, its chunks are not given back */       \
+    X(peer_hello, "peer.hello")               /* somebody wants to join, and has not been answered */                  \
+    X(peer_joined, "peer.joined")             /* a new member has given its uffd, and has not been answered */         \
+    X(peer_death, "peer.death")               /* a member was found dead, and nothing is mended yet */                 \
+    X(grant_lower, "grant.lower")             /* chunks are to be given back, the limit is not lowered yet */          \
+    X(grant_give, "grant.give")               /* their frames are free, the chunks are still the member's */
 
 typedef enum {
 #define FAILPOINT_ID(id, name) FAILPOINT_##id,

@@ -148,7 +148,7 @@ static bool overlaps(const region_table *table, const unsigned char *base, size_
 bool region_table_overlaps(region_table *table, const region *r, const unsigned char *base, size_t bytes) {
     small_lock_acquire(&table->lock);
     uint32_t position = count_up_to(table, (uintptr_t)base + bytes - 1);
-    bool own = position > 0 && table->by_address[position - 1] == r->index;
+    bool own = r && position > 0 && table->by_address[position - 1] == r->index;
     bool taken = !own && overlaps(table, base, bytes);
     small_lock_release(&table->lock);
     return taken;

@@ -103,7 +103,7 @@ void region_table_publish(region_table *table, region *r);
 void region_table_retire(region_table *table, region *r);
 /* Other addresses, or another size, for a live region, seen together. Context: pool.api_lock; to move or shrink, the region is still. */
 void region_table_move(region_table *table, region *r, unsigned char *base, size_t pages);
-/* Whether a region that is not r lies there, also one whose owner has unmapped it already. */
+/* Whether a region that is not r (NULL: any) lies there, also one whose owner has unmapped it already. */
 bool region_table_overlaps(region_table *table, const region *r, const unsigned char *base, size_t bytes);
 /* Room for the words of so many pages. Return: 0 or -ENOMEM. Context: pool.api_lock; the region is still. */
 int region_extend(region *r, size_t pages);

@@ -71,8 +71,8 @@ static bool next_range(maps_reader *in, mapped_range *range) {
     return c >= 0;
 }
 
-/* The kernel is asked, because it knows of all changes. Return: 0 or -errno. */
-static int copy_protection(const unsigned char *from, unsigned char *to, size_t bytes) {
+/* The kernel is asked, because it knows of all changes. */
+int region_copy_protection(const unsigned char *from, unsigned char *to, size_t bytes) {
     maps_reader in = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
     uintptr_t first = (uintptr_t)from, end = first + bytes;
     mapped_range range;
@@ -168,7 +168,7 @@ static int move_all(uswap_pool *pool, region *r, unsigned char *from, unsigned c
 
 int region_move_pages(uswap_pool *pool, region *r, unsigned char *to) {
     size_t pages = r->object.pages;
-    int status = copy_protection(r->base, to, pages << PAGE_SHIFT);
+    int status = region_copy_protection(r->base, to, pages << PAGE_SHIFT);
     if (status == 0)
         status = move_all(pool, r, r->base, to, MOVE_TRIES, &pages);
     if (status == -EBUSY)

@@ -32,6 +32,9 @@ int region_discard(uswap_pool *pool, region *r, size_t first, size_t count);
  * (region_life.c) */
 int region_watch(int uffd, void *address, uint64_t bytes, uswap_error *err);
 
+/* What may be done with the pages at from may be done at to, which is read-write. Return: 0 or -errno. (region_move.c) */
+int region_copy_protection(const unsigned char *from, unsigned char *to, size_t bytes);
+
 /* The frames of all pages, and what may be done with them, go from r's addresses to others, which are watched and empty. Return: 0, or -errno
  * and all are where they were. Context: the region is still. (region_move.c) */
 int region_move_pages(uswap_pool *pool, region *r, unsigned char *to);

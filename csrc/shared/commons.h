@@ -167,15 +167,18 @@ typedef struct {
     _Atomic uint64_t state;   /* object_state | generation << 8 | member id << 32 of who is making it (MAKING only) */
     _Atomic uint32_t creator; /* member id */
     _Atomic uint32_t written_score; /* whether its pages are written after they come in: a hint (shared_seal.c) */
-    _Atomic uint64_t pages;
-    _Atomic uint64_t words;       /* offset of its page words ... */
-    _Atomic uint64_t words_bytes; /* ... and the size of that allotment, which the place keeps for the next object */
+    _Atomic uint64_t size;          /* pages | how often they have changed << OBJECT_SIZE_SHIFT */
+    _Atomic uint64_t resize;        /* who is changing that (README, An object's size); 0: nobody */
+    _Atomic uint64_t reserve;       /* pages whose addresses each mapper keeps, if he can, for it to grow into */
+    _Atomic uint64_t words;         /* offset of its page words ... */
+    _Atomic uint64_t words_bytes;   /* ... and the size of that allotment, which the place keeps for the next object */
     _Atomic uint64_t
         mappers; /* a bit a member index that has it mapped and registered; or MAPPERS_CLOSED: nobody gets in any more */
     _Atomic uint64_t epoch; /* how often mappers has changed */
     /* Where each mapper has it, by member index: good while its bit in mappers is set. */
     _Atomic uint64_t base[MEMBERS_MAX];
-    _Atomic uint64_t faults; /* since it was made */
+    _Atomic uint64_t mapped[MEMBERS_MAX]; /* how many of its pages, from the first on */
+    _Atomic uint64_t faults;              /* since it was made */
     _Atomic int64_t priority;
     _Atomic uint64_t creator_region; /* the region's id in the creator: Pool.attach_region */
     char name[OBJECT_NAME_BYTES];    /* "": none */
@@ -184,6 +187,36 @@ typedef struct {
 /* Set by compare-and-swap from 0 alone: the object ends. Whoever makes the next one in that place takes it off, in MAKING. A mapper sets its
  * bit by compare-and-swap from a value without it. */
 #define MAPPERS_CLOSED (UINT64_C(1) << 63)
+
+#define OBJECT_SIZE_SHIFT 36
+#define OBJECT_PAGES_MASK ((UINT64_C(1) << OBJECT_SIZE_SHIFT) - 1)
+
+/* A resize word: kind (8 bits) | id of the member << 8 | pages wanted << 24. CUTTING: whoever comes after him goes on with it. */
+typedef enum { RESIZE_NOT = 0, RESIZE_SAID = 1, RESIZE_CUTTING = 2 } resize_kind;
+
+static inline uint64_t object_size_pages(uint64_t size) {
+    return size & OBJECT_PAGES_MASK;
+}
+
+static inline uint64_t object_pages(const object_entry *object) {
+    return object_size_pages(atomic_load(&object->size));
+}
+
+static inline resize_kind resize_kind_of(uint64_t resize) {
+    return (resize_kind)(resize & 0xFF);
+}
+
+static inline member_id resize_member_of(uint64_t resize) {
+    return (member_id){(uint16_t)(resize >> 8)};
+}
+
+static inline uint64_t resize_pages_of(uint64_t resize) {
+    return resize >> 24;
+}
+
+static inline uint64_t resize_make(resize_kind kind, member_id member, uint64_t pages) {
+    return (uint64_t)kind | (uint64_t)member.value << 8 | pages << 24;
+}
 
 static inline object_state object_state_of(uint64_t state) {
     return (object_state)(state & 0xFF);

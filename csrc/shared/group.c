@@ -351,11 +351,8 @@ void group_retire(group *g) {
 /* ---- fork ---- */
 
 static void occupy(const shared_region *r) {
-    unsigned char *const starts[] = {r->base, r->alias};
-    for (int i = 0; i < 2; i++)
-        if (starts[i])
-            mmap(starts[i], r->pages << PAGE_SHIFT, PROT_NONE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    mmap(r->base, r->pages << PAGE_SHIFT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+         -1, 0);
 }
 
 void group_in_child(const uswap_pool *pool) {

@@ -27,19 +27,26 @@ typedef struct {
     int pidfd;
 } peer;
 
+/* Addresses that a view has left: nothing is there, and nothing else may be. */
+typedef struct former_view {
+    struct former_view *next;
+    unsigned char *base;
+    size_t bytes;
+} former_view;
+
 /* This process's mapping of an object. */
 typedef struct shared_region {
     _Atomic uint32_t live;       /* 1: served */
     _Atomic uint32_t references; /* threads of the core that use it */
     uint32_t object;             /* index */
     uint32_t generation;
-    int fd;              /* the object's file */
-    unsigned char *base; /* watched by group.uffd: MISSING, MINOR and WP */
-    unsigned char *
-        alias; /* the same pages for the runtime alone, watched by nobody: only touched where a page is READING, WRITING or locked
-                             by us */
-    size_t pages;
-    shared_word *words; /* in the commons */
+    int fd; /* the object's file */
+    /* The view, watched by group.uffd: MISSING, MINOR and WP. Who reads both reads pages first: base of a longer view is there before. */
+    unsigned char *_Atomic base;
+    _Atomic size_t pages;
+    size_t room; /* pages from base on whose addresses are ours, the view's with them; under api_lock, as is: */
+    former_view *formers; /* addresses that were a view's */
+    shared_word *words;   /* in the commons */
     read_ahead ahead, fresh;
     size_t soft_next; /* where a run of soft faults goes on, and ... */
     uint32_t seal_turn;
@@ -246,12 +253,16 @@ uint64_t slot_table_promised(const group *g); /* pages of all objects */
 shared_word *shared_ref_word(const group *g, shared_ref ref);
 /* ---- objects.c: made, opened, closed ---- */
 
-/* A new object: its place, words and file. name: may be "". Return: index, or -errno (-EEXIST: that name is taken; -ENFILE). *fd: its file. */
-int64_t objects_create(group *g, uint64_t pages, const char *name, int *fd);
+/* A new object: its place, words and file. name: may be "". reserve: pages it may grow to where it is mapped; at least pages. Return: index, or
+ * -errno (-EEXIST: that name is taken; -ENFILE). *fd: its file, of reserve pages. */
+int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, int *fd);
 /* By name; index, or -ENOENT. */
 int64_t objects_find(group *g, const char *name);
-/* Maps the object here: fd, base and alias are the caller's; registers base, becomes a mapper. Return: 0 or -errno. => faults are served. */
-int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned char *alias);
+/* Maps the object here: fd and base are the caller's, who has mapped room pages there; the first of them are the view, is registered, and this
+ * member a mapper. Return: 0 or -errno (-EAGAIN: it is shorter by now). => faults are served. */
+int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pages, size_t room);
+/* How many pages who maps it now may see: it may be about to get shorter. */
+uint64_t object_view_pages(const object_entry *object);
 /* Not a mapper any more; the last one out ends the object: frames, slots and words come free. */
 void objects_unmap(group *g, uint32_t index);
 /* Ends the object if nobody maps it (mappers 0, and it has been mapped or its maker is dead; then MAPPERS_CLOSED): pages that somebody has locked are left to the next call (the eviction thread goes round). For repair.c
@@ -259,8 +270,21 @@ void objects_unmap(group *g, uint32_t index);
 void objects_end(group *g, uint32_t index);
 /* The object's mapping here, referenced; NULL: none. */
 shared_region *shared_region_get(group *g, uint32_t index);
-shared_region *shared_region_at(group *g, uintptr_t address);
+shared_region *shared_region_at(group *g, uintptr_t address, size_t *page);
 void shared_region_put(shared_region *r);
+
+/* ---- object_size.c: longer, shorter ---- */
+
+/* This member, and nobody else, may change the object's size. Return: 0, or -EAGAIN: somebody is at it (*pid). */
+int object_resize_begin(group *g, uint32_t index, uint64_t pages, uint32_t *pid);
+void object_resize_end(group *g, uint32_t index);
+/* Between the two: from what it has to the pages said. Return: 0 or -errno; nothing has changed then. -E2BIG: beyond its capacity. */
+int object_grow(group *g, shared_region *r);
+/* => r's view is not longer either, but mapped as before. -EBUSY: somebody sees what is to go (*pid), or (*pid 0) holds it; -EAGAIN: a page was not to
+ * be had for a while, or (*pid) who sees it is dead and not mended yet. Context: nobody of this process touches what is to go. */
+int object_shrink(group *g, shared_region *r, uint32_t *pid);
+/* What a dead member was changing. Return: false: come again. Context: registered as its mender, its pages are mended. */
+bool object_mend_size(group *g, uint32_t index, member_id dead);
 
 /* ---- shared_thread.c, shared_in.c: faults and reads ---- */
 
@@ -291,7 +315,7 @@ bool repair_after(group *g, member_id dead);
 
 /* ---- group_check.c ---- */
 
-/* The invariants of the commons (README, I15 to I18), at any time. Return: 0, or USWAP_E_CORRUPT with what is wrong. */
+/* The invariants of the commons (README, I15 to I19), at any time. Return: 0, or USWAP_E_CORRUPT with what is wrong. */
 int group_check(group *g, uswap_error *err);
 
 /* ---- peers.c: sockets, descriptors, deaths ---- */

@@ -1,5 +1,5 @@
 /*
- * group_check.c - the invariants of a group (README, I15 to I18) over all words of the commons, beside members that are at work.
+ * group_check.c - the invariants of a group (README, I15 to I19) over all words of the commons, beside members that are at work.
  *
  * Words that must agree are compared while they hold still: a page, its frame and its slot under the page's lock; else by words that cannot come
  * back once they have changed (README, The check). What a member has in hand is passed over; once it has no place any more, it is an error.
@@ -118,13 +118,37 @@ static void check_page(check *c, shared_ref page, shared_word *at) {
     shared_ref_unlock(c->g, &lock);
 }
 
+/* Behind its end there is nothing: looked at again after the word, for who has made it longer meanwhile. */
+static void check_rest(check *c, uint32_t index, uint64_t state) {
+    const object_entry *object = group_object(c->g, index);
+    uint64_t at = atomic_load(&object->words), from = at + object_pages(object) * sizeof(shared_word), first, last;
+    uint64_t end = at + atomic_load(&object->words_bytes);
+    shared_word *words = commons_at(&c->g->commons, at);
+    for (; commons_touched(&c->g->commons, from, end, &first, &last); from = last)
+        for (uint64_t page = (first - at) / sizeof(shared_word); page < (last - at) / sizeof(shared_word); page++)
+            if (shared_state_of(shared_load(&words[page])) != SHARED_ZERO && page >= object_pages(object) &&
+                atomic_load(&object->state) == state)
+                findings_add(&c->found, "I19", "page %llu of object %u is behind its end, and %llx", (ull)page, index,
+                             (ull)shared_load(&words[page]));
+}
+
+static void check_size(check *c, uint32_t index, uint64_t state) {
+    const object_entry *object = group_object(c->g, index);
+    uint64_t resize = atomic_load(&object->resize);
+    if (resize != 0 && !has_place(c, resize_member_of(resize)) && atomic_load(&object->resize) == resize)
+        findings_add(&c->found, "I19", "the size of object %u is being changed by who is not there: %llx", index,
+                     (ull)resize);
+    check_rest(c, index, state);
+}
+
 static void check_object(check *c, uint32_t index) {
     const object_entry *object = group_object(c->g, index);
     uint64_t state = atomic_load(&object->state), at = atomic_load(&object->words), first, last;
     if (object_state_of(state) != OBJECT_LIVE && object_state_of(state) != OBJECT_DYING)
         return;
+    check_size(c, index, state);
     shared_word *words = commons_at(&c->g->commons, at);
-    uint64_t end = at + atomic_load(&object->pages) * sizeof(shared_word), from = at;
+    uint64_t end = at + object_pages(object) * sizeof(shared_word), from = at;
     for (; commons_touched(&c->g->commons, from, end, &first, &last); from = last)
         for (uint64_t page = (first - at) / sizeof(shared_word); page < (last - at) / sizeof(shared_word); page++)
             check_page(c, shared_ref_make(index, object_generation_of(state), page), &words[page]);

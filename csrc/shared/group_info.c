@@ -95,7 +95,7 @@ static uint32_t pid_of(const commons *c, member_id id) {
 
 /* Only words that have been touched are looked at: the others are of ZERO pages. */
 static void count_pages(const commons *c, const object_entry *object, uswap_object_info *info) {
-    uint64_t at = atomic_load(&object->words), end = at + atomic_load(&object->pages) * sizeof(shared_word), last;
+    uint64_t at = atomic_load(&object->words), end = at + object_pages(object) * sizeof(shared_word), last;
     if (end > c->bytes)
         return;
     for (; commons_touched(c, at, end, &at, &last); at = last)
@@ -141,8 +141,8 @@ static void describe(const commons *c, uint32_t index, uswap_object_info *info) 
     *info = (uswap_object_info){.object = index,
                                 .creator_pid = pid_of(c, (member_id){(uint16_t)atomic_load(&object->creator)}),
                                 .creator_region = atomic_load(&object->creator_region),
-                                .size_bytes = atomic_load(&object->pages) << PAGE_SHIFT,
-                                .locked_bytes = count_held(c, index, atomic_load(&object->pages)) << PAGE_SHIFT,
+                                .size_bytes = object_pages(object) << PAGE_SHIFT,
+                                .locked_bytes = count_held(c, index, object_pages(object)) << PAGE_SHIFT,
                                 .faults = atomic_load(&object->faults),
                                 .priority = atomic_load(&object->priority),
                                 .mappers = (uint64_t)__builtin_popcountll(mappers)};

@@ -39,31 +39,49 @@ static int64_t take_place(group *g) {
             atomic_store(&object->written_score, 0);
             atomic_store(&object->faults, 0);
             atomic_store(&object->priority, 0);
+            atomic_store(&object->resize, 0);
             return i;
         }
     }
     return -ENFILE;
 }
 
+/* Context: MAKING by us. The count of changes goes on, over all objects of the place. */
+static void set_size(object_entry *object, uint64_t pages) {
+    uint64_t changes = atomic_load(&object->size) >> OBJECT_SIZE_SHIFT;
+    atomic_store(&object->size, pages | (changes + 1) << OBJECT_SIZE_SHIFT);
+}
+
 static void give_place(group *g, uint32_t index) {
     object_entry *object = group_object(g, index);
     object->name[0] = '\0';
-    atomic_store(&object->pages, 0);
+    set_size(object, 0);
     atomic_store(&object->state,
                  object_state_make(OBJECT_FREE, object_generation_of(atomic_load(&object->state)), MEMBER_NONE));
 }
 
-static int make_words(group *g, object_entry *object, uint64_t pages) {
-    uint64_t bytes = pages * sizeof(shared_word);
-    if (atomic_load(&object->words_bytes) < bytes) {
+/* Words cannot move, so there is room for more: for so many pages at least, and for so many times of what there is at first; of all the memory
+ * for words no more than that part. */
+#define ROOM_LEAST_PAGES (UINT64_C(1) << 18)
+#define ROOM_TIMES 8U
+#define ROOM_SHARE 64U
+
+/* reserve: pages that there must be words for. */
+static int make_words(group *g, object_entry *object, uint64_t pages, uint64_t reserve) {
+    uint64_t least = reserve * sizeof(shared_word), most = g->commons.bytes / ROOM_SHARE;
+    uint64_t bytes = MAX_OF(least, MIN_OF(MAX_OF(pages * ROOM_TIMES, ROOM_LEAST_PAGES) * sizeof(shared_word), most));
+    if (atomic_load(&object->words_bytes) < least) {
         int64_t offset = commons_allot(&g->commons, bytes);
+        if (offset < 0)
+            offset = commons_allot(&g->commons, bytes = least);
         if (offset < 0)
             return (int)offset;
         atomic_store(&object->words_bytes, 0);
         atomic_store(&object->words, (uint64_t)offset);
         atomic_store(&object->words_bytes, bytes);
     }
-    atomic_store(&object->pages, pages);
+    atomic_store(&object->reserve, reserve);
+    set_size(object, pages);
     return 0;
 }
 
@@ -80,7 +98,7 @@ static int make_file(const char *name, uint64_t pages) {
     return status;
 }
 
-int64_t objects_create(group *g, uint64_t pages, const char *name, int *fd) {
+int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, int *fd) {
     int64_t index = take_place(g);
     if (index < 0)
         return index;
@@ -89,11 +107,11 @@ int64_t objects_create(group *g, uint64_t pages, const char *name, int *fd) {
     object->name[OBJECT_NAME_BYTES - 1] = '\0';
     /* Two that make the same name at once: each has written it before it looks, so at least one of them sees the other. */
     atomic_thread_fence(memory_order_seq_cst);
-    int status = *name && name_taken(g, name, (uint32_t)index) ? -EEXIST : make_words(g, object, pages);
+    int status = *name && name_taken(g, name, (uint32_t)index) ? -EEXIST : make_words(g, object, pages, reserve);
     FAILPOINT(object_made);
     if (status == 0)
         status = slot_table_reserve(g);
-    if (status == 0 && (*fd = make_file(name, pages)) < 0)
+    if (status == 0 && (*fd = make_file(name, reserve)) < 0)
         status = *fd;
     if (status != 0) {
         give_place(g, (uint32_t)index);
@@ -117,22 +135,33 @@ int64_t objects_find(group *g, const char *name) {
 
 /* ---- mapped ---- */
 
-/* Return: false: the object has ended. */
-static bool become_mapper(group *g, object_entry *object, uint64_t state, unsigned char *base) {
-    uint64_t bit = UINT64_C(1) << member_index(g->self), mappers = atomic_load(&object->mappers);
-    atomic_store(&object->base[member_index(g->self)], (uintptr_t)base);
-    do
-        if (mappers & MAPPERS_CLOSED)
-            return false;
-    while (!atomic_compare_exchange_weak(&object->mappers, &mappers, mappers | bit));
-    atomic_fetch_add(&object->epoch, 1);
-    if (atomic_load(&object->state) == state)
-        return true;
-    atomic_fetch_and(&object->mappers, ~bit); /* of another one that has got the place */
-    return false;
+uint64_t object_view_pages(const object_entry *object) {
+    uint64_t resize = atomic_load(&object->resize), pages = object_pages(object);
+    return resize == 0 ? pages : MIN_OF(pages, resize_pages_of(resize));
 }
 
-int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned char *alias) {
+/* Return: 0, -ENOENT: the object has ended, or -EAGAIN: it has not so many pages (any more). */
+static int become_mapper(group *g, object_entry *object, uint64_t state, unsigned char *base, size_t pages) {
+    uint64_t bit = UINT64_C(1) << member_index(g->self), mappers = atomic_load(&object->mappers);
+    atomic_store(&object->base[member_index(g->self)], (uintptr_t)base);
+    atomic_store(&object->mapped[member_index(g->self)], pages);
+    do
+        if (mappers & MAPPERS_CLOSED)
+            return -ENOENT;
+    while (!atomic_compare_exchange_weak(&object->mappers, &mappers, mappers | bit));
+    atomic_fetch_add(&object->epoch, 1);
+    if (atomic_load(&object->state) != state) {
+        atomic_fetch_and(&object->mappers, ~bit); /* of another one that has got the place */
+        return -ENOENT;
+    }
+    /* Who makes it shorter says so first, and looks who sees what then: one of the two sees the other. */
+    if (pages <= object_view_pages(object))
+        return 0;
+    mappers_leave(object, member_index(g->self));
+    return -EAGAIN;
+}
+
+int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pages, size_t room) {
     object_entry *object = group_object(g, index);
     shared_region *r = &g->regions[index];
     uint64_t state = atomic_load(&object->state);
@@ -140,13 +169,9 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned 
         return -ENOENT;
     if (r->fd > 0 || atomic_load(&r->live))
         return -EBUSY;
-    size_t pages = atomic_load(&object->pages), bytes = pages << PAGE_SHIFT;
+    size_t bytes = pages << PAGE_SHIFT;
     madvise(base, bytes, MADV_NOHUGEPAGE);
     madvise(base, bytes, MADV_DONTFORK);
-    if (alias) {
-        madvise(alias, bytes, MADV_NOHUGEPAGE);
-        madvise(alias, bytes, MADV_DONTFORK);
-    }
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (own < 0)
         return -errno;
@@ -160,21 +185,24 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, unsigned 
                          .generation = object_generation_of(state),
                          .fd = own,
                          .base = base,
-                         .alias = alias,
                          .pages = pages,
+                         .room = room,
                          .words = commons_at(&g->commons, atomic_load(&object->words)),
                          .soft_run = 1};
     uint32_t end = atomic_load(&g->regions_end);
     while (end <= index && !atomic_compare_exchange_weak(&g->regions_end, &end, index + 1)) {
     }
-    if (become_mapper(g, object, state, base)) {
+    status = become_mapper(g, object, state, base, pages);
+    if (status == 0) {
         atomic_store(&r->live, 1);
         return 0;
     }
     uffd_unregister(g->uffd, base, bytes);
     r->fd = 0;
     close(own);
-    return -ENOENT;
+    if (status == -EAGAIN) /* nobody else may have had it */
+        objects_end(g, index);
+    return status;
 }
 
 static void await_no_references(shared_region *r) {
@@ -200,6 +228,7 @@ void objects_unmap(group *g, uint32_t index) {
     objects_end(g, index);
     close(r->fd);
     r->fd = 0;
+    shared_view_free_rest(r);
 }
 
 /* ---- ended ---- */
@@ -207,14 +236,14 @@ void objects_unmap(group *g, uint32_t index) {
 /* Return: whether all pages are free. */
 static bool free_pages(group *g, uint32_t index, object_entry *object, uint64_t dying) {
     shared_word *words = commons_at(&g->commons, atomic_load(&object->words));
-    uint64_t pages = atomic_load(&object->pages);
+    uint64_t pages = object_pages(object);
     int fd = g->regions[index].fd > 0 ? g->regions[index].fd : -1;
     bool all = true, waiters = false;
     for (uint64_t page = 0; page < pages; page++) {
         uint64_t word = shared_load(&words[page]);
         if (shared_state_of(word) == SHARED_ZERO && !(word & SHARED_LOCK))
             continue;
-        all &= shared_discard_page(g, object, dying, fd, page, &waiters);
+        all &= shared_try_discard(g, object, dying, fd, page, &waiters);
         if (page % 4096 == 0)
             FAILPOINT(object_ending);
     }
@@ -257,10 +286,12 @@ shared_region *shared_region_get(group *g, uint32_t index) {
     return NULL;
 }
 
-shared_region *shared_region_at(group *g, uintptr_t address) {
+shared_region *shared_region_at(group *g, uintptr_t address, size_t *page) {
     for (uint32_t i = 0; i < atomic_load(&g->regions_end); i++) {
         shared_region *r = shared_region_get(g, i);
-        if (r && address - (uintptr_t)r->base < r->pages << PAGE_SHIFT)
+        size_t pages = r ? r->pages : 0;
+        *page = r ? (address - (uintptr_t)r->base) >> PAGE_SHIFT : 0;
+        if (*page < pages)
             return r;
         if (r)
             shared_region_put(r);

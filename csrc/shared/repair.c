@@ -141,7 +141,7 @@ static bool mend_object(group *g, uint32_t index, member_id dead) {
     patient p = {.g = g, .dead = dead, .index = index, .generation = object_generation_of(state), .fd = -1};
     p.complete = true;
     shared_word *words = commons_at(&g->commons, at);
-    uint64_t end = at + atomic_load(&object->pages) * sizeof(shared_word), from = at;
+    uint64_t end = at + object_pages(object) * sizeof(shared_word), from = at;
     for (; commons_touched(&g->commons, from, end, &first, &last); from = last)
         for (uint64_t page = (first - at) / sizeof(shared_word); page < (last - at) / sizeof(shared_word); page++)
             mend_if_of_dead(&p, words, page);
@@ -202,6 +202,9 @@ static bool mend_all(group *g, member_id dead) {
     all &= frame_table_of_dead(g, dead);
     FAILPOINT(repair_slots);
     all &= slot_table_of_dead(g, dead, quiet);
+    FAILPOINT(repair_sizes);
+    for (uint32_t index = 0; index < OBJECTS_MAX; index++)
+        all &= object_mend_size(g, index, dead);
     FAILPOINT(repair_chunks);
     grants_of_dead(g, dead);
     leave_objects(g, dead);

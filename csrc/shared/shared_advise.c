@@ -21,7 +21,7 @@ static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page,
     uint64_t begin = clock_now_ns();
     for (;;) {
         uint32_t seen = event_count(unlocked);
-        if (shared_discard_page(g, group_object(g, r->object), state, r->fd, page, waiters))
+        if (shared_try_discard(g, group_object(g, r->object), state, r->fd, page, waiters))
             return true;
         if (clock_now_ns() - begin > PATIENCE_NS)
             return false;

@@ -75,17 +75,17 @@ static int lost(uswap_error *err, const char *operation, const shared_range *ran
 
 /* ---- made, opened, mapped ---- */
 
-EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, const char *name, uint64_t region_id, uint32_t *object,
-                               int *fd, uswap_error *err) {
+EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserve_bytes, const char *name,
+                               uint64_t region_id, uint32_t *object, int *fd, uswap_error *err) {
     api_guard guard;
     group *g;
     int status = enter(pool, &guard, &g, err);
     if (status != 0)
         return status;
-    uint64_t pages = bytes_to_pages(bytes);
+    uint64_t pages = bytes_to_pages(bytes), reserve = MAX_OF(pages, bytes_to_pages(reserve_bytes));
     int64_t made = -EINVAL;
-    if (pages > 0 && pages < UINT64_C(1) << 36 && strlen(name) < OBJECT_NAME_BYTES)
-        made = objects_create(g, pages, name, fd);
+    if (pages > 0 && reserve <= OBJECT_PAGES_MASK && strlen(name) < OBJECT_NAME_BYTES)
+        made = objects_create(g, pages, reserve, name, fd);
     api_leave(&guard);
     if (made >= 0) {
         *object = (uint32_t)made;
@@ -113,8 +113,8 @@ static int no_such(uswap_error *err, const char *name) {
                      name ? "named '" : "of that number", name ? name : "", name ? "'" : "");
 }
 
-EXPORT int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *object, uint64_t *bytes, int *fd,
-                             uswap_error *err) {
+EXPORT int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *object, uint64_t *bytes,
+                             uint64_t *reserve_bytes, int *fd, uswap_error *err) {
     api_guard guard;
     group *g;
     int status = enter(pool, &guard, &g, err);
@@ -138,19 +138,47 @@ EXPORT int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *objec
         return error_set(err, USWAP_E_OS, -file, "open", name, "no member that has the region gave it: %s",
                          strerror(-file));
     *object = (uint32_t)index;
-    *bytes = atomic_load(&group_object(g, *object)->pages) << PAGE_SHIFT;
+    *bytes = object_view_pages(group_object(g, *object)) << PAGE_SHIFT;
+    *reserve_bytes = MAX_OF(*bytes, atomic_load(&group_object(g, *object)->reserve) << PAGE_SHIFT);
     *fd = file;
     return 0;
 }
 
-EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, int fd, void *address, void *alias, uswap_error *err) {
+EXPORT int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uswap_error *err) {
+    shared_range range;
+    int status = range_begin(&range, pool, object, 0, 0, false, err);
+    if (status != 0)
+        return status;
+    *bytes = object_view_pages(group_object(range.g, object)) << PAGE_SHIFT;
+    range_end(&range);
+    return 0;
+}
+
+/* The rest of the caller's mapping is for the region to grow into: no access, no file. */
+static int keep_room(unsigned char *base, uint64_t bytes, uint64_t reserve_bytes, const uswap_mapping *mapping) {
+    if (reserve_bytes <= bytes)
+        return 0;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    if (mmap(base + bytes, reserve_bytes - bytes, PROT_NONE, flags, -1, 0) == MAP_FAILED)
+        return -errno;
+    *mapping->length = (int64_t)bytes;
+    return 0;
+}
+
+EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, int fd, void *address, uint64_t bytes,
+                            uint64_t reserve_bytes, const uswap_mapping *mapping, uswap_error *err) {
     api_guard guard;
     group *g;
     int status = enter(pool, &guard, &g, err);
     if (status != 0)
         return status;
     small_lock_acquire(&pool->api_lock);
-    status = object < OBJECTS_MAX ? objects_map(g, object, fd, address, alias) : -ENOENT;
+    size_t pages = bytes >> PAGE_SHIFT, room = MAX_OF(bytes, reserve_bytes) >> PAGE_SHIFT;
+    status = object < OBJECTS_MAX ? objects_map(g, object, fd, address, pages, room) : -ENOENT;
+    if (status == 0 && (status = keep_room(address, bytes, reserve_bytes, mapping)) != 0) {
+        g->regions[object].room = pages;
+        objects_unmap(g, object);
+    }
     small_lock_release(&pool->api_lock);
     api_leave(&guard);
     if (status == -ENOENT)
@@ -377,6 +405,8 @@ EXPORT int uswap_shared_users(uswap_pool *pool, uint32_t object, uint64_t page, 
     uint32_t count = 0;
     for (uint64_t bits = atomic_load(&entry->mappers) & ~MAPPERS_CLOSED; bits != 0; bits &= bits - 1) {
         unsigned index = (unsigned)__builtin_ctzll(bits);
+        if (page >= atomic_load(&entry->mapped[index]))
+            continue; /* it sees less */
         uint32_t pid = member_pid_of(atomic_load(&commons_head(&range.g->commons)->members[index].state));
         uint64_t address = atomic_load(&entry->base[index]) + (page << PAGE_SHIFT);
         if (count < capacity)

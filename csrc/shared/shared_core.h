@@ -30,7 +30,7 @@ typedef struct {
     struct {
         int uffd;
         unsigned index;
-        uint64_t base;
+        uint64_t base, pages; /* its view */
     } of[MEMBERS_MAX];
 } mapper_set;
 
@@ -59,6 +59,11 @@ void shared_poison_in(int uffd, void *address); /* of one of them */
 /* The marks of the poison outlast a punched hole: a page of zeroes is mapped over them in all mappers, for the caller to punch. Context: locked
  * by us. */
 void shared_unpoison(group *g, uint32_t object, int fd, size_t page);
+
+/* ---- views (shared_resize.c) ---- */
+
+/* Addresses that are, or were, a view's, but for those of the view. Context: nobody refers to the region any more. */
+void shared_view_free_rest(shared_region *r);
 
 /* ---- heat (shared_heat.c) ---- */
 
@@ -103,9 +108,13 @@ void shared_hash(group *g, const void *memory, uint8_t hash[16]);
  * Return: false: it is not. */
 bool shared_break_read(group *g, shared_word *word);
 bool shared_is_held(group *g, uint32_t object, uint64_t page);
-/* Throws the page's contents away, whatever they are, if the object is in that state (so that it is the same object still). Return: false: it is
- * not, or somebody has the page locked or is reading it, or holds it. *waiters: wake. */
-bool shared_discard_page(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
+/* Any of these pages. */
+bool shared_range_is_held(group *g, uint32_t object, uint64_t page, uint64_t pages);
+/* Throws the page's contents away, whatever they are. Context: locked by us, and not READING. */
+void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, shared_word *word);
+/* The same, if the object is in that state (so that it is the same object still). Return: false: it is not, or somebody has the page locked or is
+ * reading it, or holds it. *waiters: wake. */
+bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);
 
@@ -295,6 +304,8 @@ void hand_count(group *g, uint64_t *total, uint64_t *used);
 /* Asks the share thread. Return: the order's number, from 1 on; 0: too many orders. */
 uint64_t shared_order_give(group *g, const shared_order *order);
 void shared_thread_wake(group *g);
+/* Waits until the share thread has ended what it was doing when this was called. Return: false: not until then. */
+bool shared_thread_pass(group *g, uint64_t deadline_ns);
 /* Frames have come free: parked faults are tried again. */
 void shared_frames_freed(group *g);
 

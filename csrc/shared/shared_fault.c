@@ -38,7 +38,8 @@ static void unlock_run(group *g, shared_region *r, size_t page, size_t pages) {
 /* Locks those behind page, which is locked, as long as they are in that state. Return: how many are locked, page included. */
 static size_t lock_behind(group *g, shared_region *r, size_t page, size_t want, shared_state state) {
     size_t count = 1;
-    want = MIN_OF(want, r->pages - page);
+    size_t pages = r->pages; /* it may just be getting shorter */
+    want = page < pages ? MIN_OF(want, pages - page) : 1;
     while (count < want) {
         shared_word *word = &r->words[page + count];
         if (shared_state_of(shared_load(word)) != state || !shared_try_lock(word, g->self, false))

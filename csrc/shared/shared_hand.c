@@ -62,7 +62,7 @@ static bool look_at(group *g, uint32_t frame, bool even_hot, out_page *victim) {
         return false; /* those that have it mapped evict it */
     size_t page = shared_ref_page(ref);
     bool sealed = false;
-    if (r->generation != shared_ref_generation(ref) || page >= r->pages ||
+    if (r->generation != shared_ref_generation(ref) || page >= object_pages(group_object(g, r->object)) ||
         !take(g, r, page, frame, even_hot, &sealed)) {
         shared_region_put(r);
         return false;

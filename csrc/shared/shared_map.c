@@ -20,8 +20,8 @@ static member_id member_now(const group *g, unsigned index) {
     return member_id_of(atomic_load(&commons_head(&g->commons)->members[index].state));
 }
 
-/* The order matters: descriptor, then bit, then base. A bit that is set after the descriptor was read is of that life of the place or of a later
- * one; then the descriptor is a dead one, and says ESRCH. */
+/* The order matters: descriptor, then bit, then pages, then base. A bit that is set after the descriptor was read is of that life of the place or of a
+ * later one; then the descriptor is a dead one, and says ESRCH. Who moves his view says where before he says that it is longer. */
 void mappers_look(group *g, uint32_t index, mapper_set *set) {
     object_entry *object = group_object(g, index);
     set->count = 0;
@@ -35,6 +35,7 @@ void mappers_look(group *g, uint32_t index, mapper_set *set) {
         else if (atomic_load(&object->mappers) >> at & 1) {
             set->of[set->count].uffd = uffd;
             set->of[set->count].index = at;
+            set->of[set->count].pages = atomic_load(&object->mapped[at]);
             set->of[set->count++].base = atomic_load(&object->base[at]);
         }
     }
@@ -68,9 +69,23 @@ static size_t next_step(int status, size_t done, size_t step, size_t left) {
     return status == -ENOENT && done == 0 ? step / 2 : left;
 }
 
+/* Of these pages, those that the mapper sees: behind its view is whatever may be there. Their address in *at. */
+static size_t seen_pages(const mapper_set *set, uint32_t i, size_t page, size_t pages, uint64_t *at) {
+    *at = set->of[i].base + (page << PAGE_SHIFT);
+    return page < set->of[i].pages ? MIN_OF(pages, (size_t)(set->of[i].pages - page)) : 0;
+}
+
+/* The same, of one page. NULL: it does not. */
+static void *seen_page(const mapper_set *set, uint32_t i, size_t page) {
+    uint64_t at;
+    return seen_pages(set, i, page, 1, &at) ? (void *)(uintptr_t)at : NULL; // NOLINT
+}
+
 bool mappers_protect(group *g, const mapper_set *set, size_t page, size_t pages) {
     for (uint32_t i = 0; i < set->count; i++) {
-        int status = write_protect(set->of[i].uffd, set->of[i].base + (page << PAGE_SHIFT), pages, true, false);
+        uint64_t at;
+        size_t seen = seen_pages(set, i, page, pages, &at);
+        int status = seen > 0 ? write_protect(set->of[i].uffd, at, seen, true, false) : 0;
         if (status != 0 && !is_gone(g, set->of[i].index, status))
             return false;
     }
@@ -148,7 +163,8 @@ void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, boo
     for (uint32_t i = 0; i < set.count; i++) {
         if (set.of[i].index == member_index(g->self))
             continue;
-        size_t mapped = map_in(set.of[i].uffd, set.of[i].base + (page << PAGE_SHIFT), pages, sealed);
+        uint64_t at;
+        size_t seen = seen_pages(&set, i, page, pages, &at), mapped = map_in(set.of[i].uffd, at, seen, sealed);
         atomic_fetch_add_explicit(&commons_head(&g->commons)->mapped_for_peers, mapped, memory_order_relaxed);
     }
     FAILPOINT(shared_mapped_peers);
@@ -158,8 +174,10 @@ void shared_wake(group *g, shared_region *r, size_t page, size_t pages) {
     mapper_set set;
     mappers_look(g, r->object, &set);
     for (uint32_t i = 0; i < set.count; i++) {
-        void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
-        uffd_wake(set.of[i].uffd, address, pages << PAGE_SHIFT);
+        uint64_t at;
+        size_t seen = seen_pages(&set, i, page, pages, &at);
+        if (seen > 0)
+            uffd_wake(set.of[i].uffd, (void *)(uintptr_t)at, seen << PAGE_SHIFT); // NOLINT
     }
     event_signal_shared(&commons_head(&g->commons)->pages_unlocked);
 }
@@ -178,8 +196,9 @@ void shared_unpoison(group *g, uint32_t object, int fd, size_t page) {
         return;
     mappers_look(g, object, &set);
     for (uint32_t i = 0; i < set.count; i++) {
-        void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
-        uffd_continue(set.of[i].uffd, address, 1, false, false, &done);
+        void *address = seen_page(&set, i, page);
+        if (address)
+            uffd_continue(set.of[i].uffd, address, 1, false, false, &done);
     }
 }
 
@@ -188,7 +207,8 @@ void shared_poison(group *g, shared_region *r, size_t page) {
     mappers_look(g, r->object, &set);
     signal_arm(SIGBUS);
     for (uint32_t i = 0; i < set.count; i++) {
-        void *address = (void *)(uintptr_t)(set.of[i].base + (page << PAGE_SHIFT)); // NOLINT
-        shared_poison_in(set.of[i].uffd, address);
+        void *address = seen_page(&set, i, page);
+        if (address)
+            shared_poison_in(set.of[i].uffd, address);
     }
 }

@@ -66,21 +66,25 @@ bool shared_break_read(group *g, shared_word *word) {
     return true;
 }
 
-static bool holds_page(const member_entry *member, uint32_t object, uint64_t page) {
+static bool holds_any(const member_entry *member, uint32_t object, uint64_t page, uint64_t pages) {
     for (uint32_t i = 0; i < HOLDS_MAX; i++) {
         const member_hold *hold = &member->hold[i];
-        uint64_t count = atomic_load(&hold->count);
-        if (count > 0 && atomic_load(&hold->object) == object && page - atomic_load(&hold->first) < count)
+        uint64_t count = atomic_load(&hold->count), first = atomic_load(&hold->first);
+        if (count > 0 && atomic_load(&hold->object) == object && page < first + count && first < page + pages)
             return true;
     }
     return false;
 }
 
 bool shared_is_held(group *g, uint32_t object, uint64_t page) {
+    return shared_range_is_held(g, object, page, 1);
+}
+
+bool shared_range_is_held(group *g, uint32_t object, uint64_t page, uint64_t pages) {
     const commons_header *head = commons_head(&g->commons);
     for (uint64_t left = atomic_load(&head->holders); left != 0; left &= left - 1) {
         unsigned i = (unsigned)__builtin_ctzll(left);
-        if (atomic_load(&head->members[i].holds) > 0 && holds_page(&head->members[i], object, page))
+        if (atomic_load(&head->members[i].holds) > 0 && holds_any(&head->members[i], object, page, pages))
             return true;
     }
     return false;
@@ -108,7 +112,30 @@ static void discard_resident(group *g, shared_word *word, int fd, uint64_t page,
         slot_table_end_leave(g, kept - 1);
 }
 
-bool shared_discard_page(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters) {
+void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, shared_word *word) {
+    uint64_t now = shared_load(word), field = shared_field_of(now);
+    switch (shared_state_of(now)) {
+    case SHARED_RESIDENT:
+    case SHARED_WRITING:
+        discard_resident(g, word, fd, page, (uint32_t)field);
+        break;
+    case SHARED_SWAPPED:
+        slot_table_begin_leave(g, field);
+        shared_set(word, g->self, SHARED_ZERO, 0, 0);
+        slot_table_end_leave(g, field);
+        break;
+    case SHARED_POISONED:
+        shared_unpoison(g, object, fd, page);
+        shared_set(word, g->self, SHARED_ZERO, 0, 0);
+        shared_punch(fd, page, 1);
+        break;
+    case SHARED_READING:
+    case SHARED_ZERO:
+        break;
+    }
+}
+
+bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters) {
     shared_word *word = (shared_word *)commons_at(&g->commons, atomic_load(&object->words)) + page;
     uint64_t now = shared_load(word);
     if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
@@ -116,35 +143,12 @@ bool shared_discard_page(group *g, const object_entry *object, uint64_t state, i
     bool broken_off = shared_state_of(now) == SHARED_READING && shared_break_read(g, word);
     if (!broken_off && !shared_try_lock(word, g->self, true))
         return false;
-    now = shared_load(word);
     uint32_t index = (uint32_t)(object - group_object(g, 0));
     bool ends = object_state_of(state) != OBJECT_LIVE; /* what somebody held is nobody's then */
-    bool done = atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page));
-    if (!done) {
-        *waiters |= shared_unlock(word, g->self);
-        return false;
-    }
-    switch (shared_state_of(now)) {
-    case SHARED_RESIDENT:
-    case SHARED_WRITING:
-        discard_resident(g, word, fd, page, (uint32_t)shared_field_of(now));
-        break;
-    case SHARED_SWAPPED:
-        slot_table_begin_leave(g, shared_field_of(now));
-        shared_set(word, g->self, SHARED_ZERO, 0, 0);
-        slot_table_end_leave(g, shared_field_of(now));
-        break;
-    case SHARED_POISONED:
-        shared_unpoison(g, index, fd, page);
-        shared_set(word, g->self, SHARED_ZERO, 0, 0);
-        shared_punch(fd, page, 1);
-        break;
-    case SHARED_READING:
-        done = false;
-        break;
-    case SHARED_ZERO:
-        break;
-    }
+    bool done = atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page)) &&
+                shared_state_of(shared_load(word)) != SHARED_READING;
+    if (done)
+        shared_discard_page(g, index, fd, page, word);
     *waiters |= shared_unlock(word, g->self);
     return done;
 }

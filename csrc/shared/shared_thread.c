@@ -27,6 +27,7 @@
 #define PARKED_MS 2
 /* Faults that wait for somebody else are looked at again so often, whoever should have woken them. */
 #define WAITING_MS 50
+#define PASS_LOOK_NS UINT64_C(2000000)
 
 int shared_uffd_open(group *g) {
     uint64_t offered = 0;
@@ -69,7 +70,8 @@ static void park(group *g, shared_parked fault) {
 
 /* Serves one fault, or parks it. Takes the reference. Return: false: there is no frame. */
 static bool serve(group *g, shared_parked fault) {
-    if (!atomic_load(&fault.r->live)) { /* going: its memory is about to be somebody else's */
+    /* Going: its memory is about to be somebody else's; or it is shorter than it was. */
+    if (!atomic_load(&fault.r->live) || fault.page >= fault.r->pages) {
         uffd_wake(g->uffd, shared_address(fault.r, fault.page), PAGE_BYTES);
         shared_region_put(fault.r);
         return true;
@@ -124,6 +126,20 @@ uint64_t shared_order_give(group *g, const shared_order *order) {
     if (number > 0)
         shared_thread_wake(g);
     return number;
+}
+
+bool shared_thread_pass(group *g, uint64_t deadline_ns) {
+    share_state *s = share_of(g);
+    shared_order nothing = {.object = OBJECTS_MAX};
+    uint64_t number = shared_order_give(g, &nothing);
+    for (;;) {
+        uint32_t seen = event_count(&s->progress);
+        if (number != 0 && atomic_load(&s->orders_ended) >= number)
+            return true;
+        if (number == 0 || clock_now_ns() > deadline_ns)
+            return false;
+        event_wait(&s->progress, seen, PASS_LOOK_NS);
+    }
 }
 
 /* Pages that are to be held: nothing may fault there, and a system call's store to a sealed one would. */
@@ -194,12 +210,12 @@ static void follow_orders(group *g) {
 /* ---- messages ---- */
 
 static void serve_message(group *g, uintptr_t address) {
-    shared_region *r = shared_region_at(g, address);
+    size_t page;
+    shared_region *r = shared_region_at(g, address, &page);
     if (!r) {
         uffd_wake(g->uffd, (void *)(address & ~(PAGE_BYTES - 1)), PAGE_BYTES); // NOLINT
         return;
     }
-    size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;
     serve(g, (shared_parked){.r = r, .page = page, .since_ns = clock_now_ns()});
 }
 

@@ -108,8 +108,8 @@ shared_word *shared_ref_word(const group *g, shared_ref ref) {
     uint64_t state = atomic_load(&object->state), words = atomic_load(&object->words);
     if (object_state_of(state) != OBJECT_LIVE && object_state_of(state) != OBJECT_DYING)
         return NULL;
-    if (object_generation_of(state) != shared_ref_generation(ref) ||
-        shared_ref_page(ref) >= atomic_load(&object->pages) || words == 0)
+    if (object_generation_of(state) != shared_ref_generation(ref) || shared_ref_page(ref) >= object_pages(object) ||
+        words == 0)
         return NULL;
     return (shared_word *)commons_at(&g->commons, words) + shared_ref_page(ref);
 }

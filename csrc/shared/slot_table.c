@@ -249,11 +249,16 @@ bool slot_table_of_dead(group *g, member_id dead, bool quiet) {
 
 /* ---- room on the disk ---- */
 
+/* Of one that is getting longer, what it will have. */
+static uint64_t promised_to(const object_entry *object) {
+    return MAX_OF(object_pages(object), resize_pages_of(atomic_load(&object->resize)));
+}
+
 uint64_t slot_table_promised(const group *g) {
     uint64_t pages = 0;
     for (uint32_t i = 0; i < OBJECTS_MAX; i++)
         if (object_state_of(atomic_load(&group_object(g, i)->state)) != OBJECT_FREE)
-            pages += atomic_load(&group_object(g, i)->pages);
+            pages += promised_to(group_object(g, i));
     return pages;
 }
 

@@ -35,13 +35,13 @@ class PoolGroup:
         return group
 
     def _shared_region(
-        self, size: int, name: str | None, faults: str | None, priority: int, exportable: bool
+        self, size: int, reserve: int, name: str | None, faults: str | None, priority: int, exportable: bool
     ) -> SharedRegion:
         self._group()
         if faults == "inline":
             raise UnsupportedError("faults of shared regions are served by a thread, not inline")
         checked_priority(priority)
-        region = make_shared_region(self._core, size, checked_name(name), bool(exportable))
+        region = make_shared_region(self._core, size, reserve, checked_name(name), bool(exportable))
         if priority:
             region.priority = priority
         return region

@@ -22,16 +22,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from uswap import _mapping
-from uswap._core import check_error, ffi, lib, new_error
+from uswap._core import check_error, error_from_core, ffi, lib, new_error
 from uswap._errors import BusyError, UnsupportedError
 from uswap._sizes import PAGE_BYTES
 
 if TYPE_CHECKING:
     from uswap.region import Region
+    from uswap.shared_region import SharedRegion
 
 # The wait for those who are at the region is in the core, which the last of them wakes; but the GIL is held there,
 # and one of them may need it to go on. So it ends after 50 ms, and for this long the GIL is theirs.
 _PAUSE_SECONDS = 0.001
+# How long another process may be at the size of a shared region, or at pages that are to go.
+_PATIENCE_SECONDS = 10.0
 
 
 class _Fields(ctypes.Structure):
@@ -76,13 +79,18 @@ def _find() -> bool:
         return _is_right(fields, probe) and seen == [0, 1, 2, 0]
 
 
+def is_possible() -> bool:
+    """Whether mmap objects can be told of other addresses."""
+    return _find()
+
+
 def require() -> None:
     """Raises UnsupportedError where mmap objects cannot be told of other addresses."""
     if not _find():
         raise UnsupportedError("this Python keeps its mmap objects in a way that uswap does not know")
 
 
-def _mapping_for_core(region: Region) -> Any:
+def mapping_for_core(region: Region) -> Any:
     """The fields of region as the core wants them; they stay valid as long as region."""
     require()
     fields = _fields_of(region)
@@ -97,8 +105,8 @@ def _mapping_for_core(region: Region) -> Any:
 
 
 @functools.cache
-def _resize_with_gil() -> Any:
-    """uswap_region_resize, called without letting go of the GIL."""
+def _with_gil(name: str) -> Any:
+    """uswap_region_resize or uswap_shared_resize, called without letting go of the GIL."""
     kind = ctypes.PYFUNCTYPE(
         ctypes.c_int,
         ctypes.c_void_p,
@@ -108,7 +116,7 @@ def _resize_with_gil() -> Any:
         ctypes.c_void_p,
         ctypes.c_void_p,
     )
-    return kind(int(ffi.cast("uintptr_t", ffi.addressof(lib, "uswap_region_resize"))))
+    return kind(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))))
 
 
 def keep_room(region: Region, size: int, reserve: int) -> None:
@@ -116,24 +124,65 @@ def keep_room(region: Region, size: int, reserve: int) -> None:
 
     Raises OutOfSpaceError: the kernel refuses; the region is to be given up.
     """
-    region._core.call(lib.uswap_region_reserve, region._id_cell[0], reserve, size, _mapping_for_core(region))
+    region._core.call(lib.uswap_region_reserve, region._id_cell[0], reserve, size, mapping_for_core(region))
 
 
 def resize(region: Region, size: int) -> None:
     """Region.resize. Context: inside _mapping.locked(); the region is open."""
-    mapping = _mapping_for_core(region)
+    mapping = mapping_for_core(region)
     if size > len(region):
         _clear_last_page(region)
     outcome = _resize_beside(region, size, mapping)
     while outcome in (lib.USWAP_RESIZE_LATER, lib.USWAP_RESIZE_ALONE_ONLY):
         if outcome == lib.USWAP_RESIZE_LATER:
             time.sleep(_PAUSE_SECONDS)
-        outcome = _resize_alone(region, size, mapping)
+        outcome = _resize_alone(region, "uswap_region_resize", region._id_cell[0], size, mapping, new_error())
     if outcome == lib.USWAP_RESIZE_EXPORTED:
-        raise BufferError(
-            "an array or a memoryview uses the region, which would have to "
-            + ("move: make it with reserve=, to grow where it is" if size > len(region) else "shrink")
-        )
+        raise _exported(region, size)
+
+
+def _exported(region: Region, size: int) -> BufferError:
+    move = size == 0 or size > len(region)
+    return BufferError(
+        "an array or a memoryview uses the region, which would have to "
+        + ("move: make it with reserve=, to grow where it is" if move else "shrink")
+    )
+
+
+def resize_shared(region: SharedRegion, size: int) -> None:
+    """SharedRegion.resize; size 0: SharedRegion.refresh."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        error = new_error()
+        with _mapping.locked():
+            region._check_open()
+            try:
+                outcome = _resize_shared_once(region, size, error)
+            finally:
+                region._note_addresses()
+        if outcome == lib.USWAP_RESIZED:
+            return
+        if outcome == lib.USWAP_RESIZE_EXPORTED:
+            raise _exported(region, size)
+        if time.monotonic() > deadline:
+            raise error_from_core(error, lib.USWAP_E_BUSY)
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _resize_shared_once(region: SharedRegion, size: int, error: Any) -> int:
+    mapping, number, core = mapping_for_core(region), region._reference.index, region._core
+    outcome = int(lib.USWAP_RESIZE_ALONE_ONLY)
+    if not _mapping.any_leaving():
+        pointer = core.enter()
+        try:
+            beside = lib.USWAP_RESIZE_BESIDE
+            result = int(lib.uswap_shared_resize(pointer, number, size, beside, mapping, error))
+        finally:
+            core.leave()
+        outcome = check_error(result, error)
+    if outcome == lib.USWAP_RESIZE_ALONE_ONLY:
+        outcome = _resize_alone(region, "uswap_shared_resize", number, size, mapping, error)
+    return outcome
 
 
 def _resize_beside(region: Region, size: int, mapping: Any) -> int:
@@ -142,17 +191,17 @@ def _resize_beside(region: Region, size: int, mapping: Any) -> int:
     return region._core.call(lib.uswap_region_resize, region._id_cell[0], size, lib.USWAP_RESIZE_BESIDE, mapping)
 
 
-def _resize_alone(region: Region, size: int, mapping: Any) -> int:
+def _resize_alone(region: Region, name: str, number: int, size: int, mapping: Any, error: Any) -> int:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise UnsupportedError("without the GIL a region can only grow in place", hint="make it with reserve=")
-    if _mapping.any_leaving() and size > len(region):
+    if _mapping.any_leaving() and not 0 < size <= len(region):
         raise BusyError("a region is being closed by the very code that this call has interrupted")
-    core, error = region._core, new_error()
+    core = region._core
     pointer = core.enter()
     try:
-        result = _resize_with_gil()(
+        result = _with_gil(name)(
             int(ffi.cast("uintptr_t", pointer)),
-            region._id_cell[0],
+            number,
             size,
             lib.USWAP_RESIZE_ALONE,
             int(ffi.cast("uintptr_t", mapping)),

@@ -289,6 +289,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         faults: as in Pool; None: what the pool was made with. Fastest is "inline", if no system call is to see the
         memory, or only inside Region.resident. priority: see Region.priority. reserve: it can grow to so many bytes
         where it is, also while arrays use it (Region.resize): that takes addresses, no memory and no swap space.
+        Of a shared region every process that opens it keeps as many.
 
         Raises:
             ValueError, TypeError: not a size, a bad name or no priority; reserve is less than size.
@@ -308,13 +309,11 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
             b'hello' inline
         """
         bytes_wanted = parse_size(size)
-        if shared:
-            if reserve is not None:
-                raise UnsupportedError("a shared region cannot be resized: reserve= is for private ones")
-            return self._shared_region(bytes_wanted, name, faults, priority, exportable)
         room = bytes_wanted if reserve is None else parse_size(reserve, "reserve")
         if room < bytes_wanted:
             raise ValueError(f"reserve, {room} bytes, is less than the size of {bytes_wanted} bytes")
+        if shared:
+            return self._shared_region(bytes_wanted, room, name, faults, priority, exportable)
         return make_region(self._core, bytes_wanted, checked_name(name), faults, priority, room)
 
     # ---- what there is -------------------------------------------------------------------------------------

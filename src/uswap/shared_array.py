@@ -81,6 +81,14 @@ def place_of(array: SharedArray, region: SharedRegion) -> Place:
     return Place(offset, array.shape, array.dtype, array.strides, array.flags.writeable)
 
 
+def end_of(place: Place) -> int:
+    """Where its last byte ends in the region; 0: it has none."""
+    if 0 in place.shape:
+        return 0
+    steps = zip(place.shape, place.strides, strict=True)
+    return place.offset + place.dtype.itemsize + sum((count - 1) * max(step, 0) for count, step in steps)
+
+
 def array_on(region: SharedRegion, shape: Any, dtype: np.dtype[Any], order: Any, offset: int) -> SharedArray:
     """A fresh one from byte offset on. Raises ValueError: it does not fit."""
     memory = np.frombuffer(region, np.uint8)  # unlike ndarray, it exports the region's buffer as long as it lives

@@ -5,22 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import mmap
 import os
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from uswap import _mapping
+from uswap import _mapping, _resizing
 from uswap._core import Core, ffi, lib
-from uswap._errors import ArgumentError, BusyError, ClosedError, SystemCallError, UnsupportedError, UswapError
+from uswap._errors import ArgumentError, BusyError, ClosedError, SystemCallError, UswapError
 from uswap._group import Group
 from uswap._group_info import PageUser, page_user_from_core
 from uswap._group_look import MEMBERS_MAX
 from uswap._mapping import address_of, locked, map_fresh
-from uswap._sizes import round_to_pages
+from uswap._sizes import parse_size, round_to_pages
 from uswap._stats import RegionInfo, shared_region_info_from_core
 from uswap.region import Protection, Region, checked_priority
 
@@ -58,7 +57,7 @@ class SharedRegion(Region):
     """A region of a named pool that several processes have at once; made by Pool.region(shared=True), open_region,
     attach_region, or by unpickling.
 
-    All that Region has, but for resize; its pages count once, however many processes have them. In one
+    All that Region has; its pages count once, however many processes have them. In one
     process there is one object for each region, whoever asks for it. It pickles by reference: another process of
     the pool, or one that can join it, gets the same memory. The region ends with the last process that has it.
 
@@ -76,9 +75,8 @@ class SharedRegion(Region):
         True b'hello' 1 1
     """
 
-    __slots__ = ("_alias", "_reference")
+    __slots__ = ("_reference",)
 
-    _alias: mmap.mmap  # the same pages for the runtime alone
     _reference: Reference
 
     @property
@@ -145,9 +143,81 @@ class SharedRegion(Region):
         """
         super().protect(protection, start, length)
 
-    def resize(self, newsize: int | str, /) -> NoReturn:
-        """Not there yet: raises UnsupportedError."""
-        raise UnsupportedError("a shared region cannot be resized yet", hint="make a new one and copy")
+    def size(self) -> int:
+        """len(self)."""
+        return len(self)
+
+    def resize(self, newsize: int | str, /) -> None:
+        """Makes the region newsize bytes long, or "4GiB", rounded up to whole pages, for all processes. What is
+        new is zeroes, for whoever sees it. Thread-safe.
+
+        The other processes go on to see what they have seen, which is a part of it, until they call refresh (or
+        resize themselves). In this one it grows in place as far as its reserve goes (Pool.region), or as the
+        addresses behind it are free, also while arrays use it; otherwise it moves. To shrink or move takes that
+        nothing in this process exports the memory, and to shrink that no other process sees more than the new size:
+        what is beyond it is thrown away.
+
+        Raises:
+            ValueError, TypeError: not a size.
+            BufferError: an array or a memoryview still uses the memory here, and it would have to shrink or move.
+            OutOfSpaceError: no swap space or address space; or more than the region was made to grow to: at least
+                the reserve, and, as a rule, eight times its first size.
+            BlockingIOError: another process, which is named, sees more than the new size; or a page beyond it is
+                locked, or inside resident; or a process that is stopped is just changing the size, or has such a
+                page (after 10 s).
+            UnsupportedError: this Python keeps its mmap objects in another way, or has no GIL.
+            ClosedError, ForkError: as everywhere.
+            On any of these nothing has changed.
+
+        Example:
+            >>> import uswap
+            >>> with uswap.Pool(limit="32MiB", name="resize-example") as pool:
+            ...     r = pool.region("1MiB", shared=True, reserve="1GiB")
+            ...     before = memoryview(r)
+            ...     r[:5] = b"hello"
+            ...     r.resize("256MiB")
+            ...     print(bytes(before[:5]), len(before), len(r), r.info().size)
+            ...     before.release()
+            ...     r.resize("4KiB")
+            ...     print(bytes(r[:5]), len(r))
+            ...     r.close()
+            b'hello' 1048576 268435456 268435456
+            b'hello' 4096
+        """
+        size = round_to_pages(parse_size(newsize, "new size"))
+        self._core.check_process()
+        _resizing.resize_shared(self, size)
+
+    def refresh(self) -> None:
+        """Sees all of the region: another process may have made it longer. Arrays and memoryviews made before stay
+        as long as they were. open_region and its like do so by themselves where nothing has to move for it.
+        Thread-safe. Raises as resize: BufferError, OutOfSpaceError, BlockingIOError, UnsupportedError.
+
+        Example:
+            >>> import uswap
+            >>> with uswap.Pool(limit="64MiB", name="refresh-example") as pool:
+            ...     r = pool.region("1MiB", shared=True, name="log", reserve="64MiB")
+            ...     with uswap.attach("refresh-example") as other:      # in another process, say
+            ...         same = other.open_region("log")
+            ...         same.resize("2MiB")
+            ...         print(len(r))
+            ...         r.refresh()
+            ...         print(len(r))
+            ...         same.close()
+            ...     r.close()
+            1048576
+            2097152
+        """
+        self._core.check_process()
+        _resizing.resize_shared(self, 0)
+
+    def _follow(self) -> None:
+        """refresh, as far as nothing is in the way."""
+        size = ffi.new("uint64_t *")
+        self._call("size", size)
+        if size[0] > len(self):
+            with contextlib.suppress(BufferError, UswapError):
+                self.refresh()
 
     def info(self) -> RegionInfo:
         """Name, size, resident and swapped bytes of all processes together, and how many they are. Thread-safe."""
@@ -177,13 +247,13 @@ class SharedRegion(Region):
 
     def _quiesce(self) -> None:
         self._core.check_process()
+        self._note_addresses()
 
     def _resume(self) -> None:
         pass
 
     def _destroy(self) -> None:
         self._core.call(lib.uswap_shared_unmap, self._reference.index)
-        self._alias.close()
 
     def _forget(self) -> None:
         self._core.shared.pop(self._id_cell, None)
@@ -196,20 +266,23 @@ def checked_reference(reference: Reference) -> Reference:
     return reference
 
 
-def make_shared_region(core: Core, size: int, name: str, exportable: bool) -> SharedRegion:
-    """A new one of size bytes, rounded up to whole pages. Thread-safe. Context: core is of a named pool.
+def make_shared_region(core: Core, size: int, reserve: int, name: str, exportable: bool) -> SharedRegion:
+    """A new one of size bytes, with addresses to grow to reserve bytes, both rounded up to whole pages.
+    Thread-safe. Context: core is of a named pool.
 
     Raises:
         ArgumentError: the name is taken. OutOfSpaceError, ClosedError, ForkError: as make_region.
     """
     region_id = 1 + secrets.randbits(_ID_BITS) if exportable else 0
-    size, group = round_to_pages(size), _group_of(core)
+    size, reserve, group = round_to_pages(size), round_to_pages(reserve), _group_of(core)
+    if reserve > size:
+        _resizing.require()
     index, file = ffi.new("uint32_t *"), ffi.new("int *")
     with locked():
         _check_open(core)
-        core.call(lib.uswap_shared_create, size, name.encode(), region_id, index, file)
+        core.call(lib.uswap_shared_create, size, reserve, name.encode(), region_id, index, file)
         try:
-            return _map(core, group, size, file[0], Reference(group.name, index[0], region_id, name))
+            return _map(core, group, size, reserve, file[0], Reference(group.name, index[0], region_id, name))
         except (UswapError, OSError):
             with contextlib.suppress(UswapError):
                 core.call(lib.uswap_shared_unmap, index[0])  # nobody else has it
@@ -227,7 +300,7 @@ def _patient(opening: Callable[_Arguments, SharedRegion]) -> Callable[_Arguments
             try:
                 return opening(*arguments, **named)
             except SystemCallError as error:
-                if error.errno != errno.ETIMEDOUT:
+                if error.errno not in (errno.ETIMEDOUT, errno.EAGAIN):
                     raise
                 if time.monotonic() >= deadline:
                     raise BusyError("no process that has the shared region answers: all are stopped") from error
@@ -280,6 +353,7 @@ def open_region_by_reference(core: Core, reference: Reference) -> SharedRegion:
         _check_open(core)
         region = group.open_regions.get(reference.index)
         if region is not None and region.id == reference.id and not region.closed:
+            region._follow()
             return region
         if not any(_is(raw, reference) for raw in group.objects()):
             raise _ended(reference)
@@ -313,32 +387,34 @@ def _open(core: Core, group: Group, reference: Reference) -> SharedRegion:
     """Context: inside locked()."""
     region = group.open_regions.get(reference.index)
     if region is not None and not region.closed:
+        region._follow()
         return region
     if reference.index in core.shared.values():
         _mapping.drain()
         if reference.index in core.shared.values():
             raise BusyError("the region's last mapping in this process is just going: buffers of it are alive")
-    index, size, file = ffi.new("uint32_t *", reference.index), ffi.new("uint64_t *"), ffi.new("int *")
-    core.call(lib.uswap_shared_open, ffi.NULL, index, size, file)
-    return _map(core, group, int(size[0]), file[0], reference)
+    index, sizes, file = ffi.new("uint32_t *", reference.index), ffi.new("uint64_t[2]"), ffi.new("int *")
+    core.call(lib.uswap_shared_open, ffi.NULL, index, sizes, sizes + 1, file)
+    size, reserve = int(sizes[0]), int(sizes[1])
+    return _map(core, group, size, reserve if _resizing.is_possible() else size, file[0], reference)
 
 
-def _map(core: Core, group: Group, size: int, file: int, reference: Reference) -> SharedRegion:
-    """Maps the object's file, twice, and has the faults served; the file is closed. Context: inside locked()."""
+def _map(core: Core, group: Group, size: int, reserve: int, file: int, reference: Reference) -> SharedRegion:
+    """Maps the object's file and has the faults served; the file is closed. Context: inside locked()."""
     try:
-        region: SharedRegion = map_fresh(SharedRegion, size, file)
+        region: SharedRegion = map_fresh(SharedRegion, reserve, file)
         region._address = address_of(region)
         region._mapping_bytes = size
         region._name = reference.name
         region._reference = reference
-        region._alias = map_fresh(mmap.mmap, size, file)
         region._id_cell = cell = ffi.new("uint64_t *")
         region._core = core
         core.shared[cell] = reference.index
         cell[0] = 1  # whatever exception comes from here on, the core may know the mapping
         try:
-            addresses = [ffi.cast("void *", address) for address in (region._address, address_of(region._alias))]
-            core.call(lib.uswap_shared_map, reference.index, file, *addresses)
+            mapping = _resizing.mapping_for_core(region) if reserve > size else ffi.NULL
+            address = ffi.cast("void *", region._address)
+            core.call(lib.uswap_shared_map, reference.index, file, address, size, reserve, mapping)
         except UswapError:
             cell[0] = 0
             del core.shared[cell]

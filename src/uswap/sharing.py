@@ -147,9 +147,12 @@ def open_reference(reference: Reference) -> SharedRegion:
 
 def open_array(reference: Reference, place: Place) -> SharedArray:
     """Unpickles a SharedArray. Raises as open_reference."""
-    from uswap.shared_array import array_at
+    from uswap.shared_array import array_at, end_of
 
-    return array_at(open_reference(reference), place)
+    region = open_reference(reference)
+    if end_of(place) > len(region):
+        region.refresh()  # its BufferError says what is in the way
+    return array_at(region, place)
 
 
 def _reset_in_child() -> None:

@@ -6,10 +6,10 @@ pages, and knows what they hold; all others may look. Every word of a page names
 word that has come from anywhere else is seen, also in a page whose writer was killed in the middle of it.
 
 The job: name (of the pool), limit and bytes (null: join; else make the pool and its regions), folder (swap), place,
-places, threads, seed, private_bytes, elsewhere_bytes (a second shared region, which members 0 and 1 have alone),
-busy (it does everything that there is to be done), object_mib (of the first object that it makes then; each is
-larger than the one before; 0: small ones), failpoints ([name, action, argument, nth, every]), arm_first (before
-joining).
+places, threads, seed, private_bytes, elsewhere_bytes (a second shared region, which members 0 and 1 have alone;
+with it there is a third one, whose size members that are busy change), busy (it does everything that there is to be
+done), object_mib (of the first object that it makes then; each is larger than the one before; 0: small ones),
+failpoints ([name, action, argument, nth, every]), arm_first (before joining).
 Lines: "stop": end work, check everything that is one's own, say "right"; "go on"; "count N": nobody else does
 anything, so every frame and slot must be accounted for when N members are there: say "counted"; "check": every word
 of what members share must agree, whatever they are doing: say "checked"; "leave": end. It says "joined", "ready",
@@ -35,7 +35,9 @@ import uswap
 from uswap._core import lib
 
 PAGE, WORDS = 4096, 512
-REGION, ELSEWHERE = "data", "elsewhere"
+REGION, ELSEWHERE, STRETCH = "data", "elsewhere", "stretch"
+# Of the region that gets longer and shorter: what everybody sees of it, and how long it gets.
+STRETCH_BYTES, STRETCHED_BYTES = 16 * PAGE, 48 * PAGE
 SAY_SECONDS = 0.02
 # Against hangs only.
 DEADLINE_SECONDS = 20.0
@@ -121,16 +123,16 @@ class Private:
 
 class Busy:
     """What else there is to be done: memory of one's own comes and goes, so that parts of the limit change hands;
-    so do objects; pages of its own are stored to and thrown away; pages of others may only be read here for a
-    while, so that the mapping is in pieces."""
+    so do objects; one that others have gets longer, and shorter again; pages of its own are stored to and thrown
+    away; pages of others may only be read here for a while, so that the mapping is in pieces."""
 
     USED_BYTES = 16 * PAGE
     PROTECTED = 16
 
     def __init__(
-        self, pool: uswap.Pool, shared: Shared, private_bytes: str, object_mib: int, others: list[int]
+        self, pool: uswap.Pool, shared: Shared, stretch: Any, private_bytes: str, object_mib: int, others: list[int]
     ) -> None:
-        self._pool, self._shared = pool, shared
+        self._pool, self._shared, self._stretch = pool, shared, stretch
         self._others, self._protected = others, collections.deque[int]()
         self._random = random.Random(len(others))
         self._private = pool.region(private_bytes)
@@ -145,9 +147,17 @@ class Busy:
             both = uswap.Protection.READ | uswap.Protection.WRITE
             self._shared.region.protect(both, self._protected.popleft() * PAGE, PAGE)
 
+    def _resize(self) -> None:
+        self._stretch.resize(STRETCHED_BYTES)
+        if self._stretch[STRETCH_BYTES:].strip(b"\0"):
+            raise WrongError("what was cut off has come again")
+        self._stretch[STRETCH_BYTES:] = bytes([2]) * (STRETCHED_BYTES - STRETCH_BYTES)
+        self._stretch.resize(STRETCH_BYTES)
+
     def turn(self) -> None:
         """All of it once."""
         self._protect()
+        self._resize()
         for start in range(0, len(self._private), PAGE):
             self._private[start] = 1
         self._private.advise(uswap.Advice.DONTNEED)
@@ -172,9 +182,18 @@ def join(job: dict[str, Any]) -> uswap.Pool:
     return uswap.attach(job["name"], swap=swap)
 
 
-def region_named(pool: uswap.Pool, job: dict[str, Any], name: str, size: str) -> Any:
+def region_named(pool: uswap.Pool, job: dict[str, Any], name: str, size: int | str) -> Any:
     """A shared region, made by whoever has made the pool."""
     return pool.region(size, shared=True, name=name) if job["limit"] is not None else pool.open_region(name)
+
+
+def stretched(pool: uswap.Pool, job: dict[str, Any]) -> Any:
+    """The region that gets longer and shorter. Who has died in the middle of that has left it as it was, or is
+    to be."""
+    region = region_named(pool, job, STRETCH, STRETCH_BYTES)
+    if job["limit"] is None and len(region) != STRETCH_BYTES:
+        region.resize(STRETCH_BYTES)
+    return region
 
 
 def parts_of(pool: uswap.Pool, job: dict[str, Any]) -> dict[str, Any]:
@@ -188,9 +207,13 @@ def parts_of(pool: uswap.Pool, job: dict[str, Any]) -> dict[str, Any]:
         elsewhere = region_named(pool, job, ELSEWHERE, job["elsewhere_bytes"])
         own = range(job["place"], len(elsewhere) // PAGE, ELSEWHERE_PLACES)
         parts["elsewhere"] = Shared(elsewhere, own, job["seed"] + shares)
+        own = range(job["place"], STRETCH_BYTES // PAGE, ELSEWHERE_PLACES)
+        parts["stretch"] = Shared(stretched(pool, job), own, job["seed"] + shares + 1)
     if job["busy"]:
         others = [page for page in range(len(region) // PAGE) if page % job["places"] != job["place"]]
-        parts["busy"] = Busy(pool, shared[threads], job["private_bytes"], job["object_mib"], others)
+        parts["busy"] = Busy(
+            pool, shared[threads], stretched(pool, job), job["private_bytes"], job["object_mib"], others
+        )
     elif job["private_bytes"]:
         parts["private"] = Private(pool.region(job["private_bytes"]), job["seed"])
     return parts

@@ -95,6 +95,12 @@ void objects_end(group *of, uint32_t index) {
     (void)of, (void)index;
 }
 
+/* No size changes here. */
+bool object_mend_size(group *of, uint32_t index, member_id dead) {
+    (void)of, (void)index, (void)dead;
+    return true;
+}
+
 /* ---- frames, slots and chunks by themselves ---- */
 
 static void hold_frames(void) {
@@ -169,7 +175,7 @@ static _Noreturn void worker(uint64_t seed) {
 
 static void make_object(void) {
     object_entry *object = group_object(&g, 0);
-    atomic_store(&object->pages, PAGES);
+    atomic_store(&object->size, PAGES);
     atomic_store(&object->words, (uint64_t)commons_allot(&g.commons, PAGES * sizeof(shared_word)));
     atomic_store(&object->state, object_state_make(OBJECT_LIVE, 1, MEMBER_NONE));
     object_fd = memfd_create("object", MFD_CLOEXEC);

@@ -38,7 +38,7 @@ ASKED_TO_JOIN = {"peer.hello"}
 ANSWERING = {"peer.joined"}
 REPAIRING = {
     "peer.death", "repair.marked", "repair.barrier", "repair.page", "repair.frames", "repair.slots",
-    "repair.chunks",
+    "repair.sizes", "repair.chunks",
 }  # fmt: skip
 # A failpoint that is passed only if something else has failed.
 AFTER = {"shared.one": ["shared.read", int(Action.ERROR), errno.EIO, 1, True]}
