@@ -37,6 +37,7 @@ static int commons_fd;
 static _Atomic uint32_t *deaths_left;
 static uint64_t dice_state;
 static bool mortal, alone;
+static bool unawaited; /* the end of a dead member's writes cannot be waited for */
 
 /* ---- dice, death ---- */
 
@@ -61,7 +62,9 @@ void step(void) {
 _Atomic uint32_t failpoints_armed = 1;
 
 int failpoint_hit(failpoint_id id) {
-    if (id != FAILPOINT_repair_barrier && id != FAILPOINT_shared_fallocate)
+    if (id == FAILPOINT_repair_barrier)
+        return unawaited ? -EOPNOTSUPP : 0;
+    if (id != FAILPOINT_shared_fallocate)
         step();
     return 0;
 }
@@ -276,6 +279,9 @@ static void check_all(void) {
     check_words();
     const commons_header *head = commons_head(&g.commons);
     uint64_t kept = 0, resident = check_pages(&kept), shared = grants_shared(&g) * head->chunk_frames;
+    uint64_t retired = count_slots(USE_RETIRED);
+    if (!unawaited)
+        expect("slots that are not used again", retired, 0);
     expect("free chunks and shared ones", grants_free(&g) + grants_shared(&g), atomic_load(&head->limit_chunks));
     struct stat file;
     fstat(object_fd, &file);
@@ -283,9 +289,9 @@ static void check_all(void) {
     expect("frames of pages", count_frames(USE_PAGE), resident);
     expect("free frames", count_frames(USE_FREE), shared - resident);
     expect("slots of pages", count_slots(USE_PAGE), kept);
-    expect("free slots", count_slots(USE_FREE), atomic_load(&head->usable_slots) - kept);
+    expect("free slots", count_slots(USE_FREE), atomic_load(&head->usable_slots) - kept - retired);
     expect("mappers", atomic_load(&group_object(&g, 0)->mappers), UINT64_C(1) << member_index(g.self));
-    claim_all(shared - resident, atomic_load(&head->usable_slots) - kept - 1); /* the barrier's is nobody's */
+    claim_all(shared - resident, atomic_load(&head->usable_slots) - kept - retired - 1); /* the barrier's is nobody's */
 }
 
 /* What is wrong must be found: the word has that value for one check. */
@@ -396,10 +402,13 @@ int main(int argc, char **argv) {
         mmap(NULL, (PAGES + 1) * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     expected = shared;
     deaths_left = (void *)(expected + PAGES);
+    unawaited = argc > 4 && strcmp(argv[4], "unawaited") == 0;
     make_group(argv[1]);
     die_alone(&seed, (uint32_t)atoi(argv[3]));
     die_together(&seed, (uint32_t)atoi(argv[3]));
     plant_all();
+    if (unawaited && count_slots(USE_RETIRED) == 0)
+        die("a dead member's writes may be under way, and all its slots are used again", 0, 0);
     printf("%llu resident, %llu slots\n", (unsigned long long)count_frames(USE_PAGE),
            (unsigned long long)count_slots(USE_PAGE));
     return 0;
