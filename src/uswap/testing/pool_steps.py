@@ -183,13 +183,14 @@ class PoolSteps(MemorySteps):
 
     @step
     def lose(self, *, region: int, page: int, how: str = "unreadable") -> None:
-        """A page cannot be read back, if it is in its slot only. It is found without a touch, and nothing else is
-        lost; then it is thrown away. Not while steps are held, or run as they come."""
+        """A page leaves, if it can, and then cannot be read back, if it is in its slot only. It is found without a
+        touch, and nothing else is lost; then it is thrown away. Not while steps are held, or run as they come."""
         mapped = self.pick(region, private=True)
         if mapped is None or not self.quiet or not failpoints.built():
             return
         self.mend()
         start, length = mapped.page_span(page, 1)
+        mapped.region.advise(uswap.Advice.PAGEOUT, start, length)
         self.failed = True
         name, action, argument = LOSSES[how]
         with contextlib.ExitStack() as stack, warnings.catch_warnings():
