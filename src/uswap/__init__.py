@@ -35,6 +35,7 @@ from uswap._options import SwapArea
 from uswap._stats import RegionInfo, Stats, SwapAreaInfo
 from uswap._version import __version__
 from uswap.auto_limit import AutoLimit
+from uswap.limiting import limit
 from uswap.policy import Policy
 from uswap.pool import Pool
 from uswap.reclaimer import Reclaimer
@@ -81,6 +82,7 @@ __all__ = [
     "UswapWarning",
     "__version__",
     "attach",
+    "limit",
     "policy",
     "reopen",
 ]

@@ -22,6 +22,7 @@ from uswap._errors import ClosedError, ForkError, UnsupportedError, UswapError, 
 
 if TYPE_CHECKING:
     from uswap._group import Group
+    from uswap._heap import Heap
 
 ffi: Any
 lib: Any
@@ -96,6 +97,7 @@ class Core:
         pointer: the uswap_pool *; valid only between enter and leave.
         regions: cell with a region's id (0 before the core knows it) -> what is known of it. An entry lives from
             before the region is created until it is destroyed.
+        heaps: id -> each heap (_heap.py) that may have memory of it.
         shared: cell (1 while the core may know the mapping) of each mapping of a shared region -> index of its
             object.
         group: what makes it a member of a named pool.
@@ -113,6 +115,7 @@ class Core:
         "auto_limit",
         "closing",
         "group",
+        "heaps",
         "inline",
         "owner_pid",
         "pointer",
@@ -127,6 +130,7 @@ class Core:
         self.owner_pid = os.getpid()
         self.regions: dict[Any, Known] = {}
         self.shared: dict[Any, int] = {}
+        self.heaps: dict[int, Heap] = {}
         self.group: Group | None = None
         self.abandoned = False
         self.closing = False
@@ -142,6 +146,11 @@ class Core:
     def freed(self) -> bool:
         """True once the core pool is gone (or just going)."""
         return not self._token
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a region, a shared mapping or a heap is left."""
+        return bool(self.regions or self.shared or self.heaps)
 
     def check_process(self) -> None:
         """Raises ForkError in a forked child that could not go on with the pool."""
@@ -191,11 +200,13 @@ class Core:
     def close(self) -> None:
         """No new regions from here on; frees the core as soon as nothing uses it. Never waits."""
         self.closing = True
+        for heap in list(self.heaps.values()):
+            heap.let_go()
         self.free_if_unused()
 
     def free_if_unused(self) -> None:
         """Frees the core if it is closed and nothing is left in it. May be called by anybody, at any time."""
-        if not self.closing or self.regions or self.shared or os.getpid() != self.owner_pid:
+        if not self.closing or self.in_use or os.getpid() != self.owner_pid:
             return
         for thread in (self.auto_limit, self.reclaimer):
             if thread is not None:

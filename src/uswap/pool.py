@@ -11,6 +11,7 @@ from uswap import _mapping, sharing
 from uswap._core import Core, check_error, ffi, lib, new_error, require_core
 from uswap._errors import ClosedError, UnsupportedError
 from uswap._group import Joining, Making
+from uswap._heap import PoolHeap
 from uswap._options import (
     CoreOptions,
     SwapSpec,
@@ -23,6 +24,7 @@ from uswap._pool_areas import PoolAreas
 from uswap._pool_arrays import PoolArrays
 from uswap._pool_checks import checked_name, described, warn_of_user_mode
 from uswap._pool_group import PoolGroup
+from uswap._pool_numpy import PoolNumpy
 from uswap._rendezvous import making
 from uswap._sizes import PAGE_BYTES, format_size, parse_size
 from uswap._small import SmallMemory
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from uswap.trace.recorder import Recording
 
 
-class Pool(PoolAreas, PoolArrays, PoolGroup):
+class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
     """Memory with a hard limit: arrays and regions of any size, of which no more than limit is resident.
 
     Args:
@@ -194,6 +196,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
         self._core = _create_core(raw_options)
         self._core.snapshots = options.snapshots and enter is None
         self._small = SmallMemory(self._core)
+        self._heap = PoolHeap(self._core)
         self._auto_limit = None
         self._swapoff_lock = threading.Lock()
         try:
@@ -326,7 +329,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
 
     def regions(self) -> list[RegionInfo]:
         """The private regions alive, oldest first; arrays of 256 KiB and up have a region each, smaller ones share
-        some. Pool.shared_regions has the others."""
+        some, and what NumPy allocates (Pool.numpy) others. Pool.shared_regions has the others."""
         return region_infos(self._core)
 
     @property
@@ -398,6 +401,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
             _mapping.drain()
             if core.regions or core.shared:
                 raise BufferError(f"the pool is in use: {described([*self.regions(), *self._shared_here()])}")
+            self._end_heaps()
             core.close()
         self._join_threads()
 
@@ -413,7 +417,7 @@ class Pool(PoolAreas, PoolArrays, PoolGroup):
 
     def __exit__(self, *_: object) -> None:
         self._core.close()
-        if not self._core.regions and not self._core.shared:
+        if not self._core.in_use:
             self._join_threads()
 
     def __del__(self) -> None:

@@ -407,7 +407,7 @@ def checked_priority(priority: int) -> int:
 
 
 def region_infos(core: Core) -> list[RegionInfo]:
-    """What the core knows of each region alive, oldest first. Thread-safe."""
+    """What the core knows of each region alive, oldest first, those of heaps last. Thread-safe."""
     infos = []
     raw = ffi.new("uswap_region_info *")
     for cell, known in list(core.regions.items()):
@@ -416,6 +416,10 @@ def region_infos(core: Core) -> list[RegionInfo]:
             if cell[0]:
                 core.call(lib.uswap_region_get_info, cell[0], raw)
                 infos.append(region_info_from_core(ffi, lib, raw, known.size, known.priority))
+    for number in [number for heap in list(core.heaps.values()) for number in heap.regions()]:
+        with contextlib.suppress(ClosedError):
+            core.call(lib.uswap_region_get_info, number, raw)
+            infos.append(region_info_from_core(ffi, lib, raw, int(raw.size_bytes), 0))
     return infos
 
 
