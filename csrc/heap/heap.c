@@ -68,7 +68,7 @@ static void *change(uswap_heap *h, void *block, size_t bytes) {
     heap_span *span = heap_span_find(block);
     INVARIANT(I19, span && span->heap == h);
     void *changed = resize(h, span, block, bytes);
-    if (changed)
+    if (changed || atomic_load(&h->refuse))
         return changed;
     changed = take(h, bytes, false);
     if (!changed)
@@ -78,13 +78,9 @@ static void *change(uswap_heap *h, void *block, size_t bytes) {
     return changed;
 }
 
-static bool may_grow(uswap_heap *h) {
-    return !atomic_load(&h->refuse) && !atomic_load(&h->lost);
-}
-
 void *heap_malloc(uswap_heap *h, size_t bytes, bool zeroed) {
     gate_enter(&h->gate);
-    void *block = may_grow(h) ? take(h, bytes, zeroed) : NULL;
+    void *block = atomic_load(&h->refuse) || atomic_load(&h->lost) ? NULL : take(h, bytes, zeroed);
     if (block)
         atomic_fetch_add(&h->blocks, 1);
     gate_leave(&h->gate);
@@ -95,7 +91,7 @@ void *heap_realloc(uswap_heap *h, void *block, size_t bytes) {
     if (!block)
         return heap_malloc(h, bytes, false);
     gate_enter(&h->gate);
-    void *changed = may_grow(h) ? change(h, block, bytes) : NULL;
+    void *changed = atomic_load(&h->lost) ? NULL : change(h, block, bytes);
     gate_leave(&h->gate);
     return changed;
 }

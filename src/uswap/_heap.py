@@ -15,6 +15,7 @@ import os
 import site
 import sys
 from pathlib import Path
+from typing import Any
 
 from uswap import _sigbus
 from uswap._core import Core, check_error, ffi, lib, new_error
@@ -55,7 +56,7 @@ class Heap:
     """Blocks of any size in a pool. Thread-safe.
 
     Attributes:
-        pointer: the uswap_heap *, valid as long as this object is in core.heaps or its capsule lives.
+        pointer: the uswap_heap *, valid as long as this object.
         capsule: what NumPy takes as a handler; None: the pool is closing, and others may still have it.
     """
 
@@ -72,6 +73,7 @@ class Heap:
             check_error(int(lib.uswap_heap_create(pool, NAME.encode(), stats.limit_bytes, out, error)), error)
             self.pointer = out[0]
             self.core = core
+            self._over = False
             self.capsule = make_capsule(lib.uswap_heap_numpy_handler(self.pointer), self._capsule_gone)
             self.capsule_address = id(self.capsule)
             core.heaps[id(self)] = self
@@ -109,10 +111,15 @@ class Heap:
         except BusyError:
             return False
         if _ending.pop(id(self), None) is not None:  # and nobody else does it
-            lib.uswap_heap_forget(self.pointer)
+            self._over = True
             _all.pop(id(self), None)
             self.core.free_if_unused()
         return True
+
+    # Others may just be looking at it: the structure goes with the last reference.
+    def __del__(self, _forget: Any = None if lib is None else lib.uswap_heap_forget) -> None:
+        if getattr(self, "_over", False):
+            _forget(self.pointer)
 
     def regions(self) -> list[int]:
         """The core's ids of the regions behind it."""
@@ -157,13 +164,12 @@ class PoolHeap:
     def get(self) -> Heap:
         """Raises NumpyMissingError, UnsupportedError, ClosedError, ForkError, OutOfSpaceError."""
         self._core.check_process()
+        if self._core.closing:
+            raise ClosedError("the pool is closed to new arrays")
         heap = self._made.get(None)
         if heap is None:
             fresh = Heap(self._core)
             heap = self._made.setdefault(None, fresh)
-            if heap is not fresh:  # another thread was quicker
+            if heap is not fresh or self._core.closing:  # another thread was quicker, or has closed the pool
                 fresh.let_go()
-        if self._core.closing:
-            heap.let_go()
-            raise ClosedError("the pool is closed to new arrays")
         return heap

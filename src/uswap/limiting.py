@@ -47,7 +47,7 @@ class limit(NumpyBlock):
         >>> with uswap.limit("64MiB") as pool:
         ...     a = np.arange(1 << 24) % 1000                    # 128 MiB, and as much for a moment
         ...     print(int(a.sum()), pool.stats().peak_resident_bytes <= pool.limit)
-        8379998400 True
+        8380134720 True
 
         >>> @uswap.limit("64MiB")
         ... def norm(n):
@@ -69,7 +69,7 @@ class limit(NumpyBlock):
     def __init__(self, limit: int | str | None = None, *, swap: SwapSpec = None, **options: Any) -> None:
         self._pool: Pool | None = None
         self._entries = 0
-        self._unused = True  # so far it has no effect at all
+        self._unused = False  # made, and without any effect so far
         numpy_api()
         load_small_allocator()
         if limit is not None and limit != "auto":
@@ -78,6 +78,8 @@ class limit(NumpyBlock):
         with _lock:
             if type(self)._process is None:
                 self._be_everywhere()
+            else:
+                self._unused = True
 
     @property
     def pool(self) -> Pool:
@@ -101,7 +103,6 @@ class limit(NumpyBlock):
         self._pool = Pool(**self._arguments)
         lib.uswap_heap_everywhere(ffi.cast("void *", numpy_api().default), self._pool._heap.get().pointer)
         type(self)._process = self
-        self._unused = False
 
     def _be_nowhere(self) -> None:
         """It is no limit of the process (any more). Context: the lock."""
@@ -140,7 +141,7 @@ class limit(NumpyBlock):
         return super().__call__(function)
 
     def __del__(self) -> None:
-        if getattr(self, "_unused", False) and hasattr(self, "_arguments"):
+        if getattr(self, "_unused", False):
             warnings.warn(
                 "uswap.limit(...) has done nothing: this process has a limit already, and this one was not used "
                 "for a block or a function; a live limit is changed by its .pool.limit",
