@@ -37,7 +37,7 @@ static unit_use use_at(const heap_span *span, const void *block) {
 
 static void give_back(uswap_heap *h, void *block) {
     heap_span *span = heap_span_find(block);
-    INVARIANT(I19, span && span->heap == h);
+    INVARIANT(I20, span && span->heap == h);
     if (span->large) {
         small_lock_acquire(&h->lock);
         heap_span_end(span);
@@ -66,7 +66,7 @@ static size_t bytes_of(uswap_heap *h, const heap_span *span, void *block) {
 
 static void *change(uswap_heap *h, void *block, size_t bytes) {
     heap_span *span = heap_span_find(block);
-    INVARIANT(I19, span && span->heap == h);
+    INVARIANT(I20, span && span->heap == h);
     void *changed = resize(h, span, block, bytes);
     if (changed || atomic_load(&h->refuse))
         return changed;

@@ -172,7 +172,7 @@ void heap_run_free(heap_span *span, void *address) {
     heap_run run = {.span = span, .unit = unit_of(span, address)};
     run.units = length_of(span, run.unit);
     size_t bytes = (size_t)run.units << HEAP_UNIT_SHIFT;
-    INVARIANT(I19, span->use[run.unit] == UNIT_FIRST);
+    INVARIANT(I20, span->use[run.unit] == UNIT_FIRST);
     if (bytes > h->stale_limit) {
         discard_and_release(h, &run, (size_t)span->pages[run.unit] << PAGE_SHIFT);
         return;

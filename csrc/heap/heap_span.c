@@ -166,7 +166,7 @@ void *heap_span_resize(heap_span *span, size_t bytes) {
     span->address = address;
     span->length = length;
     /* A leaf that cannot be had would lose the block: there is nothing better than to stop here. */
-    INVARIANT(I19, note(span, span));
+    INVARIANT(I20, note(span, span));
     return (void *)(uintptr_t)address;
 }
 
