@@ -215,6 +215,7 @@ static void release(uswap_pool *pool) {
         ring_fini(&pool->inactive);
     orders_fini(&pool->orders);
     events_fini(pool);
+    shared_policy_fini(pool);
     trace_fini(pool);
     region_table_fini(&pool->regions);
     fill_table_fini(&pool->fills);

@@ -17,6 +17,7 @@
 #include "reclaim/ring.h"
 #include "region/region.h"
 #include "shared/segment.h"
+#include "shared/shared_policy.h"
 #include "swap/cluster_ahead.h"
 #include "swap/fill_value.h"
 #include "swap/swap_area.h"
@@ -160,6 +161,7 @@ struct uswap_pool {
     fill_table fills;
     reclaim_ring ring;               /* pages with frames, oldest first */
     event_log events;                /* what has come and gone, for the policy */
+    shared_policy_log shared_policy; /* the same of shared pages */
     _Atomic uint32_t events_waiting; /* so many that it is to look */
     uint64_t announced;    /* how far a policy that has missed events has been told of the ring; steering thread only */
     order_book orders;     /* what the policy wants done */

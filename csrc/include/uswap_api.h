@@ -261,6 +261,25 @@ int64_t uswap_policy_step(uswap_pool *pool, uswap_error *err);
 /* => how many of the stays are of pages that have not left or come again since; these are first in stays now, in their order. */
 int64_t uswap_policy_current(uswap_pool *pool, uint64_t *stays, uint64_t count, uswap_error *err);
 
+/* Shared pages that this process has brought in since it was asked last, and how things stand for all shared pages. */
+typedef struct {
+    const uint64_t *stays; /* the pool's own, until the next call */
+    const uint32_t *distances;
+    const uint8_t *users; /* how many processes see the page */
+    uint64_t count;
+    uint64_t short_frames; /* to come free */
+    uint64_t capacity_frames;
+    uint64_t prepared_frames; /* orders left */
+    uint32_t lost;            /* 1: some did not fit */
+    uint32_t reserved;
+} uswap_shared_events;
+
+/* After uswap_policy_attach: until detach it is told of shared pages, too. */
+int uswap_policy_shared_listen(uswap_pool *pool, uint32_t every, uswap_error *err);
+int uswap_policy_shared_events(uswap_pool *pool, uswap_shared_events *events, uswap_error *err);
+/* => the next to leave, hot or not, when this process makes room for shared pages. */
+int uswap_policy_shared_order(uswap_pool *pool, const uint64_t *stays, uint64_t count, uswap_error *err);
+
 /* ---- trace: which pages are touched (src/uswap/trace/format.py) ------------------------------------------------------ */
 
 /* sample: the share of pages that is recorded, by their hash. whole: 1: nothing comes in but what is touched (no read-ahead, no blocks), so
@@ -456,6 +475,7 @@ typedef struct {
     uint64_t poisoned_pages;
     uint64_t mappers; /* how many processes */
     int64_t priority;
+    uint64_t key; /* by which stays name it */
     char name[64];
 } uswap_object_info;
 
@@ -487,8 +507,8 @@ int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserve_bytes
 /* One that is there, by name, or (name NULL) by index. USWAP_E_INVALID: there is none. */
 int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *object, uint64_t *bytes, uint64_t *reserve_bytes,
                       int *fd, uswap_error *err);
-/* How many bytes this process could see of it: others may have changed its size. */
-int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uswap_error *err);
+/* How many bytes this process could see of it: others may have changed its size. key: by which stays name it. */
+int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uint64_t *key, uswap_error *err);
 /* address: a fresh shared mapping of the file's first reserve_bytes (or bytes, if they are more), page-aligned, not touched yet. The first bytes of it are
  * the region; they stay the caller's to unmap, before uswap_shared_unmap; what is behind them is the core's, and mapping->length is changed. mapping may be
  * NULL if there is nothing behind. => faults there are served. USWAP_E_OS with EAGAIN: the region has become shorter: open it again. */

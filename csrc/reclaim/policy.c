@@ -39,6 +39,7 @@ EXPORT int uswap_policy_detach(uswap_pool *pool, uint32_t failed, uswap_error *e
         return status;
     atomic_store(&pool->native.policy, 0);
     events_end(pool);
+    shared_policy_end(pool);
     orders_clear(&pool->orders);
     STAT_ADD(pool, policy_errors, failed != 0);
     api_leave(&guard);

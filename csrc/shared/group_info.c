@@ -3,6 +3,7 @@
 #include "base/lock.h"
 #include "frame/frame_pool.h"
 #include "shared/shared_core.h"
+#include "shared/shared_policy.h"
 
 #include <string.h>
 
@@ -139,6 +140,7 @@ static void describe(const commons *c, uint32_t index, uswap_object_info *info) 
     const object_entry *object = &commons_head(c)->objects[index];
     uint64_t mappers = atomic_load(&object->mappers) & ~MAPPERS_CLOSED;
     *info = (uswap_object_info){.object = index,
+                                .key = shared_key(index, object_generation_of(atomic_load(&object->state))),
                                 .creator_pid = pid_of(c, (member_id){(uint16_t)atomic_load(&object->creator)}),
                                 .creator_region = atomic_load(&object->creator_region),
                                 .size_bytes = object_pages(object) << PAGE_SHIFT,

@@ -144,12 +144,13 @@ EXPORT int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *objec
     return 0;
 }
 
-EXPORT int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uswap_error *err) {
+EXPORT int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uint64_t *key, uswap_error *err) {
     shared_range range;
     int status = range_begin(&range, pool, object, 0, 0, false, err);
     if (status != 0)
         return status;
     *bytes = object_view_pages(group_object(range.g, object)) << PAGE_SHIFT;
+    *key = shared_key(object, range.r->generation);
     range_end(&range);
     return 0;
 }

@@ -78,6 +78,8 @@ static shared_result fresh(group *g, shared_region *r, size_t page) {
         frame_table_aim(g, frames[i], ref, 0);
         shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, frames[i], heat_of_first_touch(g, r, frames[i]));
         frame_table_settle(g, frames[i], ref, 0);
+        if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
+            shared_policy_note(g, r, page + i, frames[i], REFAULT_NEVER);
     }
     if (count > 0) {
         FAILPOINT(shared_before_continue);

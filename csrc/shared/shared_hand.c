@@ -117,11 +117,19 @@ static uint32_t choose_in_range(group *g, out_search *search, out_page *victims,
     return count;
 }
 
+/* What the policy of this process has named goes first, hot or not. */
+static uint32_t choose_ordered(group *g, out_page *victims, uint32_t want, uint32_t *unsealed) {
+    uint32_t count = 0, frame;
+    while (count<want && * unsealed> 0 && shared_policy_next(g, &frame))
+        choose(g, frame, true, victims, &count, unsealed);
+    return count;
+}
+
 uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want, uint32_t unsealed) {
-    uint32_t count = 0;
     uint64_t first, end;
     if (search->r)
         return choose_in_range(g, search, victims, want, unsealed);
+    uint32_t count = search->end > 0 ? 0 : choose_ordered(g, victims, want, &unsealed);
     while (count + STEP <= want && unsealed >= STEP && advance(g, search, &first, &end))
         for (uint64_t frame = first; frame < end; frame++)
             choose(g, (uint32_t)frame, search->end > 0, victims, &count, &unsealed);

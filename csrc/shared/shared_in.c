@@ -323,6 +323,14 @@ static bool fill(const read_unit *unit, uint32_t first, uint32_t count, const un
     return done;
 }
 
+/* For the policy, if there is one that wants to know: after how many evictions it has come back. */
+static void note_return(group *g, const read_unit *unit, uint32_t i) {
+    uint64_t since = slot_eviction(g, unit->first_slot + i),
+             clock = atomic_load(&commons_head(&g->commons)->eviction_clock);
+    uint64_t distance = since > 0 ? MIN_OF(clock - (since - 1), (uint64_t)REFAULT_NEVER - 1) : REFAULT_NEVER;
+    shared_policy_note(g, unit->r, unit->page[i], unit->frame[i], (uint32_t)distance);
+}
+
 /* Locked, READING => RESIDENT; sealed, but where somebody wants the page for any access: he has said so, and looks when it is unlocked. Return: whether
  * all are as seal says. */
 static bool settle(group *g, const read_unit *unit, uint32_t first, uint32_t count, bool seal) {
@@ -333,6 +341,8 @@ static bool settle(group *g, const read_unit *unit, uint32_t first, uint32_t cou
         bool sealed = seal && !shared_is_held(g, unit->r->object, unit->page[i]);
         shared_set(word, g->self, SHARED_RESIDENT, unit->frame[i], heat | (sealed ? SHARED_SEALED : 0));
         alike &= sealed == seal;
+        if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
+            note_return(g, unit, i);
     }
     return alike;
 }

@@ -82,6 +82,7 @@ static int keep_free(group *g) {
     note_pressure(g, &now, evicts);
     if (!evicts)
         return TICK_MS;
+    shared_policy_wake(g);
     uint64_t lacks = MAX_OF(2 * now.low, (uint64_t)EVICT_LEAST) - MIN_OF(now.total - now.used, now.low);
     uint64_t freed = grants_share(g, lacks / chunk_frames + 1) * chunk_frames;
     if (freed == 0 && now.total > 0)

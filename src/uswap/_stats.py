@@ -195,6 +195,7 @@ class RegionInfo:
             counted once, and address is 0 where this process does not have it.
         users: how many processes have it.
         creator_pid: of the process that made a shared one; 0 for the others.
+        shared_key: SharedRegion.key; 0 for the others.
     """
 
     name: str
@@ -211,11 +212,12 @@ class RegionInfo:
     shared: bool = False
     users: int = 1
     creator_pid: int = 0
+    shared_key: int = 0
 
     @property
     def key(self) -> int:
         """Region.key."""
-        return region_key(self.id)
+        return self.shared_key if self.shared else region_key(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,7 @@ def shared_region_info_from_core(ffi: Any, raw: Any, address: int = 0) -> Region
         shared=True,
         users=int(raw.mappers),
         creator_pid=int(raw.creator_pid),
+        shared_key=int(raw.key),
     )
 
 

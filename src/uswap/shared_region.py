@@ -85,6 +85,18 @@ class SharedRegion(Region):
         return self._reference.id
 
     @property
+    def key(self) -> int:
+        """The number by which stays of shared pages (uswap.policy, SharedBatch) name this region, the same in all
+        processes; private regions have numbers of their own."""
+        return self._look()[1]
+
+    def _look(self) -> tuple[int, int]:
+        """(bytes that could be seen, key)."""
+        found = ffi.new("uint64_t[2]")
+        self._call("size", found, found + 1)
+        return int(found[0]), int(found[1])
+
+    @property
     def priority(self) -> int:
         """How dear its pages are, for all processes: from -20 to 19, and 0 if nothing else was said. Shared pages
         leave in one order whatever the policies of the processes are; each step up weighs 1.25 times as much in it.
@@ -213,9 +225,7 @@ class SharedRegion(Region):
 
     def _follow(self) -> None:
         """refresh, as far as nothing is in the way."""
-        size = ffi.new("uint64_t *")
-        self._call("size", size)
-        if size[0] > len(self):
+        if self._look()[0] > len(self):
             with contextlib.suppress(BufferError, UswapError):
                 self.refresh()
 

@@ -52,7 +52,7 @@ class Told(Policy):
     every = 1
 
     def __init__(self) -> None:
-        self.seen: dict[str, list[int]] = {name: [] for name in Batch._fields if name != "lost"}
+        self.seen: dict[str, list[int]] = {name: [] for name in Batch._fields if name not in ("lost", "shared")}
         self.need = Need(0, 0, 0, 0, 0, 0, 0)
         self.view: View | None = None
         self._orders: queue.SimpleQueue[Answer] = queue.SimpleQueue()

@@ -2,7 +2,18 @@
 
 from uswap.policy.by_region import ByRegion, weight_of
 from uswap.policy.fifo import Fifo
-from uswap.policy.interface import NEVER, Answer, Batch, Need, Policy, Stays, View, page_of, region_of
+from uswap.policy.interface import (
+    NEVER,
+    Answer,
+    Batch,
+    Need,
+    Policy,
+    SharedBatch,
+    Stays,
+    View,
+    page_of,
+    region_of,
+)
 from uswap.policy.names import DEFAULT_POLICY, by_name, make_policy
 from uswap.policy.queue import Queue
 from uswap.policy.s3_fifo import S3Fifo
@@ -20,6 +31,7 @@ __all__ = [
     "Queue",
     "S3Fifo",
     "SecondChance",
+    "SharedBatch",
     "Stays",
     "View",
     "by_name",

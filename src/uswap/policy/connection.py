@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from uswap._core import Core, check_error, ffi, lib, new_error
 from uswap._stats import RegionInfo
-from uswap.policy.interface import Answer, Batch, Need, Policy, Stays
+from uswap.policy.interface import Answer, Batch, Need, Policy, SharedBatch, Stays
 from uswap.policy.queue import as_array
 from uswap.region import region_infos
 
@@ -40,6 +40,8 @@ class Connection:
         self._policy = policy
         self._events = ffi.new("uswap_events *")
         self._need = ffi.new("uswap_need *")
+        self._shared = ffi.new("uswap_shared_events *")
+        self._wants = policy.wants - {"shared"}
         self.asking = False  # the policy is at work, or its answer is being read
         self.capacity = 0
         self.window: Watcher | None = None  # set by anybody; in use after the next look
@@ -54,12 +56,14 @@ class Connection:
 
     def _listen(self, every: int) -> None:
         """The first events are all pages there are."""
-        names = [*_ALWAYS, *(name.upper() for name in self._policy.wants)]
+        names = [*_ALWAYS, *(name.upper() for name in self._wants)]
         wanted = 0
         for name in names:
             wanted |= 1 << int(getattr(lib, f"USWAP_EVENT_{name}"))
         error = new_error()
         check_error(lib.uswap_policy_attach(self._pointer, wanted, every, error), error)
+        if "shared" in self._policy.wants:
+            check_error(lib.uswap_policy_shared_listen(self._pointer, every, error), error)
         stats = ffi.new("uswap_stats *")
         check_error(lib.uswap_pool_stats(self._pointer, stats, error), error)
         self.capacity = int(stats.capacity_frames)
@@ -91,7 +95,7 @@ class Connection:
     def _batch(self) -> Batch:
         events = self._events
         fields = {name.lower(): self._stays(getattr(lib, f"USWAP_EVENT_{name}")) for name in _ALWAYS}
-        wanted = {name: self._stays(getattr(lib, f"USWAP_EVENT_{name.upper()}")) for name in self._policy.wants}
+        wanted = {name: self._stays(getattr(lib, f"USWAP_EVENT_{name.upper()}")) for name in self._wants}
         faulted, rescued = len(fields["faulted"]), len(fields["rescued"])
         return Batch(
             **fields,
@@ -100,6 +104,23 @@ class Connection:
             marks=_view(events.marks, faulted, "B"),
             rescued_marks=_view(events.rescued_marks, rescued, "B"),
             lost=bool(events.lost),
+            shared=self._shared_batch(),
+        )
+
+    def _shared_batch(self) -> SharedBatch:
+        if "shared" not in self._policy.wants:
+            return SharedBatch()
+        events, error = self._shared, new_error()
+        check_error(lib.uswap_policy_shared_events(self._pointer, events, error), error)
+        count = int(events.count)
+        return SharedBatch(
+            _view(events.stays, count, "Q"),
+            _view(events.distances, count, "I"),
+            _view(events.users, count, "B"),
+            bool(events.lost),
+            int(events.short_frames),
+            int(events.capacity_frames),
+            int(events.prepared_frames),
         )
 
     def _stays(self, kind: int) -> memoryview:
@@ -129,6 +150,10 @@ class Connection:
             if stays:
                 buffer = ffi.from_buffer("uint64_t *", stays)
                 check_error(lib.uswap_policy_order(self._pointer, action, buffer, len(stays), error), error)
+        shared = as_array(answer.evict_shared)
+        if shared:
+            buffer = ffi.from_buffer("uint64_t *", shared)
+            check_error(lib.uswap_policy_shared_order(self._pointer, buffer, len(shared), error), error)
 
     # ---- what a policy may ask (View) ------------------------------------------------------------------------
 

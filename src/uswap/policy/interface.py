@@ -3,8 +3,10 @@
 A policy never sees a single fault, and never stands in the way of one: the core moves pages (csrc/README.md,
 Policy), and what the policy has not named in time leaves in the order in which it came.
 
-A policy is told of private pages alone. Pages of shared regions (Pool.region(shared=True)) leave in an order of
-their own, one for all processes; Region.priority counts there too.
+Pages of shared regions (Pool.region(shared=True)) leave in an order of their own, one for all processes;
+SharedRegion.priority counts there. A policy that wants to (Policy.wants) is told of those that its process has
+brought in, with how many processes have them (Batch.shared), and can say which of them go first
+(Answer.evict_shared). All other pages of a batch are private ones: one process has each.
 
 Pages are named by *stays*. A stay is a 64-bit number for one page from its arrival in memory to its next arrival:
 
@@ -50,6 +52,33 @@ def region_of(stay: int) -> int:
     return (stay >> 10) & 0x3FFFF
 
 
+class SharedBatch(NamedTuple):
+    """Shared pages that this process has brought in since the last batch, and how all shared pages of the pool
+    stand; empty unless the policy asks for it ("shared" in Policy.wants). As in Batch, the first three are
+    memoryviews valid until decide() returns.
+
+    Stays of shared pages are numbers of their own: page_of and region_of read them; the key is SharedRegion.key.
+
+    Attributes:
+        stays: pages that came in: first touches, and pages read back, those read ahead with them.
+        distances: one 32-bit number for each: how many shared pages the pool evicted between its own eviction and
+            its return (NEVER: a first touch).
+        users: one byte for each: how many processes have the page's region, and see that page of it, now.
+        lost: True if more came in than the buffer could hold; what was not told of leaves in the pool's own order.
+        frames: how many frames for shared pages must come free, by the pool's own rule.
+        capacity: how many there are for shared pages, in all processes.
+        prepared: of earlier answers, what this process has not looked at yet.
+    """
+
+    stays: memoryview = _NOTHING
+    distances: memoryview = _NO_DISTANCES
+    users: memoryview = _NO_MARKS
+    lost: bool = False
+    frames: int = 0
+    capacity: int = 0
+    prepared: int = 0
+
+
 class Batch(NamedTuple):
     """What has happened since the last batch. Each field is a memoryview over the runtime's own buffer, in the
     order in which it happened, valid until decide() returns; numpy.asarray(field) copies nothing.
@@ -71,6 +100,7 @@ class Batch(NamedTuple):
             empty unless the policy asks for them (Policy.wants).
         lost: True if more has happened than the buffer could hold. Then faulted begins with all pages that are in
             memory, also those the policy knows of.
+        shared: shared pages; empty unless the policy asks for it.
     """
 
     faulted: memoryview = _NOTHING
@@ -84,6 +114,7 @@ class Batch(NamedTuple):
     written: memoryview = _NOTHING
     evicted: memoryview = _NOTHING
     lost: bool = False
+    shared: SharedBatch = SharedBatch()
 
 
 class Need(NamedTuple):
@@ -124,6 +155,9 @@ class Answer(NamedTuple):
             nothing to keep, unlike what a policy would have to remember of each page.
         read_ahead: read and mapped, as far as frames that nobody else needs go; told as faulted. The generation is
             not looked at.
+        evict_shared: stays of shared pages: the next to leave, in this order, behind those named earlier, when this
+            process makes room for shared pages; all others in the pool's own order behind them. Whatever anybody
+            holds (lock, resident) stays. At most 32768 at a time.
 
     Example:
         >>> Answer(age=[5 << 28 | 3 << 10 | 1]).evict
@@ -135,6 +169,7 @@ class Answer(NamedTuple):
     age: Stays = ()
     age_marked: Stays = ()
     read_ahead: Stays = ()
+    evict_shared: Stays = ()
 
 
 class View(Protocol):
@@ -159,8 +194,9 @@ class Policy(abc.ABC):
     it would do without. No answer can break the limit or lose data.
 
     Attributes:
-        wants: which of Batch's "aged", "written" and "evicted" are to be filled.
-        every: decide is called when so many pages have come, if memory does not run short before (at most 16384).
+        wants: which of Batch's "aged", "written", "evicted" and "shared" are to be filled.
+        every: decide is called when so many pages have come (or so many shared ones), if memory does not run
+            short before (at most 16384).
     """
 
     wants: ClassVar[frozenset[str]] = frozenset()
