@@ -196,6 +196,7 @@ struct uswap_pool {
     _Atomic uint32_t direct_in_vain;  /* the last direct reclaim found nothing (direct.c) */
     small_lock direct_turn;           /* then they take turns */
     _Atomic uint32_t slots_exhausted; /* no slot was to be had, and less than a cluster of them has come free since */
+    _Atomic uint64_t errors_at_retry; /* write_errors when refused slots were last tried anew */
     _Atomic uint64_t exhausted_round_ns; /* when the next round over the pages without slots may begin */
     _Atomic uint32_t slots_freed;        /* since then */
     gate gate;                           /* everybody who changes pages, slots or frames is inside */

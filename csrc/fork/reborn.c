@@ -72,6 +72,7 @@ static void reset(uswap_pool *pool) {
     atomic_store(&pool->direct_in_vain, 0);
     atomic_store(&pool->slots_exhausted, 0);
     atomic_store(&pool->exhausted_round_ns, 0);
+    atomic_store(&pool->errors_at_retry, 0);
     atomic_store(&pool->events_waiting, 0);
     atomic_store(&pool->near_distance, 0);
     atomic_store(&pool->near_refaults, 0);

@@ -314,6 +314,16 @@ static bool has_slots(const context *ctx) {
     return !atomic_load(&ctx->pool->slots_exhausted) || ctx->cluster.left > 0;
 }
 
+/* A device that has refused writes may have recovered: a cluster of the slots that it refused is tried anew, and when that has gone well, all. Return:
+ * whether there are slots now. */
+static bool try_refused_slots(uswap_pool *pool) {
+    uint64_t errors = STAT_GET(pool, write_errors), before = atomic_exchange(&pool->errors_at_retry, errors);
+    if (STAT_GET(pool, bad_slots) == 0 || swap_cache_forgive(pool, before == errors ? UINT64_MAX : CLUSTER_SLOTS) == 0)
+        return false;
+    atomic_store(&pool->slots_exhausted, 0);
+    return true;
+}
+
 /* Without slots only clean and zero pages can leave, and which are is found by moving each out, and most of them back again: not at
  * every fault, but now and then, by one thread. */
 static uint64_t evict_without_slots(context *ctx, uint64_t want) {
@@ -321,7 +331,7 @@ static uint64_t evict_without_slots(context *ctx, uint64_t want) {
     uint64_t begin = clock_now_ns(), due = atomic_load(&pool->exhausted_round_ns);
     if (begin < due || !atomic_compare_exchange_strong(&pool->exhausted_round_ns, &due, UINT64_MAX))
         return 0;
-    uint64_t freed = evict_oldest(ctx, want, OUT_WITHOUT_SLOTS);
+    uint64_t freed = evict_oldest(ctx, want, try_refused_slots(pool) ? 0 : OUT_WITHOUT_SLOTS);
     uint64_t end = clock_now_ns();
     atomic_store(&pool->exhausted_round_ns, end + MAX_OF(EXHAUSTED_ROUND_NS, EXHAUSTED_ROUND_SHARE * (end - begin)));
     return freed;

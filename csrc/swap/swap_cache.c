@@ -64,6 +64,32 @@ static void free_slot(uswap_pool *pool, swap_entry entry, uint64_t word) {
         atomic_store(&pool->slots_exhausted, 0);
 }
 
+/* One that nobody uses: nobody else changes its word. */
+static bool forgive(uswap_pool *pool, swap_area *area, uint64_t slot) {
+    uint64_t word = SLOT_BAD;
+    if (!atomic_compare_exchange_strong(&area->slots[slot].word, &word, 0))
+        return false;
+    atomic_fetch_sub(&area->lost_slots, 1);
+    STAT_SUB(pool, bad_slots, 1);
+    slot_alloc_give(area, slot, 1);
+    return true;
+}
+
+uint64_t swap_cache_forgive(uswap_pool *pool, uint64_t most) {
+    const uint64_t per_chunk = PAGE_BYTES / sizeof(swap_slot);
+    uint64_t forgiven = 0;
+    for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++) {
+        swap_area *area = &pool->areas[i];
+        uint64_t end = swap_area_in_use(area) ? atomic_load(&area->usable_slots) : 0;
+        for (uint64_t slot = 0; slot < end && forgiven < most && atomic_load(&area->lost_slots) > 0; slot++)
+            if (!atomic_load_explicit(&area->slots_touched[slot / per_chunk], memory_order_relaxed))
+                slot += per_chunk - 1 - slot % per_chunk;
+            else
+                forgiven += forgive(pool, area, slot);
+    }
+    return forgiven;
+}
+
 static void settle(uswap_pool *pool, swap_entry entry, uint64_t word) {
     if (slot_count_of(word) == 0 && slot_state_of(word) == CACHE_NONE)
         free_slot(pool, entry, word);

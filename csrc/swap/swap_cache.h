@@ -107,6 +107,10 @@ cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *fra
 bool swap_cache_fail_write(uswap_pool *pool, swap_entry entry, frame_id *frame);
 
 /* One user less. With the last one the slot is freed, unless I/O on it is in flight (its end frees it then). */
+/* Of the slots that the device has refused and nobody uses, at most so many are free again: it may write well by now. Return: how many. Context: inside
+ * the gate. */
+uint64_t swap_cache_forgive(uswap_pool *pool, uint64_t most);
+
 void swap_map_put(uswap_pool *pool, swap_entry entry);
 
 /* The only places that count page I/O. */

@@ -40,7 +40,7 @@ class Stats:
         swap_reserved_bytes: promised to regions.
         swap_used_bytes: slots in use.
         swap_lent_bytes: of them, those that only forked processes use any more.
-        bad_slots: slots the device refused; they are not used again.
+        bad_slots: slots the device refused; they are used again only when there are no others.
         over_limit_frames: frames over the limit now.
         over_limit_events: times the limit was exceeded by a frame that could not wait.
         poisoned_pages: pages whose contents are lost: a touch ends the process.

@@ -166,7 +166,7 @@ def test_a_disk_that_refuses_writes_goes_over_the_limit_and_recovers(pool_factor
         assert pages.wrong(1) == 0
         stats = pool.stats()
         assert stats.write_errors > 0
-        assert stats.bad_slots == stats.write_errors
+        assert 0 < stats.bad_slots <= stats.write_errors  # some have been tried again
         assert stats.over_limit_events > 0
         assert hits("page_out.one") > 0
     assert pages.wrong(1) == 0
