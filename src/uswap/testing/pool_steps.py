@@ -36,7 +36,10 @@ FAILURES = {
     "drop.mapped": errno.EAGAIN,
     "sealed.copy": errno.EIO,
     "block.populate": errno.ENOMEM,
+    "page_out.one": errno.EIO,
 }
+# What is come to only when another step has failed.
+AFTER = {"page_out.one": "page_out.written"}
 # Sync points of what one process does by itself.
 HOLDS = (
     "fault.message", "fault.locked", "fault.inline", "bring_in.wait", "page_in.chosen", "page_in.claimed",
@@ -60,7 +63,7 @@ class PoolSteps(MemorySteps):
     limit_floor: int
     limit_most: int
     swap_folder: str
-    failing: str | None = None
+    failing: tuple[str, ...] = ()
     failed: bool = False  # something was made to fail in this pool's life
     _more_areas: list[tuple[Any, Any]]
     _areas_made = 0
@@ -170,16 +173,19 @@ class PoolSteps(MemorySteps):
         """The nth time from now on that the core comes to that step it fails, as it can in life; nothing may be
         lost. Nothing, if this build has no failpoints."""
         self.mend()
-        if not failpoints.built() or at in self.holds:
+        failing = (AFTER[at], at) if at in AFTER else (at,)
+        if not failpoints.built() or any(name in self.holds for name in failing):
             return
-        failpoints.set_failpoint(at, Action.ERROR, FAILURES[at], nth=nth)
-        self.failing, self.failed = at, True
+        for name in failing:
+            failpoints.set_failpoint(name, Action.ERROR, FAILURES[name], nth=nth if name == failing[0] else 1)
+        self.failing, self.failed = failing, True
 
     def mend(self) -> None:
         """Nothing fails any more."""
-        if self.failing is not None and self.failing not in self.holds:
-            failpoints.clear(self.failing)
-        self.failing = None
+        for name in self.failing:
+            if name not in self.holds:
+                failpoints.clear(name)
+        self.failing = ()
 
     @step
     def lose(self, *, region: int, page: int, how: str = "unreadable") -> None:
