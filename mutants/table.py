@@ -34,6 +34,9 @@ Written, and not kept, because no step and no time that a test could see is diff
 - 08: reclaim takes a frame out of the swap cache while a fault copies from it. Both have the page's lock.
 - 30: frames that come free wake nobody. Who waits for frames looks again after 1 to 10 ms: every fault ends, only
   later.
+- 51: an eviction of a shared page ends without looking who has mapped the region since it began. Who maps it
+  meanwhile faults at the first touch of the page, and that takes the page back: the word has changed, and the
+  eviction ends in vain. The look is a second net.
 """
 
 
