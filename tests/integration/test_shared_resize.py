@@ -343,3 +343,30 @@ def test_processes_work_on_while_one_of_them_changes_the_size(pool: uswap.Pool, 
             each("r.close()")
     pool._core.call(lib.uswap_group_check)
     r.close()
+
+
+@needs_failpoints
+def test_who_mends_a_cut_may_die_of_it_too(runtime_folder: Path, swap_directory: Path) -> None:
+    """One dies in the middle of a cut, the second while it goes on with it; the third ends it."""
+    with Member() as one, Member() as two, Member() as three:
+        for each in (one, two, three):
+            each(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='64MiB')")
+            each("from _support.failpoints import set_failpoint; from _support.workload import Pages")
+        one("pool = uswap.Pool('32MiB', name='cut', swap=swap); r = pool.region('1MiB', shared=True, name='r')")
+        for each in (two, three):
+            each("pool = uswap.attach('cut', swap=swap); r = pool.open_region('r')")
+        one("r.resize('4MiB'); Pages(r).fill(2)")
+        one(f"set_failpoint('object.cutting', {int(Action.FREEZE)}, 0, nth=5)")
+        one.send("r.resize('1MiB')")
+        os.waitid(os.P_PID, one.pid, os.WSTOPPED | os.WNOWAIT)
+        two(f"set_failpoint('object.cutting', {int(Action.KILL)}, 0, nth=3)")
+        three.stop()
+        one.kill()
+        await_that(lambda: not two.alive)
+        three.go_on()
+        three("import time\nwhile len(pool.members()) > 1: time.sleep(0.01)")
+        three("r.refresh()")
+        assert three("len(r), r.info().size, Pages(r).wrong(2)") == [MIB, MIB, 0]
+        three("pool._core.call(uswap._core.lib.uswap_group_check); r.resize('4MiB')")
+        assert three("r[1 << 20 :].strip(bytes(1)) == b''") is True
+        three("r.close(); pool.check(); pool.close()")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from _support.addresses import address_of, something_at
 from _support.failpoints import Action, armed
 from conftest import probe
 from variants.unfit import SANITIZED
@@ -150,6 +151,29 @@ def test_named_pools(area: uswap.SwapArea, runtime_folder: Path) -> None:
             region.close()
 
     assert_no_growth(use)
+
+
+def test_shared_regions_that_grow_shrink_and_move(area: uswap.SwapArea, runtime_folder: Path) -> None:
+    with uswap.Pool("32MiB", name="leaks", swap=area) as pool, uswap.attach("leaks", swap=area) as member:
+
+        def use() -> None:
+            region = pool.region(MIB, shared=True, name="r", reserve="4MiB")
+            other = member.open_region("r")
+            region.resize("4MiB")
+            region[3 * MIB :] = DATA
+            at = address_of(region)
+            with something_at(at + 4 * MIB):
+                with memoryview(region):
+                    _fails(BufferError, lambda: region.resize("8MiB"))
+                region.resize("8MiB")
+            assert address_of(region) != at
+            other.refresh()
+            _fails(uswap.BusyError, lambda: region.resize(PAGE))
+            other.close()
+            region.resize(PAGE)
+            region.close()
+
+        assert_no_growth(use)
 
 
 def _regions(pool: uswap.Pool) -> None:

@@ -61,10 +61,11 @@ def touch(address: int, pages: int, step: int = 1) -> None:
         ctypes.memmove(byte, ctypes.c_void_p(address + page * PAGE), 1)
 
 
-def occupy(address: int) -> None:
-    """A page of somebody else's there, for good, if nothing is."""
+def occupy(address: int) -> bool:
+    """A page of somebody else's there, for good, if nothing is; => whether there was nothing."""
     got = _libc.mmap(address, PAGE, 0, _PRIVATE_ANONYMOUS_NOREPLACE, -1, 0)
     assert got == address or ctypes.get_errno() == errno.EEXIST
+    return bool(got == address)
 
 
 class Kernel:
