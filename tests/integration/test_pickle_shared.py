@@ -252,3 +252,35 @@ def test_what_a_forked_child_inherits_is_refused_and_its_end_harms_nobody(
     """,
         swap_directory,
     )
+
+
+def test_a_pool_without_a_name_beside_a_named_one_has_snapshots_in_children(
+    runtime_folder: Path, swap_directory: Path
+) -> None:
+    run_program(
+        HEAD
+        + """
+    plain = uswap.Pool("16MiB", swap=SWAP)
+    private, of_member = plain.region("24MiB"), pool.region("1MiB")
+    private[:] = b"x" * len(private)
+    a[:] = 3
+    pid = os.fork()
+    if pid == 0:
+        try:
+            of_member.info()
+        except uswap.ForkError:
+            again = uswap.reopen(a)
+            right = private[:] == b"x" * len(private) and (again == 3).all()
+            private[:] = bytes(len(private))
+            again += 1
+            os._exit(not right)
+        os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (a == 4).all()
+    assert private[:] == b"x" * len(private)
+    plain.check()
+    private.close(), of_member.close()
+    plain.close()
+    """,
+        swap_directory,
+    )
