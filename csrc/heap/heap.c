@@ -43,7 +43,8 @@ static void give_back(uswap_heap *h, void *block) {
         heap_span_end(span);
         small_lock_release(&h->lock);
     } else if (use_at(span, block) == UNIT_SMALL) {
-        heap_small_free(h, block);
+        if (!heap_free_later(h, block))
+            heap_small_free(h, block);
     } else {
         heap_run_free(span, block);
     }
@@ -151,6 +152,7 @@ static void give_all_back(uswap_heap *h) {
     atomic_store(&h->refuse, 1);
     h->stale_count = 0;
     heap_small_end(h);
+    heap_later_end(h);
     while (h->spans)
         heap_span_end(h->spans);
     h->pool = NULL;

@@ -27,6 +27,8 @@
 #define HEAP_STALE_RUNS 16
 #define HEAP_STALE_BYTES ((size_t)16 << 20)
 #define HEAP_STALE_SHARE 32 /* of the limit, at most */
+/* Small blocks that wait to be freed together: a MiB of addresses. */
+#define HEAP_LATER_BLOCKS 131072
 #define HEAPS_MAX 64
 
 /* What a unit of a chunk is. */
@@ -53,6 +55,12 @@ typedef struct {
     uint32_t unit, units;
 } heap_run;
 
+typedef struct {
+    small_lock lock;
+    void **blocks;  /* later.lock */
+    uint32_t count; /* later.lock */
+} later_list;
+
 /* What NumPy expects behind a "mem_handler" capsule (NEP 49, version 1). Fixed by NumPy's ABI since 1.22. */
 typedef struct {
     char name[127];
@@ -74,6 +82,10 @@ struct uswap_heap {
     _Atomic uint32_t lost;   /* this process is a child without the pool: blocks must not be touched */
     _Atomic uint64_t blocks; /* in use */
     void *small;             /* the small allocator's pool */
+    later_list later;
+    _Atomic uint32_t frees;         /* of small blocks; wraps around */
+    _Atomic uint32_t something_out; /* when last looked */
+    _Atomic uintptr_t looked_at;    /* a page, and in bit 0 whether it was out */
     small_lock lock;
     heap_span *spans;                /* l */
     heap_run stale[HEAP_STALE_RUNS]; /* l: oldest first */
@@ -113,6 +125,13 @@ void *heap_small_malloc(uswap_heap *h, size_t bytes);
 void *heap_small_realloc(uswap_heap *h, void *block, size_t bytes);
 size_t heap_small_bytes(uswap_heap *h, void *block);
 void heap_small_free(uswap_heap *h, void *block);
+
+/* ---- heap_later.c: small blocks that are out ---- */
+
+/* Return: false: free it now. */
+bool heap_free_later(uswap_heap *h, void *block);
+/* Context: the small allocator's pool has ended. */
+void heap_later_end(uswap_heap *h);
 
 /* ---- heap_fork.c: the list of heaps, and forks ---- */
 
