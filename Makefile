@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 TEST_VARIANTS := test-asan test-tsan test-invariants
 SANITIZED_TESTS := tests/integration/test_swap_cache.py tests/integration/test_shared_tables.py tests/stress/test_bytes.py
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader bench-verify stress soak mutants fuzz build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader bench-verify bench-numpy stress soak mutants fuzz build build-test wheel clean
 .PHONY: model model-mutants $(TEST_VARIANTS) test-leaks test-sanitizers coverage
 
 demo: build
@@ -66,7 +66,7 @@ model-mutants: $(VENV)/.base
 bench: build
 	$(PY) benchmarks/bench_patterns.py $(BENCH_ARGS)
 
-bench-fit bench-scale bench-churn bench-reclaim bench-shared bench-loader bench-verify: build
+bench-fit bench-scale bench-churn bench-reclaim bench-shared bench-loader bench-verify bench-numpy: build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
 bench-policies bench-curve: $(VENV)/.bench build
