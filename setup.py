@@ -14,6 +14,7 @@ import concurrent.futures
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -152,18 +153,116 @@ def compile_one(source: Path, target: Path, flags: list[str]) -> Path:
     return target
 
 
-def compile_core(found: list[str]) -> list[str]:
-    """Compiles csrc/ and returns the objects. Each set of flags has a folder: changing back and forth costs
-    nothing."""
-    flags = core_flags(found)
-    folder = ROOT / "build" / "core" / hashlib.sha256(" ".join([*compiler(), *flags]).encode()).hexdigest()[:12]
-    sources = sorted(CSRC.rglob("*.c"))
+def objects_folder(flags: list[str]) -> Path:
+    """Each set of flags has a folder: changing back and forth costs nothing."""
+    return ROOT / "build" / "core" / hashlib.sha256(" ".join([*compiler(), *flags]).encode()).hexdigest()[:12]
+
+
+def compile_all(sources: list[Path], flags: list[str]) -> list[str]:
+    """Compiles files of csrc/ and returns the objects."""
+    folder = objects_folder(flags)
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
         jobs = [
             workers.submit(compile_one, source, folder / source.relative_to(CSRC).with_suffix(".o"), flags)
             for source in sources
         ]
         return [str(job.result()) for job in jobs]
+
+
+# ---- libuswap-run.so: the core in front of an unmodified program (csrc/run/) --------------------------------
+
+RUN = CSRC / "run"
+# What the core and jemalloc mean the kernel's own by: the library has functions of these names for the program.
+CORE_CALLS = {
+    name: f"run_core_{name}"
+    for name in (
+        "mmap",
+        "munmap",
+        "mprotect",
+        "madvise",
+        "mremap",
+        "mlock",
+        "munlock",
+        "close",
+        "open",
+        "eventfd",
+        "memfd_create",
+        "socket",
+        "accept4",
+        "mkostemp",
+        "pipe2",
+        "syscall",
+        "ioctl",
+    )
+} | {
+    "io_uring_queue_init": "run_core_queue_init",
+    **{name: f"run_private_{name}" for name in ("malloc", "calloc", "realloc", "free")},
+}
+HEAP_CALLS = {name: f"run_heap_{name}" for name in ("mmap", "munmap", "mprotect", "madvise")} | {
+    "pthread_atfork": "run_heap_atfork",
+    "close": "run_core_close",
+    **{
+        name: f"run_je_{name}"
+        for name in (
+            "malloc",
+            "calloc",
+            "realloc",
+            "free",
+            "memalign",
+            "posix_memalign",
+            "aligned_alloc",
+            "valloc",
+            "malloc_usable_size",
+            "mallctl",
+            "malloc_conf",
+            "__libc_malloc",
+            "__libc_calloc",
+            "__libc_realloc",
+            "__libc_free",
+            "__libc_memalign",
+        )
+    },
+}
+
+
+def find_jemalloc() -> Path | None:
+    """jemalloc's archive of position-independent code, or None."""
+    command = [*compiler(), "-print-file-name=libjemalloc_pic.a"]
+    path = Path(subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip())
+    if path.is_file() and shutil.which("objcopy"):
+        return path
+    print(
+        "notice: libjemalloc_pic.a or objcopy not found (Debian, Ubuntu: libjemalloc-dev, binutils): building "
+        "without `uswap run`",
+        file=sys.stderr,
+    )
+    return None
+
+
+def renamed(source: Path, target: Path, names: dict[str, str]) -> Path:
+    """A copy of an object or archive that calls functions by other names."""
+    words = [word for name, other in names.items() for word in ("--redefine-sym", f"{name}={other}")]
+    subprocess.run(["objcopy", *words, str(source), str(target)], check=True)
+    return target
+
+
+def link_run_library(target: Path, core: list[str], jemalloc: Path, found: list[str], arguments: list[str]) -> None:
+    """Links target of the objects of the core, those of csrc/run and jemalloc."""
+    flags = core_flags(found)
+    folder = objects_folder(flags)
+    own = compile_all(sorted(RUN.glob("*.c")), flags)
+    whole = folder / "core.o"
+    subprocess.run(["ld", "-r", "-o", str(whole), *core], check=True)
+    pieces = [
+        str(renamed(whole, folder / "core-run.o", CORE_CALLS)),
+        *own,
+        str(renamed(jemalloc, folder / "jemalloc-run.a", HEAP_CALLS)),
+    ]
+    fresh = target.with_suffix(".tmp")
+    command = [*compiler(), "-shared", "-o", str(fresh), *pieces, *arguments, "-pthread", "-lm", "-ldl"]
+    script = RUN / "exports.map"
+    subprocess.run([*command, "-Wl,-z,defs", "-Wl,-z,relro", f"-Wl,--version-script={script}"], check=True)
+    fresh.replace(target)
 
 
 class BuildExtension(build_ext):
@@ -174,13 +273,27 @@ class BuildExtension(build_ext):
         uring_flags, uring_arguments = find_uring()
         crypto_flags, crypto_arguments = find_crypto()
         try:
-            objects = compile_core([*uring_flags, *crypto_flags])
+            found = [*uring_flags, *crypto_flags]
+            sources = sorted(path for path in CSRC.rglob("*.c") if RUN not in path.parents)
+            objects = compile_all(sources, core_flags(found))
+            jemalloc = None if os.environ.get("USWAP_SANITIZE") else find_jemalloc()
+            if jemalloc:
+                folder = Path(self.get_ext_fullpath(ext.name)).parent
+                folder.mkdir(parents=True, exist_ok=True)
+                link_run_library(
+                    folder / "libuswap-run.so", objects, jemalloc, found, [*uring_arguments, *crypto_arguments]
+                )
         except subprocess.CalledProcessError as failure:
-            raise SystemExit(f"error: compiling {failure.cmd[-3]} failed") from None
+            raise SystemExit(f"error: failed: {shlex.join(failure.cmd)}") from None
         ext.extra_objects = objects
         ext.extra_link_args = ["-pthread", "-lm", *sanitizer_flags(), *uring_arguments, *crypto_arguments]
         self.force = True  # setuptools cannot see that an object changed; linking takes an instant
         super().build_extension(ext)
+
+    def copy_extensions_to_source(self):  # type: ignore[no-untyped-def]
+        super().copy_extensions_to_source()
+        for name in (Path(self.build_lib) / "uswap").glob("libuswap-run.so"):
+            shutil.copy(name, ROOT / "src" / "uswap" / name.name)
 
 
 # The Python package imports anywhere (its CLI says what is missing); only Linux has userfaultfd.

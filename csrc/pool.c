@@ -232,12 +232,12 @@ static int codec_failure(uswap_error *err, int status) {
                          "swap cannot be encrypted: uswap was built without libcrypto: install libssl-dev (Debian, "
                          "Ubuntu), which has its static library, and build uswap again");
     return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, "encrypt", NULL,
-                     "cannot make the keys of the pool: %s", strerror(-status));
+                     "cannot make the keys of the pool: %s", error_text(-status));
 }
 
 static int os_failure(uswap_error *err, const char *operation, int status) {
     return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, NULL,
-                     "cannot make the pool: %s: %s", operation, strerror(-status));
+                     "cannot make the pool: %s: %s", operation, error_text(-status));
 }
 
 int pool_start_threads(uswap_pool *pool) {
@@ -264,7 +264,7 @@ static int start(uswap_pool *pool, uswap_error *err) {
     if (status != 0)
         return pool->options.io_kind == USWAP_IO_URING
                    ? error_set(err, USWAP_E_UNSUPPORTED, -status, "io_uring_setup", NULL,
-                               "io_uring cannot be used here (%s): use io=\"auto\"", strerror(-status))
+                               "io_uring cannot be used here (%s): use io=\"auto\"", error_text(-status))
                    : os_failure(err, "io_queue_init", status);
     if (pool_list_add(pool) != 0)
         return error_set(err, USWAP_E_NO_MEMORY, 0, "pool", NULL, "a process may have at most %d pools", POOLS_MAX);
@@ -327,6 +327,12 @@ EXPORT int uswap_pool_destroy(uswap_pool *pool, uswap_error *err) {
 }
 
 /* ---- what this is ---- */
+
+uswap_pool *process_pool;
+
+EXPORT uswap_pool *uswap_process_pool(void) {
+    return process_pool;
+}
 
 EXPORT const char *uswap_build_info(void) {
     return "0.1.0"

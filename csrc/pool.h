@@ -205,8 +205,9 @@ struct uswap_pool {
     struct group *_Atomic family;        /* NULL: nobody has been forked off with its memory (README, Fork) */
     uint16_t family_member;              /* member_id of this process in it */
     _Atomic uint64_t lendable_slots;     /* that others may hold when this process does not use them any more */
-    char fork_reason[256];               /* in a child that could not go on with its regions: why */
-    struct group *former;                /* what it has left: their memory stays, somebody may still look */
+    bool sparse_regions;   /* no swap is promised to regions that are made now, but to what is used of them (run/) */
+    char fork_reason[256]; /* in a child that could not go on with its regions: why */
+    struct group *former;  /* what it has left: their memory stays, somebody may still look */
     _Atomic uint64_t
         near_distance; /* of a member of a group: with all of its limit, pages evicted so lately would have stayed */
     _Atomic uint64_t near_refaults; /* pages read back that lately */
@@ -270,10 +271,15 @@ uint64_t pool_least_frames(uswap_pool *pool);
 /* The refusal, and what mends it. */
 int pool_refuse_uffd(uswap_error *err, int os_errno);
 
+/* What uswap_process_pool says (run/start.c). */
+extern uswap_pool *process_pool;
+
 /* Slots for pages more (or fewer) that may have to be written: their place on the disk is made sure of now, not at the page-out
  * (pool_areas.c). Return: 0 or a uswap_status. Context: api_lock held; may block. */
 int pool_reserve_slots(uswap_pool *pool, uint64_t pages, uswap_error *err);
 void pool_unreserve_slots(uswap_pool *pool, uint64_t pages);
+/* The same for who makes promises himself (sparse_regions). Context: none. */
+int pool_promise(uswap_pool *pool, uint64_t pages, uswap_error *err);
 /* Gives the areas in use space on their disks for so many slots in all, and SLACK more. Return: how many slots are missing; *err: why.
  * Context: api_lock held; may block. */
 uint64_t pool_make_room(uswap_pool *pool, uint64_t slots, uswap_error *err);

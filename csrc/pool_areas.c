@@ -89,6 +89,18 @@ void pool_unreserve_slots(uswap_pool *pool, uint64_t pages) {
     atomic_fetch_sub(&pool->reserved_slots, pages);
 }
 
+int pool_promise(uswap_pool *pool, uint64_t pages, uswap_error *err) {
+    api_guard guard;
+    int status = api_enter(pool, &guard, err);
+    if (status != 0)
+        return status;
+    small_lock_acquire(&pool->api_lock);
+    status = pool_reserve_slots(pool, pages, err);
+    small_lock_release(&pool->api_lock);
+    api_leave(&guard);
+    return status;
+}
+
 /* The area in use of the lowest priority of those not in *done, the youngest of equal ones. */
 static swap_area *next_to_shrink(uswap_pool *pool, uint64_t *done) {
     swap_area *lowest = NULL;

@@ -19,7 +19,7 @@ int pool_refuse_uffd(uswap_error *err, int os_errno) {
         "%s: %s. Allow it with 'sudo sysctl -w vm.unprivileged_userfaultfd=1' or, from kernel 6.1 on, 'sudo setfacl "
         "-m u:%u:rw /dev/userfaultfd'; in a container pass '--device /dev/userfaultfd' or a seccomp profile that "
         "allows userfaultfd. 'uswap doctor' says more",
-        cause, strerror(os_errno), (unsigned)getuid());
+        cause, error_text(os_errno), (unsigned)getuid());
 }
 
 /* For all faults, if that is permitted; else for those of user code, which serve inline regions. Return: descriptor or -errno. */
@@ -45,7 +45,7 @@ static int check_transport(uswap_pool *pool, uint64_t offered, uswap_error *err)
     if (pool->self_mem_fd < 0 && !pool->use_move)
         return error_set(err, USWAP_E_UNSUPPORTED, errno, "open", "/proc/self/mem",
                          "the copy transport reads pages through /proc/self/mem, which cannot be opened: %s",
-                         strerror(errno));
+                         error_text(errno));
     return 0;
 }
 

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "base/status.h"
 
 #include <errno.h>
@@ -32,4 +33,18 @@ int error_set(uswap_error *err, uswap_status status, int os_errno, const char *o
 
 const char *lost_because(int os_errno) {
     return os_errno == EBADMSG ? "what its slot holds is damaged: the checksum is wrong" : "its slot could not be read";
+}
+
+#ifdef __GLIBC__
+/* glibc 2.32. */
+const char *strerrordesc_np(int os_errno) __attribute__((weak));
+#endif
+
+const char *error_text(int os_errno) {
+#ifdef __GLIBC__
+    const char *text = strerrordesc_np ? strerrordesc_np(os_errno) : strerror(os_errno);
+    return text ? text : "unknown error";
+#else
+    return strerror(os_errno);
+#endif
 }

@@ -16,4 +16,7 @@ __attribute__((format(printf, 6, 7))) int error_set(uswap_error *err, uswap_stat
  * Async-signal-safe. */
 const char *lost_because(int os_errno);
 
+/* As strerror, in English: without what libc has allocated for the language, which may be swapped out where this is asked (the child of a fork). */
+const char *error_text(int os_errno);
+
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/failpoint.h"
 #include "base/memory.h"
+#include "base/status.h"
 #include "shared/group_info.h"
 #include "swap/holders.h"
 
@@ -31,7 +32,7 @@ static const char *why_no_place(int status) {
     case -EAGAIN:
         return "other processes of the pool did not give back enough of the limit in time";
     default:
-        return strerror(-status);
+        return error_text(-status);
     }
 }
 

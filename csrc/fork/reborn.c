@@ -6,6 +6,7 @@
 
 #include "base/failpoint.h"
 #include "base/memory.h"
+#include "base/proc_maps.h"
 #include "base/status.h"
 #include "fault/fault_inline.h"
 #include "fault/fault_thread.h"
@@ -26,7 +27,7 @@
 
 static int fail(fork_plan *plan, int status, const char *what) {
     if (status != 0)
-        snprintf(plan->reason, sizeof plan->reason, "%s: %s", what, strerror(-status));
+        snprintf(plan->reason, sizeof plan->reason, "%s: %s", what, error_text(-status));
     return status;
 }
 
@@ -130,6 +131,23 @@ static void count_region(uswap_pool *pool, region *r) {
     }
 }
 
+/* Part by part: something else may be mapped among the region's addresses (run/space.c), which is not to be watched. */
+static int watch_parts(const region *r) {
+    proc_maps in;
+    mapped_range range;
+    uintptr_t first = (uintptr_t)r->base, end = first + (r->object.pages << PAGE_SHIFT);
+    int status = proc_maps_open(&in);
+    while (status == 0 && proc_maps_next(&in, &range) && range.start < end) {
+        uintptr_t start = MAX_OF(range.start, first), stop = MIN_OF(range.end, end);
+        if (start < stop)
+            status = uffd_register(r->uffd, (void *)start, stop - start, UFFD_MISSING | UFFD_WP);
+        if (status == -EINVAL)
+            status = 0;
+    }
+    proc_maps_close(&in);
+    return status;
+}
+
 static int watch_region(uswap_pool *pool, region *r, bool served_inline) {
     int status = served_inline ? fault_inline_prepare(pool) : 0;
     if (status == 0)
@@ -138,7 +156,8 @@ static int watch_region(uswap_pool *pool, region *r, bool served_inline) {
         return status;
     r->uffd = served_inline ? atomic_load(&pool->inlines.uffd) : pool->uffd;
     memory_inherit(r->base, r->room_pages << PAGE_SHIFT, false);
-    return uffd_register(r->uffd, r->base, r->object.pages << PAGE_SHIFT, UFFD_MISSING | UFFD_WP);
+    status = uffd_register(r->uffd, r->base, r->object.pages << PAGE_SHIFT, UFFD_MISSING | UFFD_WP);
+    return status == -EINVAL ? watch_parts(r) : status;
 }
 
 /* inline_uffd: the number that the parent's had. */
@@ -188,7 +207,7 @@ static int open_area(uswap_pool *pool, uswap_error *err) {
     }
     int status = FAILPOINT(fork_area);
     if (status != 0)
-        return error_set(err, USWAP_E_OS, -status, "open", folder, "%s", strerror(-status));
+        return error_set(err, USWAP_E_OS, -status, "open", folder, "%s", error_text(-status));
     status = swap_area_open(&pool->areas[index], &pool->seg, index, folder[0] ? folder : OTHER_FOLDER, true,
                             MAX_OF(slots, theirs) << PAGE_SHIFT, 0, err);
     if (status != 0)

@@ -82,6 +82,9 @@ uint64_t uswap_minimum_limit_bytes(void);
 /* => starts the fault thread and the native reclaimer; the pool has no swap area yet. */
 int uswap_pool_create(const uswap_options *options, uswap_pool **pool, uswap_error *err);
 
+/* The pool that all of this process's memory comes from, under `uswap run`; NULL otherwise. It is never destroyed. */
+uswap_pool *uswap_process_pool(void);
+
 /* => stops the threads, closes the swap areas and frees everything. USWAP_E_BUSY while a region exists. Not thread-safe
  * against other calls on the same pool. */
 int uswap_pool_destroy(uswap_pool *pool, uswap_error *err);
@@ -303,6 +306,9 @@ int uswap_pool_check(uswap_pool *pool, uswap_error *err);
 
 /* ---- region ---------------------------------------------------------------------------------------------------- */
 
+/* Around the making of a mapping for a region, by mmap, in this thread: 1 before, 0 after it. Under `uswap run` the program's mappings are that pool's,
+ * and no other pool could have them. */
+void uswap_map_directly(int on);
 /* address: a fresh private anonymous mapping of the caller's, page-aligned, not touched yet; it stays the caller's to
  * unmap, after uswap_region_destroy. bytes: a multiple of 4096. fault_mode: a uswap_fault_mode. => *region is an id for
  * the calls below. */

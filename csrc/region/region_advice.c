@@ -118,7 +118,7 @@ EXPORT int uswap_region_protect(uswap_pool *pool, uint64_t id, uint64_t start_by
         if (range.count > 0 &&
             mprotect(region_address(range.r, range.first), range.count << PAGE_SHIFT, (int)protection) != 0)
             status =
-                error_set(err, USWAP_E_OS, errno, "mprotect", NULL, "cannot protect the range: %s%s", strerror(errno),
+                error_set(err, USWAP_E_OS, errno, "mprotect", NULL, "cannot protect the range: %s%s", error_text(errno),
                           errno == ENOMEM ? " (each change of protection splits a mapping: see vm.max_map_count)" : "");
         region_move_end(range.r);
     }

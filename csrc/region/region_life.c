@@ -14,6 +14,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* Only in libuswap-run.so (run/core_calls.c). */
+extern void run_map_directly(int on) __attribute__((weak, visibility("hidden")));
+
+EXPORT void uswap_map_directly(int on) {
+    if (run_map_directly)
+        run_map_directly(on);
+}
+
 /* ---- create ---- */
 
 static int check_arguments(const void *address, uint64_t bytes, uswap_error *err) {
@@ -40,14 +48,14 @@ int region_watch(int uffd, void *address, uint64_t bytes, uswap_error *err) {
     madvise(address, bytes, MADV_NOHUGEPAGE);
     if (madvise(address, bytes, MADV_DONTFORK) != 0)
         return error_set(err, USWAP_E_OS, errno, "madvise", NULL, "cannot keep the region out of forks: %s",
-                         strerror(errno));
+                         error_text(errno));
     int status = uffd_register(uffd, address, bytes, UFFD_MISSING | UFFD_WP);
     if (status == -EBUSY)
         return error_set(err, USWAP_E_IN_USE, EBUSY, "UFFDIO_REGISTER", NULL,
                          "another userfaultfd watches these addresses already");
     if (status != 0)
         return error_set(err, USWAP_E_OS, -status, "UFFDIO_REGISTER", NULL, "cannot watch the region: %s",
-                         strerror(-status));
+                         error_text(-status));
     return 0;
 }
 
@@ -61,28 +69,28 @@ static int watcher(uswap_pool *pool, uint32_t fault_mode, uswap_error *err) {
     if (status == 0)
         return pool->inlines.uffd;
     return error_set(err, status == -EINVAL ? USWAP_E_INVALID : USWAP_E_OS, -status, "region", NULL,
-                     "faults cannot be served in that way: %s", strerror(-status));
+                     "faults cannot be served in that way: %s", error_text(-status));
 }
 
 static int create(uswap_pool *pool, void *address, uint64_t bytes, const char *name, uint32_t fault_mode, uint64_t *id,
                   uswap_error *err) {
     region *r;
-    size_t pages = bytes_to_pages(bytes);
+    size_t pages = bytes_to_pages(bytes), promised = pool->sparse_regions ? 0 : pages;
     int uffd = watcher(pool, fault_mode, err);
-    int status = uffd < 0 ? uffd : pool_reserve_slots(pool, pages, err);
+    int status = uffd < 0 ? uffd : pool_reserve_slots(pool, promised, err);
     if (status != 0)
         return status;
     status = region_table_add(&pool->regions, address, pages, name ? name : "", &r);
     if (status != 0) {
-        pool_unreserve_slots(pool, pages);
+        pool_unreserve_slots(pool, promised);
         return table_error(err, status);
     }
-    r->reserved_slots = pages;
+    r->reserved_slots = promised;
     r->uffd = uffd;
     status = region_watch(r->uffd, address, bytes, err);
     if (status != 0) {
         region_table_remove(&pool->regions, r);
-        pool_unreserve_slots(pool, pages);
+        pool_unreserve_slots(pool, promised);
         return status;
     }
     region_table_publish(&pool->regions, r);

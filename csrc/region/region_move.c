@@ -6,85 +6,32 @@
  */
 #define _GNU_SOURCE
 #include "base/failpoint.h"
+#include "base/proc_maps.h"
 #include "frame/transport.h"
 #include "region/region_range.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 /* The kernel may be at a page for a moment (migration, the end of a read). */
 #define MOVE_TRIES 100
 
 /* ---- what may be done with the pages ---- */
 
-typedef struct {
-    int fd;
-    size_t at, length;
-    char text[4096];
-} maps_reader;
-
-/* Return: the next character; -1 at the end. */
-static int next_character(maps_reader *in) {
-    if (in->at == in->length) {
-        ssize_t got = read(in->fd, in->text, sizeof in->text);
-        if (got <= 0)
-            return -1;
-        in->length = (size_t)got;
-        in->at = 0;
-    }
-    return (unsigned char)in->text[in->at++];
-}
-
-/* A number up to the next character that is no digit, which is passed. */
-static uintptr_t next_hex(maps_reader *in) {
-    uintptr_t value = 0;
-    for (;;) {
-        int c = next_character(in);
-        if (c >= '0' && c <= '9')
-            value = value * 16 + (uintptr_t)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            value = value * 16 + (uintptr_t)(c - 'a') + 10;
-        else
-            return value;
-    }
-}
-
-typedef struct {
-    uintptr_t start, end;
-    int protection;
-} mapped_range;
-
-/* A line of /proc/self/maps: "start-end rwxp ...". Return: false at the end. */
-static bool next_range(maps_reader *in, mapped_range *range) {
-    range->start = next_hex(in);
-    range->end = next_hex(in);
-    range->protection = PROT_NONE;
-    range->protection |= next_character(in) == 'r' ? PROT_READ : 0;
-    range->protection |= next_character(in) == 'w' ? PROT_WRITE : 0;
-    range->protection |= next_character(in) == 'x' ? PROT_EXEC : 0;
-    int c;
-    while ((c = next_character(in)) != '\n' && c >= 0) {
-    }
-    return c >= 0;
-}
-
 /* The kernel is asked, because it knows of all changes. */
 int region_copy_protection(const unsigned char *from, unsigned char *to, size_t bytes) {
-    maps_reader in = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+    proc_maps in;
     uintptr_t first = (uintptr_t)from, end = first + bytes;
     mapped_range range;
-    int status = in.fd < 0 ? -errno : 0;
-    while (status == 0 && next_range(&in, &range) && range.start < end) {
+    int status = proc_maps_open(&in);
+    while (status == 0 && proc_maps_next(&in, &range) && range.start < end) {
         uintptr_t start = MAX_OF(range.start, first), stop = MIN_OF(range.end, end);
         if (start < stop && range.protection != (PROT_READ | PROT_WRITE) &&
             mprotect(to + (start - first), stop - start, range.protection) != 0)
             status = -errno;
     }
-    if (in.fd >= 0)
-        close(in.fd);
+    proc_maps_close(&in);
     return status;
 }
 

@@ -72,7 +72,7 @@ static int open_room(resize *z, size_t pages) {
     if (mprotect(at, bytes, PROT_READ | PROT_WRITE) == 0)
         return 0;
     status = error_set(&z->error, USWAP_E_NO_MEMORY, errno, "mprotect", NULL, "cannot grow the region in place: %s",
-                       strerror(errno));
+                       error_text(errno));
     uffd_unregister(r->uffd, at, bytes);
     return status;
 }
@@ -172,7 +172,7 @@ static int prepare_target(resize *z, unsigned char **to) {
     int status = region_watch(z->r->uffd, *to, bytes, &z->error);
     if (status == 0 && mprotect(*to, bytes, PROT_READ | PROT_WRITE) != 0)
         status = error_set(&z->error, USWAP_E_NO_MEMORY, errno, "mprotect", NULL, "no memory for %llu bytes: %s",
-                           (unsigned long long)bytes, strerror(errno));
+                           (unsigned long long)bytes, error_text(errno));
     return status;
 }
 
@@ -205,7 +205,7 @@ static int move_to(resize *z, unsigned char *to) {
                            "program has mlocked it");
     if (status != 0)
         return error_set(&z->error, USWAP_E_OS, -status, "mprotect", NULL,
-                         "the region cannot move: its protection cannot be carried over: %s", strerror(-status));
+                         "the region cannot move: its protection cannot be carried over: %s", error_text(-status));
     region_table_move(&z->pool->regions, r, to, z->pages);
     return USWAP_RESIZED;
 }
@@ -267,7 +267,7 @@ static int cut(resize *z) {
     int status = region_discard(z->pool, r, z->pages, before - z->pages);
     if (status != 0) /* cannot be: nobody is there but us */
         return error_set(&z->error, USWAP_E_OS, -status, "madvise", NULL, "cannot discard the end of the region: %s",
-                         strerror(-status));
+                         error_text(-status));
     close_room(r, z->pages, before);
     forget_words(z->pool, r, z->pages, before);
     region_table_move(&z->pool->regions, r, r->base, z->pages);
@@ -325,7 +325,7 @@ static int reserve(resize *z, size_t pages) {
     madvise(behind, bytes, MADV_DONTNEED);
     if (madvise(behind, bytes, MADV_DONTFORK) != 0 || mprotect(behind, bytes, PROT_NONE) != 0)
         return error_set(&z->error, USWAP_E_NO_MEMORY, errno, "region", NULL, "cannot reserve addresses: %s",
-                         strerror(errno));
+                         error_text(errno));
     if (pages > r->object.capacity) {
         if (!still(z))
             return USWAP_RESIZE_LATER;

@@ -16,7 +16,7 @@ static const uint64_t hello_patience_ns[] = {20000000, PEER_PATIENCE_NS, 3 * PEE
 #define HELLO_ROUNDS (sizeof hello_patience_ns / sizeof hello_patience_ns[0])
 int group_os_failure(uswap_error *err, const char *operation, const char *path, int status) {
     return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, path,
-                     "cannot join processes in one pool: %s: %s", operation, strerror(-status));
+                     "cannot join processes in one pool: %s: %s", operation, error_text(-status));
 }
 
 int group_explain(const group *g, int status, uswap_error *err) {

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -19,19 +18,24 @@ static uint64_t layout_stamp(void) {
            1;
 }
 
-/* pid and start time (jiffies since boot) of this process: an identity that a reused pid does not have. */
+/* The start time is word 22 of /proc/self/stat, counted from the pid; the name, word 2, may hold spaces and parentheses. */
+#define WORDS_BEFORE_START 19
+
+/* pid and start time (jiffies since boot) of this process: an identity that a reused pid does not have. Without stdio: in the child of a fork what libc
+ * has allocated (its locale, say) may be swapped out, and nobody is there yet to bring it in. */
 static uint64_t own_start_time(void) {
     char text[1024];
-    FILE *file = fopen("/proc/self/stat", "re");
-    if (!file)
-        return 0;
-    size_t length = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[length] = '\0';
-    const char *at = strrchr(text, ')'); /* the name may hold spaces */
-    unsigned long long start = 0;
-    if (at)
-        sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &start);
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[MAX_OF(length, 0)] = '\0';
+    const char *at = strrchr(text, ')');
+    for (int word = 0; at && word <= WORDS_BEFORE_START; word++)
+        at = strchr(at + 1, ' ');
+    uint64_t start = 0;
+    while (at && *++at >= '0' && *at <= '9')
+        start = start * 10 + (uint64_t)(*at - '0');
     return start;
 }
 

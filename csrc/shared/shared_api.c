@@ -104,7 +104,7 @@ EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserv
     default:
         return error_set(err, USWAP_E_NO_MEMORY, (int)-made, "region", NULL,
                          "no room for a shared region of %llu bytes: %s", (unsigned long long)bytes,
-                         strerror((int)-made));
+                         error_text((int)-made));
     }
 }
 
@@ -136,7 +136,7 @@ EXPORT int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *objec
         return no_such(err, name);
     if (file < 0)
         return error_set(err, USWAP_E_OS, -file, "open", name, "no member that has the region gave it: %s",
-                         strerror(-file));
+                         error_text(-file));
     *object = (uint32_t)index;
     *bytes = object_view_pages(group_object(g, *object)) << PAGE_SHIFT;
     *reserve_bytes = MAX_OF(*bytes, atomic_load(&group_object(g, *object)->reserve) << PAGE_SHIFT);
@@ -186,7 +186,7 @@ EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, int fd, void *add
         return no_such(err, NULL);
     if (status == -EBUSY)
         return error_set(err, USWAP_E_BUSY, 0, "map", NULL, "shared region %u is open in this process already", object);
-    return status == 0 ? 0 : error_set(err, USWAP_E_OS, -status, "map", NULL, "%s", strerror(-status));
+    return status == 0 ? 0 : error_set(err, USWAP_E_OS, -status, "map", NULL, "%s", error_text(-status));
 }
 
 EXPORT int uswap_shared_unmap(uswap_pool *pool, uint32_t object, uswap_error *err) {
@@ -288,7 +288,7 @@ EXPORT int uswap_shared_protect(uswap_pool *pool, uint32_t object, uint64_t star
     void *address = range.r->base + (range.first << PAGE_SHIFT);
     if (range.count > 0 && mprotect(address, range.count << PAGE_SHIFT, (int)protection) != 0)
         status =
-            error_set(err, USWAP_E_OS, errno, "mprotect", NULL, "cannot protect the range: %s%s", strerror(errno),
+            error_set(err, USWAP_E_OS, errno, "mprotect", NULL, "cannot protect the range: %s%s", error_text(errno),
                       errno == ENOMEM ? " (each change of protection splits a mapping: see vm.max_map_count)" : "");
     range_end(&range);
     return status;
@@ -344,7 +344,7 @@ EXPORT int uswap_shared_verify(uswap_pool *pool, uint32_t object, uint64_t start
     if (status == -EIO)
         status = lost(err, "verify", &range, bad, why);
     else if (status != 0)
-        status = error_set(err, USWAP_E_NO_MEMORY, -status, "verify", NULL, "%s", strerror(-status));
+        status = error_set(err, USWAP_E_NO_MEMORY, -status, "verify", NULL, "%s", error_text(-status));
     range_end(&range);
     return status;
 }

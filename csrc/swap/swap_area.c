@@ -32,7 +32,7 @@
 
 static int os_error(uswap_error *err, const char *operation, const swap_area *area, const char *what) {
     int cause = errno;
-    return error_set(err, USWAP_E_OS, cause, operation, area->path, "%s '%s': %s", what, area->path, strerror(cause));
+    return error_set(err, USWAP_E_OS, cause, operation, area->path, "%s '%s': %s", what, area->path, error_text(cause));
 }
 
 static int open_unlinked(swap_area *area, uswap_error *err) {
@@ -335,7 +335,7 @@ int swap_area_grow(swap_area *area, uint64_t slots, uswap_error *err) {
     if (status != 0)
         return error_set(err, status == -ENOSPC || status == -EDQUOT ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status,
                          "fallocate", area->path, "no room on the disk of '%s' for %llu bytes of swap: %s", area->path,
-                         (unsigned long long)missing << PAGE_SHIFT, strerror(-status));
+                         (unsigned long long)missing << PAGE_SHIFT, error_text(-status));
     slot_alloc_extend(area, from, to);
     return 0;
 }

@@ -176,8 +176,8 @@ EXPORT int64_t uswap_trace_write(uswap_pool *pool, int fd, uint64_t timeout_ns, 
     uint32_t count = trace->filling ? turn_over(trace) : 0;
     int failure = write_all(fd, trace->writing, count * sizeof(uint64_t));
     if (failure != 0)
-        status =
-            error_set(err, USWAP_E_OS, -failure, "write", NULL, "the trace cannot be written: %s", strerror(-failure));
+        status = error_set(err, USWAP_E_OS, -failure, "write", NULL, "the trace cannot be written: %s",
+                           error_text(-failure));
     api_leave(&guard);
     return status != 0 ? status : (int64_t)count;
 }

@@ -37,9 +37,10 @@ from uswap._version import __version__
 from uswap.auto_limit import AutoLimit
 from uswap.limiting import limit
 from uswap.policy import Policy
-from uswap.pool import Pool
+from uswap.pool import Pool, process_pool
 from uswap.reclaimer import Reclaimer
 from uswap.region import Advice, PageClass, Protection, Region
+from uswap.running import run
 from uswap.shared_region import SharedRegion
 from uswap.sharing import attach, reopen
 
@@ -84,7 +85,9 @@ __all__ = [
     "attach",
     "limit",
     "policy",
+    "process_pool",
     "reopen",
+    "run",
 ]
 
 _fork.register()

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from uswap._core import Core, ffi, logger
+from uswap._core import Core, ffi, lib, logger
 from uswap._errors import UswapError
 
 # Not in the mmap module before Python 3.11; the same on x86-64 and aarch64. The core counts frames, not the
@@ -74,7 +74,11 @@ def map_fresh(kind: type[Any], size: int, file: int = -1) -> Any:
     descriptor, shared. Context: inside locked()."""
     unusable = []
     while True:
-        mapping = mmap.mmap.__new__(kind, file, size, flags=_PRIVATE if file < 0 else _SHARED)
+        lib.uswap_map_directly(1)
+        try:
+            mapping = mmap.mmap.__new__(kind, file, size, flags=_PRIVATE if file < 0 else _SHARED)
+        finally:
+            lib.uswap_map_directly(0)
         start = address_of(mapping)
         if not any(start < old._address + old._mapping_bytes and old._address < start + size for old in _leaving):
             return mapping

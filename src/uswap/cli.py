@@ -18,6 +18,7 @@ VERBS = {
     "ls": "this user's named pools: processes, limits, memory, shared regions, and what is stale",
     "clean": "remove what named pools have left behind whose processes were all killed; never what lives",
     "fuzz": "programs at random against a model of memory, for a policy of one's own (needs Hypothesis)",
+    "run": "an unmodified program whose memory is limited: malloc and mmap are served by uswap",
     "demo": "sort and group an array four times its limit, and check the answer (needs NumPy)",
 }
 

@@ -193,12 +193,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         if policy == "default":
             policy = DEFAULT_POLICY if options.write_ahead else None
         deciding = make_policy(policy)
-        self._core = _create_core(raw_options)
+        self._adopt(_create_core(raw_options))
         self._core.snapshots = options.snapshots and enter is None
-        self._small = SmallMemory(self._core)
-        self._heap = PoolHeap(self._core)
-        self._auto_limit = None
-        self._swapoff_lock = threading.Lock()
         try:
             self._note_fault_mode(options.faults)
             for area in areas:
@@ -214,6 +210,13 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         except BaseException:
             self._core.close()
             raise
+
+    def _adopt(self, core: Core) -> None:
+        self._core = core
+        self._small = SmallMemory(core)
+        self._heap = PoolHeap(core)
+        self._auto_limit = None
+        self._swapoff_lock = threading.Lock()
 
     def __repr__(self) -> str:
         if self._core.closing:
@@ -424,6 +427,28 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         core = getattr(self, "_core", None)
         if core is not None:
             core.close()
+
+
+def process_pool() -> Pool | None:
+    """The pool that all memory of this process comes from, if it was started by `uswap run`; else None. Its limit
+    may be set, and regions and arrays can be made in it; it ends with the process.
+
+    Example:
+        >>> import uswap
+        >>> uswap.process_pool() is None        # an ordinary process
+        True
+    """
+    global _process_pool
+    if _process_pool is None and lib is not None and lib.uswap_process_pool() != ffi.NULL:
+        core = Core(lib.uswap_process_pool())
+        core.abandoned = True  # never freed
+        pool = Pool.__new__(Pool)
+        pool._adopt(core)
+        _process_pool = pool
+    return _process_pool
+
+
+_process_pool: Pool | None = None
 
 
 def _create_core(options: Any) -> Core:

@@ -1,0 +1,106 @@
+/*
+ * run.h - an unmodified program under a limit: what the files of run/ know of each other (README, Unmodified programs).
+ *
+ * They are linked with the core into libuswap-run.so, which `uswap run` has the loader put in front of a program. Here libc's memory calls are ours:
+ * the core's own and jemalloc's go through core_calls.c.
+ */
+#ifndef USWAP_RUN_RUN_H
+#define USWAP_RUN_RUN_H
+
+#include "base/base.h"
+
+#include <sys/types.h>
+
+/* Mappings from this size on are managed. */
+#define RUN_LEAST_BYTES ((size_t)64 << 10)
+
+/* ---- settings.c: what `uswap run` has put into the environment ---- */
+
+typedef struct {
+    uint64_t limit_bytes; /* 0: this process is not to be limited */
+    uint64_t swap_bytes;  /* the swap area grows no larger; 0: 90 % of the free disk */
+    char swap_folder[512];
+    int report; /* 1: say at exit what it came to */
+} run_settings;
+
+extern run_settings run_set;
+/* => run_set. Return: NULL, or what is wrong, in a few words. */
+const char *run_settings_read(void);
+/* "512 MiB" and the like, into text. */
+const char *run_size_text(uint64_t bytes, char text[32]);
+
+/* ---- start.c ---- */
+
+/* The pool of this process; NULL: none (yet). */
+extern uswap_pool *run_pool;
+/* Ends the process with one line on standard error and status 2. */
+_Noreturn void run_refuse(const char *what, const char *why);
+
+/* ---- core_calls.c ---- */
+
+/* Not 0 while this thread is in the runtime's own business: what libc allocates for it comes from the private heap. */
+extern _Thread_local int run_inside __attribute__((tls_model("initial-exec")));
+
+void run_map_directly(int on);
+void *run_core_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+int run_core_munmap(void *address, size_t bytes);
+int run_core_mprotect(void *address, size_t bytes, int protection);
+int run_core_madvise(void *address, size_t bytes, int advice);
+void *run_core_mremap(void *address, size_t bytes, size_t new_bytes, int flags, ...);
+int run_core_mlock(const void *address, size_t bytes);
+int run_core_munlock(const void *address, size_t bytes);
+int run_core_close(int fd);
+
+/* ---- private_heap.c: memory that no fault can wait for ---- */
+
+void *run_private_malloc(size_t bytes);
+void *run_private_calloc(size_t count, size_t bytes);
+void run_private_free(void *block);
+void *run_private_realloc(void *block, size_t bytes);
+void *run_private_memalign(size_t alignment, size_t bytes);
+bool run_private_has(const void *block);
+size_t run_private_size(const void *block);
+
+/* ---- descriptors.c: the runtime's own, which the program neither sees nor closes ---- */
+
+/* The same file under a high number, noted as the runtime's. Return: that number; fd, if there is none. */
+int run_descriptor_keep(int fd);
+void run_descriptor_forget(int fd);
+
+/* ---- space.c: the addresses that managed memory has ---- */
+
+/* => both spaces are regions of run_pool. */
+int run_spaces_open(uswap_error *err);
+
+typedef enum { SPACE_MAPS = 0, SPACE_HEAP = 1, SPACES = 2 } run_space;
+
+/* Whether any of these bytes lie in managed addresses. */
+bool run_space_has(const void *address, size_t bytes);
+/* All of these: as the calls without run_space_, for managed memory. => errno is set where they fail. */
+void *run_space_map(run_space space, size_t bytes, int protection, int flags, const void *hint);
+void *run_space_map_fixed(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+int run_space_unmap(void *address, size_t bytes);
+int run_space_protect(void *address, size_t bytes, int protection);
+int run_space_advise(void *address, size_t bytes, int advice);
+int run_space_lock(const void *address, size_t bytes, bool locked);
+void *run_space_remap(void *address, size_t bytes, size_t new_bytes, int flags, void *target);
+/* Nobody is inside while a process forks. */
+void run_space_fork_begin(void);
+void run_space_fork_end(void);
+
+/* ---- at_fork.c: the order in which a fork stops things ---- */
+
+void run_at_fork(void);
+
+/* ---- exec.c ---- */
+
+/* How the loader is told of us, but for the folder. */
+#define RUN_LIBRARY "libuswap-run.so"
+
+void run_exec_begin(void);
+
+/* ---- report.c ---- */
+
+void run_report_begin(void);
+
+#endif

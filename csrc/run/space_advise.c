@@ -1,0 +1,80 @@
+/*
+ * space_advise.c - madvise and mlock of managed addresses.
+ */
+#define _GNU_SOURCE
+#include "run/space.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+/* Return: a uswap_advice; -1: nothing to do; -2: no such advice for managed memory. */
+static int advice_of(int advice) {
+    switch (advice) {
+    case MADV_DONTNEED:
+    case MADV_FREE:
+    case MADV_REMOVE:
+        return USWAP_ADVICE_DONTNEED;
+    case MADV_WILLNEED:
+        return USWAP_ADVICE_WILLNEED;
+#ifdef MADV_COLD
+    case MADV_COLD:
+        return USWAP_ADVICE_COLD;
+    case MADV_PAGEOUT:
+        return USWAP_ADVICE_PAGEOUT;
+#endif
+    case MADV_NORMAL: /* of a mapping, while the core knows only all of them together */
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
+    case MADV_DOFORK:
+    case MADV_DODUMP:
+    case MADV_DONTDUMP:
+        return -1;
+    default:
+        return -2;
+    }
+}
+
+int run_space_advise(void *address, size_t bytes, int advice) {
+    space *s = space_of(address, bytes);
+    uintptr_t start = (uintptr_t)address;
+    if (!s || start % PAGE_BYTES != 0)
+        return space_fail(s ? EINVAL : ENOMEM);
+    bytes = whole_pages(bytes);
+    small_lock_acquire(&space_lock);
+    bool given = ranges_cover(&s->given, start, start + bytes), foreign = false;
+    for (size_t i = ranges_find(&s->given, start); i < s->given.count && s->given.all[i].start < start + bytes; i++)
+        foreign |= s->given.all[i].foreign;
+    small_lock_release(&space_lock);
+    if (!given)
+        return space_fail(ENOMEM);
+    if (foreign)
+        return run_core_madvise(address, bytes, advice);
+    int ours = advice_of(advice);
+    if (ours < 0)
+        return ours == -1 ? 0
+               : advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE
+                   ? run_core_madvise(address, bytes, advice)
+                   : space_fail(EINVAL);
+    int status = uswap_region_advise(run_pool, s->region, start - s->base, bytes, (uint32_t)ours, NULL);
+    return status == 0 || ours != USWAP_ADVICE_DONTNEED ? 0
+                                                        : space_fail(EINVAL); /* as the kernel says of locked pages */
+}
+
+int run_space_lock(const void *address, size_t bytes, bool locked) {
+    space *s = space_of(address, bytes);
+    uintptr_t start = (uintptr_t)address & ~(PAGE_BYTES - 1), end = whole_pages((uintptr_t)address + bytes);
+    if (!s)
+        return space_fail(ENOMEM);
+    small_lock_acquire(&space_lock);
+    bool given = ranges_cover(&s->given, start, end);
+    small_lock_release(&space_lock);
+    if (!given)
+        return space_fail(ENOMEM);
+    int status =
+        (locked ? uswap_region_lock : uswap_region_unlock)(run_pool, s->region, start - s->base, end - start, NULL);
+    return status == 0 ? 0 : space_fail(status == USWAP_E_LIMIT ? ENOMEM : EAGAIN);
+}

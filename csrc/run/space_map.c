@@ -1,0 +1,217 @@
+/*
+ * space_map.c - mmap, munmap and mprotect of managed addresses.
+ */
+#define _GNU_SOURCE
+#include "run/space.h"
+
+#include "pool.h"
+#include "region/region_range.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#define HUGE_BYTES ((size_t)2 << 20)
+
+/* Something else of the program's goes from addresses of the region, which are the region's again. */
+static int take_back(uintptr_t start, uintptr_t end) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    if (run_core_mmap((void *)start, end - start, PROT_NONE, flags, -1, 0) == MAP_FAILED)
+        return -1;
+    return region_watch(run_pool->uffd, (void *)start, end - start, NULL) == 0 ? 0 : space_fail(ENOMEM);
+}
+
+/* => nothing is given out there: empty, without access, and the region's. Context: the addresses are the caller's. Return: 0, or -1 with errno. */
+static int clear(space *s, uintptr_t start, uintptr_t end) {
+    for (uintptr_t at = start; at < end;) {
+        small_lock_acquire(&space_lock);
+        size_t i = ranges_find(&s->given, at);
+        bool there = i < s->given.count && s->given.all[i].start < end;
+        range r = there ? s->given.all[i] : (range){0};
+        small_lock_release(&space_lock);
+        if (!there)
+            break;
+        uintptr_t first = MAX_OF(at, r.start), last = MIN_OF(end, r.end);
+        if ((r.foreign ? take_back(first, last) : space_discard(s, first, last)) != 0)
+            return -1;
+        at = last;
+    }
+    return run_core_mprotect((void *)start, end - start, PROT_NONE);
+}
+
+/* The table says that r is there, or (protection and all: 0) nothing. What was promised for what was there and is not is given back; what is new has been promised by the
+ * caller, who hands in how much. */
+static bool note(space *s, const range *r, bool given, size_t promised) {
+    small_lock_acquire(&space_lock);
+    size_t before = s->given.promised;
+    bool noted = given ? ranges_put(&s->given, r) : ranges_cut(&s->given, r->start, r->end);
+    size_t surplus = promised + before - s->given.promised; /* before + promised >= what is in use now */
+    small_lock_release(&space_lock);
+    space_unpromise(surplus);
+    return noted;
+}
+
+static range range_of(uintptr_t start, size_t bytes, int protection, int flags) {
+    return (range){.start = start,
+                   .end = start + bytes,
+                   .protection = (uint8_t)(protection & ACCESS),
+                   .sparse = (flags & MAP_NORESERVE) != 0};
+}
+
+/* Return: false: there is no swap space for it; *promised: bytes. A sparse mapping that is too large for all of it to be promised is not promised at all. */
+static bool promise(range *r, size_t *promised) {
+    *promised = r->protection & PROT_WRITE ? r->end - r->start : 0;
+    if (space_promise(*promised)) {
+        r->sparse = 0;
+        return true;
+    }
+    *promised = 0;
+    return r->sparse;
+}
+
+/* ---- mmap ---- */
+
+static uintptr_t choose(const space *s, size_t bytes, const void *hint) {
+    uintptr_t start = (uintptr_t)hint;
+    if (start % PAGE_BYTES == 0 && start >= s->base && start < s->end && bytes <= s->end - start) {
+        size_t i = ranges_find(&s->given, start);
+        if (i == s->given.count || s->given.all[i].start >= start + bytes)
+            return start;
+    }
+    return ranges_gap(&s->given, s->base, s->end, bytes, bytes >= HUGE_BYTES ? HUGE_BYTES : PAGE_BYTES);
+}
+
+void *run_space_map(run_space which, size_t bytes, int protection, int flags, const void *hint) {
+    space *s = &spaces[which];
+    size_t promised;
+    if (bytes > SPACE_MOST_BYTES || bytes == 0)
+        return space_fail_map(bytes ? ENOMEM : EINVAL);
+    bytes = whole_pages(bytes);
+    range r = range_of(0, bytes, protection, flags);
+    if (!promise(&r, &promised))
+        return space_fail_map(ENOMEM);
+    small_lock_acquire(&space_lock);
+    r.start = choose(s, bytes, hint);
+    r.end = r.start + bytes;
+    bool given = r.start != 0 && ranges_put(&s->given, &r);
+    small_lock_release(&space_lock);
+    void *address = (void *)r.start;
+    if (!given) {
+        space_unpromise(promised);
+        return space_fail_map(ENOMEM);
+    }
+    if (protection != PROT_NONE && run_core_mprotect(address, bytes, protection) != 0) {
+        int error = errno;
+        run_space_unmap(address, bytes);
+        return space_fail_map(error);
+    }
+    if (flags & MAP_LOCKED)
+        run_space_lock(address, bytes, true);
+    return address;
+}
+
+static bool is_anonymous(int flags) {
+    return (flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & (MAP_GROWSDOWN | MAP_HUGETLB));
+}
+
+static bool is_taken(const space *s, uintptr_t start, uintptr_t end) {
+    small_lock_acquire(&space_lock);
+    size_t i = ranges_find(&s->given, start);
+    bool taken = i < s->given.count && s->given.all[i].start < end;
+    small_lock_release(&space_lock);
+    return taken;
+}
+
+void *run_space_map_fixed(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
+    space *s = space_of(address, bytes);
+    uintptr_t start = (uintptr_t)address;
+    size_t promised = 0;
+    if (!s || bytes == 0 || start % PAGE_BYTES != 0)
+        return space_fail_map(s ? EINVAL : ENOMEM);
+    bytes = whole_pages(bytes);
+    if ((flags & MAP_FIXED_NOREPLACE) == MAP_FIXED_NOREPLACE && is_taken(s, start, start + bytes))
+        return space_fail_map(EEXIST);
+    range r = range_of(start, bytes, protection, flags);
+    r.foreign = !is_anonymous(flags);
+    if (!r.foreign && !promise(&r, &promised))
+        return space_fail_map(ENOMEM);
+    int status = clear(s, start, start + bytes);
+    if (status == 0 && r.foreign)
+        status =
+            run_core_mmap(address, bytes, protection, (flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED, fd, offset) == address
+                ? 0
+                : -1;
+    else if (status == 0)
+        status = run_core_mprotect(address, bytes, protection);
+    int error = errno;
+    bool noted = note(s, &r, status == 0, promised);
+    return status == 0 && noted ? address : space_fail_map(status == 0 ? ENOMEM : error);
+}
+
+/* ---- munmap, mprotect ---- */
+
+int run_space_unmap(void *address, size_t bytes) {
+    space *s = space_of(address, bytes);
+    range r = range_of((uintptr_t)address, whole_pages(bytes), PROT_NONE, 0);
+    if (!s || bytes == 0 || r.start % PAGE_BYTES != 0)
+        return space_fail(EINVAL);
+    if (clear(s, r.start, r.end) != 0)
+        return -1;
+    return note(s, &r, false, 0) ? 0 : space_fail(ENOMEM);
+}
+
+/* Context: space_lock. Bytes of the range that are not writable so far. */
+static size_t not_writable(const space *s, uintptr_t start, uintptr_t end) {
+    size_t bytes = 0;
+    for (size_t i = ranges_find(&s->given, start); i < s->given.count && s->given.all[i].start < end; i++) {
+        const range *r = &s->given.all[i];
+        if (!(r->protection & PROT_WRITE) && !r->foreign)
+            bytes += MIN_OF(r->end, end) - MAX_OF(r->start, start);
+    }
+    return bytes;
+}
+
+/* Range by range: each may differ from the next in other ways. */
+static bool note_protection(space *s, uintptr_t start, uintptr_t end, int protection, size_t promised) {
+    bool noted = true;
+    small_lock_acquire(&space_lock);
+    size_t before = s->given.promised;
+    for (uintptr_t at = start; noted && at < end;) {
+        size_t i = ranges_find(&s->given, at);
+        if (i == s->given.count || s->given.all[i].start > at)
+            break; /* another thread has unmapped it meanwhile */
+        range r = s->given.all[i];
+        r.start = at;
+        at = r.end = MIN_OF(r.end, end);
+        r.protection = (uint8_t)(protection & ACCESS);
+        r.sparse = r.sparse && promised == 0;
+        noted = ranges_put(&s->given, &r);
+    }
+    size_t surplus = MAX_OF(promised + before, s->given.promised) - s->given.promised;
+    small_lock_release(&space_lock);
+    space_unpromise(surplus);
+    return noted;
+}
+
+int run_space_protect(void *address, size_t bytes, int protection) {
+    space *s = space_of(address, bytes);
+    uintptr_t start = (uintptr_t)address, end = start + whole_pages(bytes);
+    if (!s || start % PAGE_BYTES != 0)
+        return space_fail(s ? EINVAL : ENOMEM);
+    small_lock_acquire(&space_lock);
+    bool given = ranges_cover(&s->given, start, end);
+    bool sparse = given && start < end && s->given.all[ranges_find(&s->given, start)].sparse;
+    size_t promised = protection & PROT_WRITE ? not_writable(s, start, end) : 0;
+    small_lock_release(&space_lock);
+    if (given && !space_promise(promised)) {
+        promised = 0;
+        given = sparse;
+    }
+    if (!given)
+        return space_fail(ENOMEM);
+    if (run_core_mprotect(address, bytes, protection) != 0) {
+        int error = errno;
+        space_unpromise(promised);
+        return space_fail(error);
+    }
+    return note_protection(s, start, end, protection, promised) ? 0 : space_fail(ENOMEM);
+}

@@ -1,0 +1,130 @@
+"""run: unmodified programs under a limit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uswap._core import require_core
+from uswap._errors import ArgumentError, SwapAreaError, UnsupportedError
+from uswap._options import SwapArea, checked_limit, default_directory, default_limit
+from uswap._programs import check_can_preload, find_program
+from uswap.pool import Pool
+
+_LIBRARY = Path(__file__).with_name("libuswap-run.so")
+
+StrPath = str | os.PathLike[str]
+
+
+def run(
+    command: Sequence[StrPath],
+    *,
+    limit: int | str | None = None,
+    swap: StrPath | SwapArea | None = None,
+    stats: bool = False,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """Runs a program, unchanged, whose memory is limited and swapped by uswap; `uswap run` does the same.
+
+    What the program gets from malloc and its like, and from mmap in private anonymous pieces of 64 KiB and up, is
+    managed, in each process that it becomes or starts: each has a limit of its own. Its code, stacks, and what it
+    maps of files are not. docs/running.md has the details.
+
+    Args:
+        command: the program (a path, or a name on $PATH) and its arguments. A file that ends in .py and may not be
+            executed is run by this Python.
+        limit: bytes of resident memory, or "512MiB", for each process. None: as Pool.
+        swap: the directory for the swap files, which have no name; None: as Pool. With SwapArea(directory, size=),
+            each process has that much at most.
+        stats: each process says at its end, on standard error, what it came to.
+        env: its environment; None: this one's.
+        options: as subprocess.run: check, input, stdin, stdout, stderr, capture_output, timeout, cwd, text, ...
+
+    Raises:
+        ArgumentError, TypeError: no such program; a bad limit (LimitError).
+        UnsupportedError: the program is static, setuid, or for another machine; or this user may not have what
+            system calls on managed memory need (`uswap doctor` says what).
+        SwapAreaError: the directory cannot be used.
+        On any of these the program was not started. Otherwise as subprocess.run.
+
+    Example:
+        >>> import uswap
+        >>> done = uswap.run(["sort", "-n"], limit="64MiB", input="10\\n9\\n", text=True, capture_output=True)
+        >>> done.stdout.split()
+        ['9', '10']
+    """
+    words, variables = prepare(command, limit=limit, swap=swap, stats=stats, env=env)
+    return subprocess.run(words, env=variables, **options)
+
+
+def prepare(
+    command: Sequence[StrPath],
+    *,
+    limit: int | str | None = None,
+    swap: StrPath | SwapArea | None = None,
+    stats: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """=> (the words, the first a path; the environment) with which to execute a program under a limit.
+    Arguments and errors as of run."""
+    require_core()
+    if isinstance(command, (str, bytes, os.PathLike)):
+        raise TypeError("command is a list: the program and its arguments, one by one")
+    words = _with_interpreter([os.fspath(word) for word in command])
+    check_can_preload(Path(words[0]))
+    size = default_limit() if limit is None else checked_limit(limit)
+    area = _place(swap)
+    _try_out(size, area)
+    variables = dict(os.environ if env is None else env)
+    variables["USWAP_RUN_LIMIT"] = str(size)
+    variables["USWAP_RUN_SWAP"] = os.path.abspath(area.path)
+    variables["USWAP_RUN_SWAP_BYTES"] = str(area.size_bytes)
+    variables["USWAP_RUN_STATS"] = "1" if stats else "0"
+    others = [path for path in variables.get("LD_PRELOAD", "").replace(":", " ").split() if path != str(_library())]
+    variables["LD_PRELOAD"] = ":".join([str(_library()), *others])
+    return words, variables
+
+
+def _library() -> Path:
+    if not _LIBRARY.exists():
+        raise UnsupportedError(
+            "uswap was built without what `uswap run` needs",
+            hint="install libjemalloc-dev and binutils (Debian, Ubuntu), and build uswap again",
+        )
+    if " " in str(_LIBRARY) or ":" in str(_LIBRARY):
+        raise UnsupportedError(
+            f"the loader takes no library from {str(_LIBRARY.parent)!r}: its path has a space or a colon"
+        )
+    return _LIBRARY
+
+
+def _with_interpreter(words: list[str]) -> list[str]:
+    if not words:
+        raise ArgumentError("no program was named")
+    if words[0].endswith(".py") and os.path.isfile(words[0]) and not os.access(words[0], os.X_OK):
+        return [sys.executable, *words]
+    return [str(find_program(words[0])), *words[1:]]
+
+
+def _place(swap: StrPath | SwapArea | None) -> SwapArea:
+    area = swap if isinstance(swap, SwapArea) else SwapArea(default_directory() if swap is None else swap)
+    if not os.path.exists(area.path):
+        raise SwapAreaError(f"there is no directory {os.fspath(area.path)!r} to swap to", path=os.fspath(area.path))
+    if not area.is_directory:
+        raise SwapAreaError(
+            f"{os.fspath(area.path)!r} is no directory",
+            path=os.fspath(area.path),
+            hint="each process of the program makes a swap file without a name: name the directory for them",
+        )
+    return area
+
+
+def _try_out(limit: int, area: SwapArea) -> None:
+    """Makes a pool here as the program will: what is wrong with limit, swap or permissions is said before it
+    starts."""
+    Pool(limit=limit, swap=area, faults="thread", reclaimer=False).close()
