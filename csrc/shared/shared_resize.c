@@ -100,7 +100,7 @@ static int show(const change *z, size_t page) {
 
 static int no_addresses(change *z, int os_errno) {
     return error_set(&z->error, USWAP_E_NO_MEMORY, os_errno, "resize", NULL, "no address space for %llu bytes: %s",
-                     (unsigned long long)bytes_of(z->pages), strerror(os_errno));
+                     (unsigned long long)bytes_of(z->pages), error_text(os_errno));
 }
 
 static int make_elsewhere(change *z) {
@@ -199,7 +199,7 @@ static int refuse(change *z, int status) {
         return USWAP_RESIZE_LATER;
     default:
         return error_set(&z->error, USWAP_E_NO_MEMORY, -status, "resize", NULL, "no room for %llu bytes: %s", bytes,
-                         strerror(-status));
+                         error_text(-status));
     }
 }
 
