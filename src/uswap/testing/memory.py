@@ -12,8 +12,10 @@ import threading
 PAGE = 4096
 _NOISE_BYTES = 1 << 20
 _NOISE = random.Random(1998).randbytes(_NOISE_BYTES)
-# Contents below this are one byte repeated, which the core keeps in no slot; the others are of a kind that it must.
+# Contents below these are one byte repeated, all through or page by page, which the core keeps in no slot; the
+# others are of a kind that it must.
 _PLAIN = 8
+_STRIPED = 16
 
 _PRIVATE_ANONYMOUS_NOREPLACE = 0x100022
 
@@ -27,7 +29,8 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 
 
 def contents(value: int, length: int) -> bytes:
-    """length bytes named by a small number: 0 are zeroes, 1 to 7 one byte repeated, others noise.
+    """length bytes named by a small number: 0 are zeroes, 1 to 7 one byte repeated, 8 to 15 another byte for each
+    page, others noise.
 
     Example:
         >>> contents(0, 4), contents(3, 4), len(contents(100, 5000))
@@ -35,6 +38,9 @@ def contents(value: int, length: int) -> bytes:
     """
     if value < _PLAIN:
         return bytes([value]) * length
+    if value < _STRIPED:
+        stripes = b"".join(bytes([(value + page) % _PLAIN]) * PAGE for page in range(-(-length // PAGE)))
+        return stripes[:length]
     start = value * 997 % _NOISE_BYTES
     piece = _NOISE[start : start + length]
     while len(piece) < length:

@@ -134,12 +134,14 @@ class MemorySteps(Engine):
 
     @step
     def discard(self, *, thread: int = 0, region: int, page: int, count: int) -> None:
-        """Pages are thrown away: they are zeroes."""
+        """Pages are thrown away: they are zeroes. A locked one among them is asked for alone, and is refused."""
         mapped = self.pick(region)
         if mapped is None:
             return
         start, length = mapped.page_span(page, count)
-        if not mapped.locked.isdisjoint(pages_of(start, length)):
+        held = mapped.locked.intersection(pages_of(start, length))
+        if held:
+            self._discard_locked(thread, mapped, min(held))
             return
         access = Access(Kind.DISCARD, mapped, start, length, after=bytes(length))
 
@@ -147,6 +149,22 @@ class MemorySteps(Engine):
             mapped.region.advise(uswap.Advice.DONTNEED, start, length)
 
         self.start(thread, "Region.advise(DONTNEED)", job, access=access)
+
+    def _discard_locked(self, thread: int, mapped: Mapped, page: int) -> None:
+        length = min(PAGE, len(mapped.model) - page * PAGE)
+
+        def job() -> bool:
+            try:
+                mapped.region.advise(uswap.Advice.DONTNEED, page * PAGE, length)
+            except uswap.BusyError:
+                return True
+            return False
+
+        def finish(refused: bool) -> None:
+            assert refused or length < PAGE, f"page {page} is locked, and is thrown away"
+
+        access = Access(Kind.HOLD, mapped, 0, len(mapped.model))
+        self.start(thread, "Region.advise(DONTNEED)", job, access=access, finish=finish)
 
     @step
     def lock(self, *, thread: int = 0, region: int, page: int, count: int) -> None:
@@ -180,7 +198,7 @@ class MemorySteps(Engine):
 
     @step
     def keep_in(self, *, thread: int = 0, region: int, page: int, count: int) -> None:
-        """Region.resident: inside it pages are in memory, whatever is evicted."""
+        """Region.resident, nested: inside it pages are in memory, whatever is evicted."""
         mapped = self.pick(region)
         if mapped is None:
             return
@@ -190,6 +208,8 @@ class MemorySteps(Engine):
 
         def job() -> tuple[set[int], bytes]:
             with mapped.region.resident(start, length):
+                with mapped.region.resident(start, length):
+                    pass
                 mapped.region.advise(uswap.Advice.PAGEOUT, start, length)
                 classes = set(mapped.region.page_classes(start, length))
                 return classes, memory.load(self.address(mapped) + start, length) if look is not None else b""

@@ -45,7 +45,7 @@ HOLDS = (
     "fault.message", "fault.locked", "fault.inline", "bring_in.wait", "page_in.chosen", "page_in.claimed",
     "page_in.read", "page_in.right", "page_in.map", "page_out.copied", "page_out.isolated", "page_out.published",
     "page_out.written", "page_out.drop", "verify.slot", "discard.locked", "region.destroy", "swapoff.step",
-    "reclaimer.late",
+    "reclaimer.late", "uffd.copy",
 )  # fmt: skip
 # How a page can be lost: what is armed for it alone while it is read. Others that are read with it, or ahead, must
 # come all the same.
