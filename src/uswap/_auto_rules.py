@@ -7,6 +7,8 @@ limit by little while the program hardly waits, raise it by much as soon as it w
   time or again, and no limit would make that faster.
 - Which pages are idle is only learned by taking pages away, and those that were not come back at once. So a stall
   just after a step is waited out for a moment, unless the level is known to hurt; one that stays means too little.
+  How long pages take to come back is the disk's and the machine's affair: as long as less has been read than the
+  step took away, the stall may be the step's.
 - What hurt is remembered. The limit stays above it, and is tried again after a while that doubles each time.
 - Stall beyond the target is a debt, and no step is taken before it is paid. So the mean keeps to the target too,
   and not only the moments between steps.
@@ -49,8 +51,9 @@ _AWAKE_SHARE = 1 / 4
 _SAME_LEVEL = 1 / 4
 # Seconds after which it goes down again: to a level that did not hurt; below that one, at first and at most.
 SETTLE_SECONDS = 2.0
-# After a step, a stall is waited out for so long.
+# After a step, a stall is waited out for so long; and for so long at most, if not all is back that it took away.
 GRACE_SECONDS = 1.0
+RETURN_SECONDS = 5.0
 PATIENCE_SECONDS = 10.0
 PATIENCE_SECONDS_MAX = 600.0
 # Debts of stall are forgotten beyond what so many seconds at the target pay; and what so many seconds have left
@@ -110,7 +113,7 @@ class Rules:
         ...     limit = rules.next_limit(Sample(0.25, limit, min(limit, 256 << 20)))
         >>> limit < 128 << 20
         True
-        >>> missed = Sample(0.25, limit, limit, stall=0.5, evicted=1 << 20)
+        >>> missed = Sample(0.25, limit, limit, stall=0.5, evicted=1 << 20, read=1 << 20)
         >>> [rules.next_limit(missed) > limit for _ in range(5)]
         [False, False, False, True, True]
     """
@@ -123,7 +126,8 @@ class Rules:
         self.patience = PATIENCE_SECONDS
         self.debt = 0.0
         self._since_hurt = SETTLE_SECONDS
-        self._since_step = GRACE_SECONDS
+        self._since_step = RETURN_SECONDS
+        self._missing = 0  # bytes that the last step took away, less what was read since
         self._streak = 0  # samples in a row that hurt
         self._recent: deque[Sample] = deque(maxlen=RECENT)
 
@@ -131,6 +135,9 @@ class Rules:
         """The limit in bytes from here on."""
         self._recent.append(sample)
         self._since_hurt += sample.seconds
+        if self._since_step < GRACE_SECONDS:
+            self._missing += sample.evicted
+        self._missing -= sample.read
         self._since_step += sample.seconds
         self._count_debt(sample)
         if sample.evicted > 0 and sample.stall > self.target:
@@ -140,7 +147,7 @@ class Rules:
             self.hurt, self.patience = None, PATIENCE_SECONDS  # it does not hurt any more
         limit = self._lowered(sample) if self._may_lower(sample) else sample.limit
         if limit < sample.limit:
-            self._since_step = 0.0
+            self._since_step, self._missing = 0.0, 0
         return limit
 
     def refused(self) -> None:
@@ -154,7 +161,8 @@ class Rules:
 
     def _may_pass(self, sample: Sample) -> bool:
         """The stall may be that of the last step only."""
-        return self._streak == 0 and self._since_step < GRACE_SECONDS and not self._is_known(sample.limit)
+        seconds = RETURN_SECONDS if self._missing > 0 else GRACE_SECONDS
+        return self._streak == 0 and self._since_step < seconds and not self._is_known(sample.limit)
 
     def _count_debt(self, sample: Sample) -> None:
         if sample.limit >= self.most and sample.stall > self.target:

@@ -135,6 +135,27 @@ def test_a_stall_just_after_a_step_is_waited_out_for_a_moment_only() -> None:
     assert limits[-1] > limit
 
 
+def waited_seconds(taken: int, back: int) -> float:
+    """How long a stall is waited out after a step that takes so many bytes away, of which so many a sample are read
+    back, as many as leave then."""
+    rules = new_rules()
+    limit = run(rules, MOST, still, 20)[-1]
+    stalling = Sample(0.25, limit, limit, stall=0.5, evicted=taken, read=0)
+    limits = [rules.next_limit(stalling)]
+    while limits[-1] == limit and len(limits) < 100:
+        in_grace = len(limits) * 0.25 < rules_of.GRACE_SECONDS
+        limits.append(rules.next_limit(stalling._replace(evicted=0 if in_grace else 1, read=back)))
+    assert limits[-1] > limit
+    return 0.25 * (len(limits) - 1)
+
+
+def test_a_stall_is_waited_out_while_pages_come_back_that_a_step_took() -> None:
+    """On a slow disk, or a busy machine, that takes longer."""
+    assert waited_seconds(8 * MIB, 8 * MIB) <= rules_of.GRACE_SECONDS
+    assert waited_seconds(8 * MIB, MIB) == pytest.approx(2.0, abs=0.3)
+    assert waited_seconds(8 * MIB, 1 << 12) == pytest.approx(rules_of.RETURN_SECONDS, abs=0.3)
+
+
 def test_at_a_level_known_to_hurt_nothing_is_waited_out() -> None:
     rules = new_rules()
     limit = run(rules, MOST, still, 20)[-1]
