@@ -225,6 +225,11 @@ HEAP_CALLS = {name: f"run_heap_{name}" for name in ("mmap", "munmap", "mprotect"
 }
 
 
+def compile_core(found: list[str]) -> list[str]:
+    """The objects of the core itself; mutants/builder.py calls this, too."""
+    return compile_all(sorted(path for path in CSRC.rglob("*.c") if RUN not in path.parents), core_flags(found))
+
+
 def find_jemalloc() -> Path | None:
     """jemalloc's archive of position-independent code, or None."""
     command = [*compiler(), "-print-file-name=libjemalloc_pic.a"]
@@ -274,8 +279,7 @@ class BuildExtension(build_ext):
         crypto_flags, crypto_arguments = find_crypto()
         try:
             found = [*uring_flags, *crypto_flags]
-            sources = sorted(path for path in CSRC.rglob("*.c") if RUN not in path.parents)
-            objects = compile_all(sources, core_flags(found))
+            objects = compile_core(found)
             jemalloc = None if os.environ.get("USWAP_SANITIZE") else find_jemalloc()
             if jemalloc:
                 folder = Path(self.get_ext_fullpath(ext.name)).parent
