@@ -83,7 +83,7 @@ void *heap_malloc(uswap_heap *h, size_t bytes, bool zeroed) {
     gate_enter(&h->gate);
     void *block = atomic_load(&h->refuse) || atomic_load(&h->lost) ? NULL : take(h, bytes, zeroed);
     if (block)
-        atomic_fetch_add(&h->blocks, 1);
+        atomic_fetch_add_explicit(&h->blocks, 1, memory_order_relaxed); /* the gate orders it */
     gate_leave(&h->gate);
     return block;
 }
@@ -103,7 +103,7 @@ void heap_free(uswap_heap *h, void *block) {
     gate_enter(&h->gate);
     if (!atomic_load(&h->lost)) {
         give_back(h, block);
-        atomic_fetch_sub(&h->blocks, 1);
+        atomic_fetch_sub_explicit(&h->blocks, 1, memory_order_relaxed);
     }
     gate_leave(&h->gate);
 }
@@ -150,8 +150,8 @@ EXPORT uint64_t uswap_heap_blocks(uswap_heap *h) {
 /* Context: the gate is closed, no block is in use. */
 static void give_all_back(uswap_heap *h) {
     atomic_store(&h->refuse, 1);
+    heap_small_end(h); /* its last runs become stale */
     h->stale_count = 0;
-    heap_small_end(h);
     heap_later_end(h);
     while (h->spans)
         heap_span_end(h->spans);

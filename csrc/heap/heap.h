@@ -53,6 +53,7 @@ typedef struct heap_span {
 typedef struct {
     heap_span *span;
     uint32_t unit, units;
+    uint32_t pages; /* of them, from the first on, those that may hold something */
 } heap_run;
 
 typedef struct {

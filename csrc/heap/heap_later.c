@@ -25,9 +25,10 @@ static int by_address(const void *a, const void *b) {
 /* Whether anything is out is asked now and then, not for each block. */
 static bool may_be_out(uswap_heap *h) {
     uswap_stats stats;
-    if (atomic_fetch_add(&h->frees, 1) % LOOK_EVERY == 0 && uswap_pool_stats(h->pool, &stats, NULL) == USWAP_OK)
+    if (atomic_fetch_add_explicit(&h->frees, 1, memory_order_relaxed) % LOOK_EVERY == 0 &&
+        uswap_pool_stats(h->pool, &stats, NULL) == USWAP_OK)
         atomic_store(&h->something_out, stats.swap_used_bytes > 0 || stats.cached_bytes > 0);
-    return atomic_load(&h->something_out);
+    return atomic_load_explicit(&h->something_out, memory_order_relaxed);
 }
 
 /* Whether the page of the block, or that of its slab's header, is not mapped. Blocks that are freed one after the other often share a page: the last

@@ -30,12 +30,6 @@ static void mark(const heap_run *run, unit_use use) {
     run->span->use[run->unit] = (uint8_t)use;
 }
 
-static void claim(const heap_run *run, unit_use use, size_t bytes) {
-    mark(run, use);
-    run->span->pages[run->unit] = use == UNIT_FIRST ? (uint16_t)bytes_to_pages(bytes) : 0;
-    run->span->units_free -= run->units;
-}
-
 static uint32_t free_units_at(const heap_span *span, uint32_t unit, uint32_t most) {
     uint32_t count = 0;
     while (count < most && unit + count < span->units && span->use[unit + count] == UNIT_FREE)
@@ -98,9 +92,9 @@ static void release(uswap_heap *h, const heap_run *run) {
         }
 }
 
-static void discard_and_release(uswap_heap *h, const heap_run *run, size_t bytes) {
+static void discard_and_release(uswap_heap *h, const heap_run *run) {
     /* Still in use as far as others see: no lock is held over the discarding, which may wait for I/O. */
-    bool done = heap_discard(run->span, (size_t)run->unit << HEAP_UNIT_SHIFT, bytes);
+    bool done = heap_discard(run->span, (size_t)run->unit << HEAP_UNIT_SHIFT, (size_t)run->pages << PAGE_SHIFT);
     small_lock_acquire(&h->lock);
     run->span->dirty |= !done;
     release(h, run);
@@ -109,85 +103,93 @@ static void discard_and_release(uswap_heap *h, const heap_run *run, size_t bytes
 
 /* ---- stale runs. Context: heap.lock ---- */
 
-static bool take_stale(uswap_heap *h, heap_run *run) {
-    for (uint32_t i = h->stale_count; i-- > 0;) {
-        if (h->stale[i].units != run->units)
-            continue;
-        *run = h->stale[i];
-        memmove(&h->stale[i], &h->stale[i + 1], (h->stale_count - i - 1) * sizeof *h->stale);
-        h->stale_count--;
-        h->stale_bytes -= (size_t)run->units << HEAP_UNIT_SHIFT;
-        return true;
-    }
-    return false;
+static size_t bytes_of(const heap_run *run) {
+    return (size_t)run->units << HEAP_UNIT_SHIFT;
 }
 
-static heap_run oldest_stale(uswap_heap *h) {
-    heap_run run = h->stale[0];
-    memmove(&h->stale[0], &h->stale[1], (h->stale_count - 1) * sizeof *h->stale);
+static heap_run drop_stale(uswap_heap *h, uint32_t i) {
+    heap_run run = h->stale[i];
+    memmove(&h->stale[i], &h->stale[i + 1], (h->stale_count - i - 1) * sizeof *h->stale);
     h->stale_count--;
-    h->stale_bytes -= (size_t)run.units << HEAP_UNIT_SHIFT;
+    h->stale_bytes -= bytes_of(&run);
     return run;
+}
+
+/* The newest of this length. */
+static bool take_stale(uswap_heap *h, heap_run *run) {
+    for (uint32_t i = h->stale_count; i-- > 0;)
+        if (h->stale[i].units == run->units) {
+            *run = drop_stale(h, i);
+            return true;
+        }
+    return false;
 }
 
 /* Return: whether the oldest one has been given up; h->lock is let go meanwhile. */
 static bool give_up_oldest(uswap_heap *h) {
     if (h->stale_count == 0)
         return false;
-    heap_run run = oldest_stale(h);
+    heap_run run = drop_stale(h, 0);
     small_lock_release(&h->lock);
-    discard_and_release(h, &run, (size_t)run.span->pages[run.unit] << PAGE_SHIFT);
+    discard_and_release(h, &run);
     small_lock_acquire(&h->lock);
     return true;
 }
 
 /* ---- what others call ---- */
 
+static void hand_out(const heap_run *run, unit_use use, size_t bytes) {
+    mark(run, use);
+    /* Of a stale run, what was there beyond the new end must not be forgotten: discarding goes by pages. */
+    run->span->pages[run->unit] = (uint16_t)MAX_OF(bytes_to_pages(bytes), (size_t)run->pages);
+}
+
 void *heap_run_take(uswap_heap *h, size_t bytes, unit_use use, bool *zeroed) {
     heap_run run = {.units = units_of(bytes)};
-    bool wanted = *zeroed, found;
     if (run.units > HEAP_CHUNK_UNITS)
         return NULL;
     small_lock_acquire(&h->lock);
-    if (use == UNIT_FIRST && !wanted && take_stale(h, &run)) {
-        /* What was there beyond the new end would be forgotten: discarding goes by pages. */
-        run.span->pages[run.unit] = (uint16_t)MAX_OF(bytes_to_pages(bytes), (size_t)run.span->pages[run.unit]);
-        small_lock_release(&h->lock);
-        *zeroed = false;
-        return address_of(&run);
-    }
-    do {
+    bool stale = !*zeroed && take_stale(h, &run), found = stale;
+    while (!found) {
         found = find(h, &run) || add_chunk(h, &run);
-    } while (!found && give_up_oldest(h));
+        if (found)
+            run.span->units_free -= run.units;
+        else if (!give_up_oldest(h))
+            break;
+    }
     if (found) {
-        claim(&run, use, bytes);
-        *zeroed = !run.span->dirty;
+        hand_out(&run, use, bytes);
+        *zeroed = !stale && !run.span->dirty;
     }
     small_lock_release(&h->lock);
     return found ? address_of(&run) : NULL;
 }
 
-void heap_run_free(heap_span *span, void *address) {
-    uswap_heap *h = span->heap;
-    heap_run run = {.span = span, .unit = unit_of(span, address)};
-    run.units = length_of(span, run.unit);
-    size_t bytes = (size_t)run.units << HEAP_UNIT_SHIFT;
-    INVARIANT(I20, span->use[run.unit] == UNIT_FIRST);
-    if (bytes > h->stale_limit) {
-        discard_and_release(h, &run, (size_t)span->pages[run.unit] << PAGE_SHIFT);
+static void give_back(heap_run run) {
+    uswap_heap *h = run.span->heap;
+    if (bytes_of(&run) > h->stale_limit) {
+        discard_and_release(h, &run);
         return;
     }
     small_lock_acquire(&h->lock);
-    while (h->stale_count == HEAP_STALE_RUNS || h->stale_bytes + bytes > h->stale_limit)
+    while (h->stale_count == HEAP_STALE_RUNS || h->stale_bytes + bytes_of(&run) > h->stale_limit)
         give_up_oldest(h);
     h->stale[h->stale_count++] = run;
-    h->stale_bytes += bytes;
+    h->stale_bytes += bytes_of(&run);
     small_lock_release(&h->lock);
 }
 
+void heap_run_free(heap_span *span, void *address) {
+    uint32_t unit = unit_of(span, address);
+    INVARIANT(I20, span->use[unit] == UNIT_FIRST);
+    give_back((heap_run){.span = span, .unit = unit, .units = length_of(span, unit), .pages = span->pages[unit]});
+}
+
 void heap_run_free_small(heap_span *span, void *address, size_t bytes) {
-    heap_run run = {.span = span, .unit = unit_of(span, address), .units = units_of(bytes)};
-    discard_and_release(span->heap, &run, bytes);
+    give_back((heap_run){.span = span,
+                         .unit = unit_of(span, address),
+                         .units = units_of(bytes),
+                         .pages = (uint32_t)bytes_to_pages(bytes)});
 }
 
 size_t heap_run_bytes(const heap_span *span, const void *address) {

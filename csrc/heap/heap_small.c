@@ -73,10 +73,21 @@ EXPORT int uswap_heap_load(const char *path, uswap_error *err) {
 
 /* ---- what the allocator asks for. Context: it may hold locks of its own ---- */
 
+/* The allocator fills its slabs, and each slab, from the end: first touches that no one takes for a sequence. So they are made here, in sequence, where
+ * the limit has room for them. */
+static void touch(uswap_heap *h, unsigned char *run, size_t bytes) {
+    for (size_t at = 0; bytes <= h->stale_limit && at < bytes; at += PAGE_BYTES)
+        *(volatile unsigned char *)(run + at) = 0;
+}
+
 static void *raw_malloc(intptr_t heap, size_t *bytes) {
+    uswap_heap *h = (uswap_heap *)heap; /* NOLINT */
     bool zeroed = false;
     *bytes = (*bytes + HEAP_UNIT_BYTES - 1) & ~(HEAP_UNIT_BYTES - 1);
-    return heap_run_take((uswap_heap *)heap, *bytes, UNIT_SMALL, &zeroed); /* NOLINT */
+    unsigned char *run = heap_run_take(h, *bytes, UNIT_SMALL, &zeroed);
+    if (run && zeroed)
+        touch(h, run, *bytes);
+    return run;
 }
 
 static int raw_free(intptr_t heap, void *address, size_t bytes) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from typing import Any, ClassVar
@@ -148,3 +149,13 @@ class limit(NumpyBlock):
                 UswapWarning,
                 stacklevel=2,
             )
+
+
+def _in_child() -> None:
+    """Another thread may have held it, which is not in this process."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

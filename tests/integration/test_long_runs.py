@@ -34,6 +34,15 @@ def test_memory_that_fits_keeps_the_core_asleep(swap_directory: Path) -> None:
     assert [row["kernel"] for row in report["summary"]] == ["sum", "sort", "product", "gather"]
 
 
+def test_numpy_is_measured_on_both_sides(swap_directory: Path) -> None:
+    report = run("bench_numpy.py", swap_directory, "--count=20000", "--repeats=1")
+    for row in report["summary"]:
+        assert row["time_ratio"] > 0, row
+        assert set(row["median_ms"]) == {"numpy", "uswap"}
+    assert [row["shuffled"] for row in report["beyond"]] == [False, True]
+    assert report["faults"] > 0
+
+
 def test_sizes_are_measured_in_processes_of_their_own(swap_directory: Path) -> None:
     arguments = ["--sizes=16MiB,1TiB:16MiB", "--limit=8MiB", "--cluster=1MiB", "--repeats=1", "--accesses=256"]
     report = run("bench_scale.py", swap_directory, *arguments)

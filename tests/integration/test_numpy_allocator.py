@@ -23,7 +23,7 @@ MiB = 1 << 20
 WITHIN = """
     import numpy as np, numpy.random
     from uswap._sampler import ResidentPeak
-    LIMIT = 24 << 20
+    LIMIT = 16 << 20
     COUNT = 4 * LIMIT // 8
     np.sort(np.random.default_rng(0).random(1000)); np.dot(np.ones(1000), np.ones(1000))
     with ResidentPeak() as peak:

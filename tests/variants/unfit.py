@@ -32,6 +32,7 @@ UNFIT: tuple[Unfit, ...] = (
         SANITIZED,
         (
             "tests/integration/test_limit.py",
+            "tests/integration/test_numpy_allocator.py::test_arrays_of_four_times_the_limit",
             "tests/integration/test_fork_snapshots.py::test_forks_in_a_loop_under_load",
             "tests/unit/test_long_benchmarks.py::test_memory_of_processes_is_sampled",
         ),
