@@ -69,7 +69,7 @@ bench: build
 bench-fit bench-scale bench-churn bench-reclaim bench-shared bench-loader bench-verify bench-numpy: build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
-bench-policies bench-curve: $(VENV)/.bench build
+bench-policies bench-curve bench-run: $(VENV)/.bench build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
 # Checked loads and stores under eviction, as many as one likes: STRESS_ARGS='--operations 1e9 --seed 7'.

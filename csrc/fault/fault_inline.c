@@ -8,6 +8,7 @@
 #include "fault/signal.h"
 #include "fault/uffd.h"
 #include "reclaim/write_slots.h"
+#include "region/stall.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -133,7 +134,7 @@ static void serve(void *argument) {
     FAILPOINT(fault_inline);
     f->status = bring_in(f->ctx, f->r, f->page, f->write, SHORTAGE_GO_OVER);
     STAT_ADD(f->ctx->pool, inline_faults, 1);
-    STAT_ADD(f->ctx->pool, stall_ns, clock_now_ns() - begin);
+    stall_note(f->ctx->pool, f->r, f->page, clock_now_ns() - begin);
 }
 
 static inline_outcome serve_region(uswap_pool *pool, region *r, uintptr_t address, bool write) {

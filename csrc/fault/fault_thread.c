@@ -7,6 +7,7 @@
 #include "fault/signal.h"
 #include "fault/uffd.h"
 #include "reclaim/direct.h"
+#include "region/stall.h"
 #include "swap/page_in_ahead.h"
 
 #include <errno.h>
@@ -45,6 +46,11 @@ static void park(uswap_pool *pool, parked_fault fault) {
     self->parked[(self->parked_first + self->parked_count++) % PARKED_MAX] = fault;
 }
 
+/* Nothing more is to be done for it here: who waits is woken when the page is in. */
+static bool is_served(fault_result result) {
+    return result == FAULT_DONE || result == FAULT_READING;
+}
+
 /* Serves one fault; parks it if it cannot be served now. */
 static fault_result serve(uswap_pool *pool, parked_fault fault) {
     region *r = region_get_by_ref(&pool->regions, fault.page);
@@ -59,15 +65,12 @@ static fault_result serve(uswap_pool *pool, parked_fault fault) {
     fault_result result = fault_serve(&pool->fault_context, r, page_ref_page(fault.page), how);
     if (result == FAULT_GONE)
         uffd_wake(pool->uffd, region_address(r, page_ref_page(fault.page)), PAGE_BYTES);
+    if (is_served(result))
+        stall_note(pool, r, page_ref_page(fault.page), clock_now_ns() - fault.since_ns);
     region_put(r);
     if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)
         park(pool, fault);
     return result;
-}
-
-/* Nothing more is to be done for it here: who waits is woken when the page is in. */
-static bool is_served(fault_result result) {
-    return result == FAULT_DONE || result == FAULT_READING;
 }
 
 /* One round over the parked faults; ends early when frames have run out. Return: how many were served. */
@@ -79,10 +82,7 @@ static uint32_t retry_parked(uswap_pool *pool) {
         self->parked_first = (self->parked_first + 1) % PARKED_MAX;
         self->parked_count--;
         fault_result result = serve(pool, fault);
-        if (is_served(result)) {
-            served++;
-            STAT_ADD(pool, stall_ns, clock_now_ns() - fault.since_ns);
-        }
+        served += is_served(result);
         if (result == FAULT_NO_FRAME)
             break;
     }
@@ -101,8 +101,6 @@ static bool go_over_limit(uswap_pool *pool) {
     direct_grant(pool);
     fault_result result = serve(pool, fault);
     direct_revoke(pool);
-    if (is_served(result))
-        STAT_ADD(pool, stall_ns, clock_now_ns() - fault.since_ns);
     return is_served(result);
 }
 
@@ -194,8 +192,6 @@ static void serve_message(uswap_pool *pool, const struct uffd_msg *message) {
     fault_result result = serve(pool, fault);
     if (pool->fault_context.demand_reads != reads)
         vigil_note(&pool->faults.vigil, message->arg.pagefault.feat.ptid, now);
-    if (is_served(result))
-        STAT_ADD(pool, stall_ns, clock_now_ns() - now);
     if (result == FAULT_NO_FRAME || result == FAULT_AGAIN)
         STAT_ADD(pool, parked_faults, 1);
     if (result == FAULT_NO_FRAME && atomic_load(&pool->writes_in_flight) > 0)

@@ -6,7 +6,7 @@
  * goes on first, since the memory of all others is managed; it starts threads while those locks are held, so libc allocates from the private heap meanwhile.
  */
 #define _GNU_SOURCE
-#include "run/run.h"
+#include "run/sites.h"
 
 #include <pthread.h>
 #include <stddef.h>
@@ -47,6 +47,7 @@ static void in_parent(void) {
 
 static void in_child(void) {
     run_inside = 0;
+    run_sites_forget_waits();
     run_space_fork_end();
     if (heap_in_child)
         heap_in_child();

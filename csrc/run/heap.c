@@ -5,7 +5,7 @@
  * jemalloc rather than an allocator that keeps its lists in the blocks that are free: those would be read back from the disk to be given out.
  */
 #define _GNU_SOURCE
-#include "run/run.h"
+#include "run/sites.h"
 
 #include <errno.h>
 #include <string.h>
@@ -28,12 +28,21 @@ const char *run_je_malloc_conf = "dss:disabled,dirty_decay_ms:1000,muzzy_decay_m
 
 #define PAGE_MASK (PAGE_BYTES - 1)
 
+/* Who has a large block, for the report. */
+static inline void *noted(void *block, size_t bytes, const void *caller) {
+    if (unlikely(bytes >= SITE_LEAST_BYTES))
+        run_sites_note(block, bytes, caller);
+    return block;
+}
+
 EXPORT void *malloc(size_t bytes) {
-    return unlikely(run_inside) ? run_private_malloc(bytes) : run_je_malloc(bytes);
+    return unlikely(run_inside) ? run_private_malloc(bytes)
+                                : noted(run_je_malloc(bytes), bytes, __builtin_return_address(0));
 }
 
 EXPORT void *calloc(size_t count, size_t bytes) {
-    return unlikely(run_inside) ? run_private_calloc(count, bytes) : run_je_calloc(count, bytes);
+    return unlikely(run_inside) ? run_private_calloc(count, bytes)
+                                : noted(run_je_calloc(count, bytes), count * bytes, __builtin_return_address(0));
 }
 
 EXPORT void free(void *block) {
@@ -45,7 +54,7 @@ EXPORT void free(void *block) {
 
 EXPORT void *realloc(void *block, size_t bytes) {
     if (likely(!run_inside && !run_private_has(block)))
-        return run_je_realloc(block, bytes);
+        return noted(run_je_realloc(block, bytes), bytes, __builtin_return_address(0));
     if (!run_private_has(block) && block) { /* the program's: it stays the program's */
         void *moved = run_private_malloc(bytes);
         if (moved)

@@ -2,7 +2,7 @@
  * mapping.c - mmap and its like, as the program calls them: what is large, private and anonymous is managed; all else is the kernel's.
  */
 #define _GNU_SOURCE
-#include "run/run.h"
+#include "run/sites.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -21,7 +21,10 @@ EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd
         if (run_space_has(address, bytes))
             return run_space_map_fixed(address, bytes, protection, flags, fd, offset);
     } else if (is_for_us(bytes, protection, flags)) {
-        return run_space_map(SPACE_MAPS, bytes, protection, flags, address);
+        void *given = run_space_map(SPACE_MAPS, bytes, protection, flags, address);
+        if (given != MAP_FAILED)
+            run_sites_note(given, bytes, __builtin_return_address(0));
+        return given;
     }
     return run_core_mmap(address, bytes, protection, flags, fd, offset);
 }

@@ -2,7 +2,7 @@
  * report.c - what a process came to: a few lines on standard error when it ends (`uswap run --stats`).
  */
 #define _GNU_SOURCE
-#include "run/run.h"
+#include "run/sites.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,15 +13,18 @@
 static int to = -1; /* standard error as it was at the start: programs close theirs */
 
 void run_report_begin(void) {
-    if (run_set.report)
-        to = run_descriptor_keep(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
+    if (!run_set.report)
+        return;
+    for (int i = 0; i < SPACES; i++)
+        run_sites_open(&spaces[i]);
+    to = run_descriptor_keep(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
 }
 
 __attribute__((destructor)) static void report(void) {
     uswap_stats s;
     if (to < 0 || !run_pool || uswap_pool_stats(run_pool, &s, NULL) != 0)
         return;
-    char line[1024], limit[32], peak[32], in[32], out[32], swap[32];
+    char line[4096], limit[32], peak[32], in[32], out[32], swap[32];
     int length =
         snprintf(line, sizeof line,
                  "uswap run: %s[%d]: peak %s of %s; %llu faults, %llu of them from swap; %s in, %s out; %s of "
@@ -30,6 +33,8 @@ __attribute__((destructor)) static void report(void) {
                  run_size_text(s.limit_bytes, limit), (unsigned long long)s.faults, (unsigned long long)s.major_faults,
                  run_size_text(s.pages_in << PAGE_SHIFT, in), run_size_text(s.pages_out << PAGE_SHIFT, out),
                  run_size_text(s.swap_used_bytes, swap), (double)s.stall_ns / 1e9);
-    ssize_t written = write(to, line, (size_t)MIN_OF(length, (int)sizeof line - 1));
+    size_t bytes = (size_t)MIN_OF(length, (int)sizeof line - 1);
+    bytes += run_sites_report(line + bytes, sizeof line - bytes);
+    ssize_t written = write(to, line, bytes);
     (void)written;
 }

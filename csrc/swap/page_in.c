@@ -6,6 +6,7 @@
 #include "frame/transport.h"
 #include "frame/warm.h"
 #include "reclaim/sealed.h"
+#include "region/stall.h"
 #include "swap/page_in_block.h"
 #include "swap/swap_cache.h"
 
@@ -214,7 +215,7 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
             bool taken = swap_cache_take(pool, run->entry[i], CACHE_READING, &frame, &flags);
             INVARIANT(I8, taken);
             if (flags & SLOT_WANTED)
-                STAT_ADD(pool, stall_ns, stall_ns);
+                stall_note(pool, run->r, page, stall_ns);
             page_in_arrived(pool, run->r, page, run->entry[i], true, flags);
             if (sealed)
                 seal_page(run->r, page);
@@ -294,8 +295,13 @@ void page_in_complete(context *ctx, io_request *request) {
     int failure = FAILPOINT(page_in_read);
     bool whole = failure == 0 && request->result == (int64_t)request->pages << PAGE_SHIFT;
     uint64_t stall_ns = request->wanted_ns ? clock_now_ns() - request->wanted_ns : 0;
+    page_ref first = swap_map_owner(ctx->pool, request->first);
     if (page_in_block_complete(ctx, request, whole)) {
-        STAT_ADD(ctx->pool, stall_ns, stall_ns);
+        region *r = region_get_by_ref(&ctx->pool->regions, first);
+        if (r) {
+            stall_note(ctx->pool, r, page_ref_page(first), stall_ns);
+            region_put(r);
+        }
         return;
     }
     map_run run;

@@ -87,7 +87,8 @@ def test_the_report(swap_directory: Path) -> None:
         text=True,
         timeout=100,
     )
-    (line,) = done.stderr.splitlines()
+    line, *places = done.stderr.splitlines()
+    assert any(re.match(r"  waited [\d.]+ s in memory of .*python", place) for place in places)
     found = re.match(r"uswap run: python[\d.]*\[\d+\]: peak ([\d.]+) MiB of 16\.0 MiB; (\d+) faults, ", line)
     assert found is not None
     assert 8 < float(found[1]) <= 16
