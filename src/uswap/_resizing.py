@@ -149,9 +149,9 @@ def _exported(region: Region, size: int) -> BufferError:
     )
 
 
-def resize_shared(region: SharedRegion, size: int) -> None:
-    """SharedRegion.resize; size 0: SharedRegion.refresh."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def resize_shared(region: SharedRegion, size: int, patient: bool = True) -> None:
+    """SharedRegion.resize; size 0: SharedRegion.refresh. patient: for a while, if another process is at it."""
+    deadline = time.monotonic() + (_PATIENCE_SECONDS if patient else 0.0)
     while True:
         error = new_error()
         with _mapping.locked():
@@ -164,7 +164,7 @@ def resize_shared(region: SharedRegion, size: int) -> None:
             return
         if outcome == lib.USWAP_RESIZE_EXPORTED:
             raise _exported(region, size)
-        if time.monotonic() > deadline:
+        if time.monotonic() >= deadline:
             raise error_from_core(error, lib.USWAP_E_BUSY)
         time.sleep(_PAUSE_SECONDS)
 

@@ -224,10 +224,10 @@ class SharedRegion(Region):
         _resizing.resize_shared(self, 0)
 
     def _follow(self) -> None:
-        """refresh, as far as nothing is in the way."""
+        """refresh, if nothing is in the way. Context: inside locked(), so nobody is waited for."""
         if self._look()[0] > len(self):
             with contextlib.suppress(BufferError, UswapError):
-                self.refresh()
+                _resizing.resize_shared(self, 0, patient=False)
 
     def info(self) -> RegionInfo:
         """Name, size, resident and swapped bytes of all processes together, and how many they are. Thread-safe."""

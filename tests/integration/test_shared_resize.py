@@ -3,6 +3,7 @@ refused, and that nothing is lost."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -342,6 +343,73 @@ def test_processes_work_on_while_one_of_them_changes_the_size(pool: uswap.Pool, 
             assert (wrong, turns > 0) == (0, True)
             each("r.close()")
     pool._core.call(lib.uswap_group_check)
+    r.close()
+
+
+RESIZERS = 3
+RESIZE = """
+import contextlib, random, time
+def work(r, seed, least, most, seconds):
+    chance, versions, wrong, done = random.Random(seed), {}, 0, [0, 0, 0]
+    end = time.monotonic() + seconds
+    def look(rows, page):
+        # What was cut off in between is zeroes, in all of its words; nobody else writes it.
+        found, known = int(rows[page, 0]), versions.get(page, 0)
+        return (rows[page] != found).any() or (found != known and (found != 0 or page < least))
+    while time.monotonic() < end:
+        kind = chance.randrange(3)
+        try:
+            if kind == 0:
+                r.resize(min(len(r) + chance.randrange(100) * 4096, most * 4096))
+            elif kind == 1:
+                r.refresh()
+            else:
+                before = len(r)
+                r.resize(before + chance.randrange(1, 200) * 4096)
+                page = before // 4096 + (seed - before // 4096) % RESIZERS
+                if page < len(r) // 4096:
+                    versions[page] = page << 32 | 7
+                    np.frombuffer(r, 'u8').reshape(-1, 512)[page] = versions[page]
+                r.resize(before)  # nobody may have seen it meanwhile
+            done[kind] += 1
+        except uswap.BusyError as error:
+            assert 'has mapped more' in str(error), error
+        rows = np.frombuffer(r, 'u8').reshape(-1, 512)
+        for _ in range(40):
+            page = chance.randrange(seed, len(rows), RESIZERS)
+            wrong += bool(look(rows, page))
+            versions[page] = page << 32 | chance.randrange(1, 1 << 31)
+            rows[page] = versions[page]
+        other = chance.randrange(len(rows))
+        wrong += bool((((rows[other] >> 32) != other) & (rows[other] != 0)).any())
+        del rows
+        if chance.random() < 0.3:
+            r.advise(uswap.Advice.PAGEOUT)
+    rows = np.frombuffer(r, 'u8').reshape(-1, 512)
+    wrong += sum(bool(look(rows, page)) for page in versions if page < len(rows))
+    return [wrong, done]
+"""
+
+
+def test_all_of_them_change_the_size_at_once(pool: uswap.Pool, swap_directory: Path) -> None:
+    """Each process has pages of its own; what it does not see just then may be cut off, and nothing else may."""
+    least, most = 64, 24 * MIB // PAGE
+    r = pool.region(least * PAGE, shared=True, name="r", reserve=most * PAGE // 2)  # beyond that it moves
+    with contextlib.ExitStack() as all_of_them:
+        members = [all_of_them.enter_context(Member()) for _ in range(RESIZERS)]
+        for number, each in enumerate(members):
+            each(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='256MiB')")
+            each("pool = uswap.attach('resized', swap=swap); import numpy as np")
+            each(f"RESIZERS = {RESIZERS}")
+            each(RESIZE)
+            each("r = pool.open_region('r')")
+            each.send(f"work(r, {number}, {least}, {most}, 4.0)")
+        for each in members:
+            wrong, done = each.answer()
+            assert (wrong, all(done)) == (0, True), done
+            each("r.close()")
+    pool._core.call(lib.uswap_group_check)
+    r.refresh()
     r.close()
 
 
