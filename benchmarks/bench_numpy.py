@@ -68,6 +68,7 @@ class Work:
 
     def _in_turn(self, size: int, rounds: int) -> float:
         a = self._data[: size // 8]
+        rounds = max(1, rounds * self.count // 1_000_000)
 
         def run() -> None:
             for _ in range(rounds):
@@ -188,7 +189,9 @@ def print_tables(report: dict[str, Any]) -> None:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; ends the program if it is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1_000_000, help="small arrays (default: %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=1_000_000, help="small arrays; in proportion all else (default: %(default)s)"
+    )
     parser.add_argument("--repeats", type=int, default=7, help="rounds (default: %(default)s)")
     parser.add_argument("--dir", default="/var/tmp", type=Path, help="where swap files lie (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round there")

@@ -244,6 +244,36 @@ def test_faults_are_served_inline_if_the_pool_does(make_pool: Any) -> None:
     assert pool.stats().inline_faults > 0
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "encrypted": {"encrypt": True},
+    "recycled": {"recycle": True},
+    "overcommitted": {"overcommit": True},
+    "synchronous": {"io": "sync"},
+    "native": {"reclaimer": False},
+    "foreground": {"background": False},
+    "s3-fifo": {"policy": "s3-fifo"},
+    "named": {"name": "arrays"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.usefixtures("runtime_folder")
+def test_pools_of_each_kind_have_arrays(options: dict[str, Any], make_pool: Any) -> None:
+    pool = make_pool(**options)
+    with pool.numpy():
+        a = np.arange(3 * MiB)[::-1].copy()
+        a.sort()
+        small = [np.full(30, i) for i in range(20_000)]
+        assert int(a[::4096].sum()) == sum(range(0, 3 * MiB, 4096))
+        assert all(int(x[20]) == i for i, x in enumerate(small))
+    stats = pool.stats()
+    assert stats.peak_resident_bytes <= stats.limit_bytes
+    assert stats.pages_out > 0
+    pool.check()
+    del a, small
+    pool.close()
+
+
 # ---- threads, tasks, generators ----------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ PANDAS = """
     from uswap._sampler import ResidentPeak
     def work():
         random = np.random.default_rng(1)
-        n = 1_500_000
+        n = 800_000
         orders = pd.DataFrame({"customer": random.integers(0, 20_000, n), "day": random.integers(0, 365, n),
                                "amount": random.integers(0, 1000, n).astype("f8"), "tax": np.ones(n)})
         customers = pd.DataFrame({"customer": np.arange(20_000), "region": np.arange(20_000) % 7})
@@ -24,12 +24,12 @@ PANDAS = """
         ordered = merged.sort_values(["day", "amount"], kind="stable")["net"].to_numpy()
         return by_region.to_numpy().sum(), ordered[:10].tolist(), float(ordered[:: 997].sum())
     expected = work()
-    with uswap.limit("24MiB", swap=SWAP) as pool:
+    with uswap.limit("16MiB", swap=SWAP) as pool:
         assert work() == expected
         stats = pool.stats()
         pool.check()
-    assert stats.peak_resident_bytes <= 24 << 20
-    assert stats.pages_out > 10_000, stats
+    assert stats.peak_resident_bytes <= 16 << 20
+    assert stats.pages_out > 4000, stats
 """
 
 
