@@ -11,14 +11,14 @@
 #include "base/gate.h"
 #include "base/lock.h"
 
-/* Spans begin at multiples of a granule, and chunks are made of whole ones: the granule of an address names its span. It is the core's block too. */
+/* Spans begin at multiples of a granule, and sheets are made of whole ones: the granule of an address names its span. It is the core's block too. */
 #define HEAP_GRANULE_SHIFT 21
 #define HEAP_GRANULE_BYTES ((size_t)1 << HEAP_GRANULE_SHIFT)
 #define HEAP_UNIT_SHIFT 16
 #define HEAP_UNIT_BYTES ((size_t)1 << HEAP_UNIT_SHIFT)
-#define HEAP_CHUNK_UNITS 1024
-#define HEAP_CHUNK_BYTES (HEAP_CHUNK_UNITS * HEAP_UNIT_BYTES)
-#define HEAP_LEAST_CHUNK_BYTES (4 * HEAP_GRANULE_BYTES)
+#define HEAP_SHEET_UNITS 1024
+#define HEAP_SHEET_BYTES (HEAP_SHEET_UNITS * HEAP_UNIT_BYTES)
+#define HEAP_LEAST_SHEET_BYTES (4 * HEAP_GRANULE_BYTES)
 /* Blocks below it are the small allocator's, from it on they are runs of units ... */
 #define HEAP_RUN_BYTES ((size_t)128 << 10)
 /* ... and from here on they have a region each: making one takes 50 us, filling one this large 4 ms. */
@@ -31,10 +31,10 @@
 #define HEAP_LATER_BLOCKS 131072
 #define HEAPS_MAX 64
 
-/* What a unit of a chunk is. */
+/* What a unit of a sheet is. */
 typedef enum { UNIT_FREE, UNIT_FIRST, UNIT_REST, UNIT_SMALL } unit_use;
 
-/* A region of a heap: a chunk, cut into runs of units, or a single large block. Fields: l: under the heap's lock. */
+/* A region of a heap: a sheet, cut into runs of units, or a single large block. Fields: l: under the heap's lock. */
 typedef struct heap_span {
     uswap_heap *heap;
     struct heap_span *next, *previous; /* l: in heap.spans */
@@ -46,8 +46,8 @@ typedef struct heap_span {
     uint32_t units;                   /* 0 if large */
     uint32_t units_free;              /* l */
     uint32_t longest;                 /* l: no free run is longer; it may be shorter */
-    uint8_t use[HEAP_CHUNK_UNITS];    /* l: a unit_use; of a unit in use, its user's to read */
-    uint16_t pages[HEAP_CHUNK_UNITS]; /* l: at UNIT_FIRST: what the block takes */
+    uint8_t use[HEAP_SHEET_UNITS];    /* l: a unit_use; of a unit in use, its user's to read */
+    uint16_t pages[HEAP_SHEET_UNITS]; /* l: at UNIT_FIRST: what the block takes */
 } heap_span;
 
 typedef struct {
@@ -107,7 +107,7 @@ void *heap_span_resize(heap_span *span, size_t bytes);
 /* Contents thrown away, frames and slots given back. Return: false: they could not be. */
 bool heap_discard(const heap_span *span, size_t first_byte, size_t bytes);
 
-/* ---- heap_run.c: runs of units in chunks ---- */
+/* ---- heap_run.c: runs of units in sheets ---- */
 
 /* use: UNIT_FIRST or UNIT_SMALL. Return: the address, or NULL. zeroed: asked for; => whether it is so. */
 void *heap_run_take(uswap_heap *h, size_t bytes, unit_use use, bool *zeroed);

@@ -1,5 +1,5 @@
 /*
- * heap_run.c - the chunks of a heap: runs of units of 64 KiB, found first fit.
+ * heap_run.c - the sheets of a heap: runs of units of 64 KiB, found first fit.
  *
  * A run that is freed gives its frames and slots back at once, but for the few that are stale: those keep them for the next block of their size.
  */
@@ -23,7 +23,7 @@ static uint32_t length_of(const heap_span *span, uint32_t unit) {
     return units_of((size_t)span->pages[unit] << PAGE_SHIFT);
 }
 
-/* ---- the units of a chunk. Context: heap.lock ---- */
+/* ---- the units of a sheet. Context: heap.lock ---- */
 
 static void mark(const heap_run *run, unit_use use) {
     memset(&run->span->use[run->unit], (int)(use == UNIT_FIRST ? UNIT_REST : use), run->units);
@@ -61,12 +61,12 @@ static bool find(uswap_heap *h, heap_run *run) {
     return false;
 }
 
-/* As large as all chunks together, so that few programs have many; but as small as it must be where swap space is short. */
-static bool add_chunk(uswap_heap *h, heap_run *run) {
+/* As large as all sheets together, so that few programs have many; but as small as it must be where swap space is short. */
+static bool add_sheet(uswap_heap *h, heap_run *run) {
     size_t all = 0, least = (size_t)run->units << HEAP_UNIT_SHIFT;
     for (const heap_span *span = h->spans; span; span = span->next)
         all += span->large ? 0 : (size_t)span->length;
-    size_t bytes = MIN_OF(MAX_OF(all, HEAP_LEAST_CHUNK_BYTES), HEAP_CHUNK_BYTES);
+    size_t bytes = MIN_OF(MAX_OF(all, HEAP_LEAST_SHEET_BYTES), HEAP_SHEET_BYTES);
     least = (least + HEAP_GRANULE_BYTES - 1) & ~(HEAP_GRANULE_BYTES - 1);
     for (bytes = MAX_OF(bytes, least);; bytes = MAX_OF(bytes / 2, least)) {
         bytes &= ~(HEAP_GRANULE_BYTES - 1);
@@ -77,7 +77,7 @@ static bool add_chunk(uswap_heap *h, heap_run *run) {
     }
 }
 
-/* Context: nobody uses the run, its pages are zero. One empty chunk is kept. */
+/* Context: nobody uses the run, its pages are zero. One empty sheet is kept. */
 static void release(uswap_heap *h, const heap_run *run) {
     heap_span *span = run->span;
     mark(run, UNIT_FREE);
@@ -146,12 +146,12 @@ static void hand_out(const heap_run *run, unit_use use, size_t bytes) {
 
 void *heap_run_take(uswap_heap *h, size_t bytes, unit_use use, bool *zeroed) {
     heap_run run = {.units = units_of(bytes)};
-    if (run.units > HEAP_CHUNK_UNITS)
+    if (run.units > HEAP_SHEET_UNITS)
         return NULL;
     small_lock_acquire(&h->lock);
     bool stale = !*zeroed && take_stale(h, &run), found = stale;
     while (!found) {
-        found = find(h, &run) || add_chunk(h, &run);
+        found = find(h, &run) || add_sheet(h, &run);
         if (found)
             run.span->units_free -= run.units;
         else if (!give_up_oldest(h))

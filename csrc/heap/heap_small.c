@@ -1,5 +1,5 @@
 /*
- * heap_small.c - small blocks by the memory pools of oneTBB's allocator (libtbbmalloc), over units of the heap's chunks.
+ * heap_small.c - small blocks by the memory pools of oneTBB's allocator (libtbbmalloc), over units of the heap's sheets.
  *
  * It is found at run time: nothing of it is needed to build the core, and who never makes a heap need not have it. Only what is declared in TBB's
  * own tbb/scalable_allocator.h (namespace rml) is used. Its slabs lie in managed memory, headers included, and so do the lists of free blocks that it
