@@ -267,6 +267,8 @@ int pool_change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err);
 bool pool_limit_is_met(uswap_pool *pool);
 /* The least that the pool can do with now: what is locked or pinned stays. */
 uint64_t pool_least_frames(uswap_pool *pool);
+/* How many frames are used beyond so many below the limit. */
+uint64_t pool_frames_over(uswap_pool *pool, uint64_t below);
 
 /* The refusal, and what mends it. */
 int pool_refuse_uffd(uswap_error *err, int os_errno);

@@ -15,8 +15,7 @@
 #define SET_LIMIT_PAUSE_NS UINT64_C(1000000)
 #define SET_LIMIT_PATIENCE_NS UINT64_C(2000000000)
 
-/* How many frames are used beyond so many below the limit. */
-static uint64_t frames_over(uswap_pool *pool, uint64_t below) {
+uint64_t pool_frames_over(uswap_pool *pool, uint64_t below) {
     frame_budget *budget = pool->frames.budget;
     uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames) + below;
     return used > limit ? used - limit : 0;
@@ -26,9 +25,9 @@ static uint64_t frames_over(uswap_pool *pool, uint64_t below) {
 static uint64_t shrink_step(context *ctx) {
     uswap_pool *pool = ctx->pool;
     gate_enter(&pool->gate);
-    uint64_t freed = frame_pool_retire(pool, frames_over(pool, RESERVE_FRAMES));
+    uint64_t freed = frame_pool_retire(pool, pool_frames_over(pool, RESERVE_FRAMES));
     if (freed == 0)
-        freed = page_out_oldest(ctx, MIN_OF(frames_over(pool, RESERVE_FRAMES), SET_LIMIT_STEP_PAGES));
+        freed = page_out_oldest(ctx, MIN_OF(pool_frames_over(pool, RESERVE_FRAMES), SET_LIMIT_STEP_PAGES));
     context_drain(ctx);
     gate_leave(&pool->gate);
     return freed;
@@ -50,8 +49,8 @@ static bool evict_to_limit(uswap_pool *pool) {
     context *ctx = context_borrow(pool);
     uint64_t success_ns = clock_now_ns();
     while (atomic_load(&pool->frames.unmet)) {
-        uint64_t over = frames_over(pool, 0), freed = shrink_step(ctx), now = clock_now_ns();
-        if (freed > 0 || frames_over(pool, 0) < over)
+        uint64_t over = pool_frames_over(pool, 0), freed = shrink_step(ctx), now = clock_now_ns();
+        if (freed > 0 || pool_frames_over(pool, 0) < over)
             success_ns = now;
         else if (now - success_ns > SET_LIMIT_PATIENCE_NS)
             break;
@@ -59,7 +58,7 @@ static bool evict_to_limit(uswap_pool *pool) {
             await_shrinking(pool);
     }
     context_return(ctx);
-    return frames_over(pool, 0) == 0;
+    return pool_frames_over(pool, 0) == 0;
 }
 
 /* Return: false if there is no room for the pages that such a limit allows. */
@@ -102,7 +101,7 @@ bool pool_limit_is_met(uswap_pool *pool) {
         context_return(ctx);
     } else { /* what costs nothing; the rest is the reclaimers' */
         gate_enter(&pool->gate);
-        frame_pool_retire(pool, frames_over(pool, RESERVE_FRAMES));
+        frame_pool_retire(pool, pool_frames_over(pool, RESERVE_FRAMES));
         gate_leave(&pool->gate);
     }
     return !atomic_load(&pool->frames.unmet);

@@ -312,8 +312,8 @@ static bool spare(group *g, uint64_t held, uint64_t chunks) {
     frame_pool *frames = &g->pool->frames;
     g->tending->giving = chunks;
     set_limit(g, held);
-    if (atomic_load(&frames->unmet))
-        frame_pool_retire(g->pool, chunks * to_frames(g, 1));
+    if (atomic_load(&frames->unmet)) /* more than the chunks' own, where the limit was no multiple of them */
+        frame_pool_retire(g->pool, pool_frames_over(g->pool, RESERVE_FRAMES));
     return !atomic_load(&frames->unmet);
 }
 

@@ -70,6 +70,27 @@ def test_both_sides_have_the_data_and_write_everything(options: str, swap_direct
     )
 
 
+@pytest.mark.parametrize("pages_more", [0, 17, 40, 63])
+def test_frames_that_are_kept_for_reuse_are_the_childs(pages_more: int, swap_directory: Path) -> None:
+    """All that is counted when everything has left are idle frames, up to the reserve; the limits are no multiples of
+    the pieces that change hands."""
+    run(
+        """
+    def look(version):
+        assert pages.wrong(version) == 0
+    assert end_of(child(lambda: look(1))) == 0
+    await_alone(pool)
+    pages.fill(2)
+    assert end_of(child(lambda: look(2))) == 0
+    pool.check()
+    pool = None
+    """,
+        swap_directory,
+        "recycle=True, background=False",
+        limit=f"{8192 + 4 * pages_more}KiB",
+    )
+
+
 def test_the_limit_is_one_for_all_and_can_be_set(swap_directory: Path) -> None:
     run(
         """

@@ -55,7 +55,8 @@ class ProcessSteps(PoolSteps):
         self.child = Child(self._serve)
 
     def _serve(self, request: dict[str, Any]) -> None:
-        """In the child."""
+        """In the child. Raises ForkError: why it could not go on with the pool."""
+        self.pool.stats()
         mapped = None if request["region"] is None else self.pick(request["region"])
         if request["what"] == "check":
             for each in [*self.regions, *filter(None, [self.neighbour])]:
