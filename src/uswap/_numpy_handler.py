@@ -2,7 +2,7 @@
 
 What NumPy wants is a capsule named "mem_handler" around a plain structure of function pointers, which the core
 fills in (csrc/heap/numpy_handler.c); and two functions of NumPy's C API, which it publishes as a table of pointers.
-Their places in it are part of NumPy's ABI, the same in 1.22 to 2.4. docs/numpy.md says why the package
+Their places in it are part of NumPy's ABI, the same from 1.22 to 2.5. docs/numpy.md says why the package
 numpy-allocator is not used.
 """
 
