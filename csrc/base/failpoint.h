@@ -77,6 +77,7 @@
     X(object_cutting, "object.cutting")       /* some of the pages that are cut off are free */                        \
     X(object_cut, "object.cut")               /* all of them are, the size is as before */                             \
     X(object_shorter, "object.shorter")       /* an object is shorter, its member sees it longer still */              \
+    X(shared_looked, "shared.looked")         /* the mappers of a shared page are known, nothing is mapped for them */ \
     X(object_viewed, "object.viewed")         /* a longer view is watched, nobody knows of it yet */                   \
     X(fork_child, "fork.child")               /* in the child, before its handlers are set */                          \
     X(fork_placed, "fork.placed")             /* a fork has a place for its child, the gate is open */                 \

@@ -67,6 +67,7 @@ typedef struct {
     _Atomic uint64_t starved;        /* chunks that it lacks now */
     _Atomic uint64_t beat_ns;        /* when its own thread last looked around; a stopped one does not */
     _Atomic uint64_t protects; /* odd: it may be write-protecting pages that others have taken back (README, Held) */
+    _Atomic uint64_t at_peers; /* so many of its threads may be about to change something at addresses of others */
     _Atomic uint32_t holds;    /* of hold[], in use: 0: evictors need not look */
     uint32_t reserved;
     member_hold hold[HOLDS_MAX];

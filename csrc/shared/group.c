@@ -16,6 +16,7 @@
 #include "shared/group_find.h"
 #include "shared/group_info.h"
 #include "shared/peers.h"
+#include "shared/shared_core.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,6 +61,7 @@ static void close_one(int *fd) {
 }
 
 static void group_close(group *g) {
+    shared_views_free(g);
     close_one(&g->uffd);
     close_one(&g->swap_fd);
     close_one(&g->folder_fd);

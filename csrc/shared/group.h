@@ -76,6 +76,7 @@ typedef struct group {
     small_lock regions_lock;
     shared_region regions[OBJECTS_MAX]; /* by index of the object */
     _Atomic uint32_t regions_end;       /* none is, or was, at this index or beyond */
+    former_view *formers;               /* of regions that are unmapped; under api_lock */
     bool seals;                         /* what is read can be mapped write-protected */
     bool map_for_peers;                 /* what is brought in is mapped in all mappers at once */
     pthread_t peer_thread, share_thread, out_thread;

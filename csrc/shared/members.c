@@ -168,6 +168,7 @@ static void clear(member_entry *entry) {
     atomic_store(&entry->starved, 0);
     atomic_store(&entry->beat_ns, 0);
     atomic_store(&entry->protects, 0);
+    atomic_store(&entry->at_peers, 0);
 }
 
 void members_leave(group *g) {

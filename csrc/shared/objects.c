@@ -228,7 +228,7 @@ void objects_unmap(group *g, uint32_t index) {
     objects_end(g, index);
     close(r->fd);
     r->fd = 0;
-    shared_view_free_rest(r);
+    shared_view_free(g, r);
 }
 
 /* ---- ended ---- */

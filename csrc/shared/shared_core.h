@@ -34,7 +34,16 @@ typedef struct {
     } of[MEMBERS_MAX];
 } mapper_set;
 
+/* Around a look, and what is done by it: the addresses stay the mappers' meanwhile. */
+static inline void mappers_begin(group *g) {
+    atomic_fetch_add(&group_entry(g, g->self)->at_peers, 1);
+}
+static inline void mappers_end(group *g) {
+    atomic_fetch_sub(&group_entry(g, g->self)->at_peers, 1);
+}
 void mappers_look(group *g, uint32_t object, mapper_set *set);
+/* Whether everybody who had begun before now has ended: waits for a moment. */
+bool mappers_await_ended(group *g);
 /* => stores to the pages fault in every mapper. Return: false: not in all of them. */
 bool mappers_protect(group *g, const mapper_set *set, size_t page, size_t pages);
 /* How pages are mapped. */
@@ -62,8 +71,11 @@ void shared_unpoison(group *g, uint32_t object, int fd, size_t page);
 
 /* ---- views (shared_resize.c) ---- */
 
-/* Addresses that are, or were, a view's, but for those of the view. Context: nobody refers to the region any more. */
-void shared_view_free_rest(shared_region *r);
+/* The addresses of a view that is unmapped, and those that were one's, come free; if somebody may be about to do something there, later. Context: nobody
+ * refers to the region any more, and its member is no mapper. */
+void shared_view_free(group *g, shared_region *r);
+/* All that are left. Context: the group is left. */
+void shared_views_free(group *g);
 
 /* ---- heat (shared_heat.c) ---- */
 

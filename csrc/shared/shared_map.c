@@ -11,10 +11,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 
 /* Partial results of one call; the kernel's EAGAIN without progress passes by itself. */
 #define TRIES_MAX 64
+/* So long the ends of what others do to mappings are waited for: microseconds, if they run. */
+#define ENDED_WAIT_NS UINT64_C(20000000)
 
 static member_id member_now(const group *g, unsigned index) {
     return member_id_of(atomic_load(&commons_head(&g->commons)->members[index].state));
@@ -39,6 +42,29 @@ void mappers_look(group *g, uint32_t index, mapper_set *set) {
             set->of[set->count++].base = atomic_load(&object->base[at]);
         }
     }
+}
+
+static bool await_one(const group *g, unsigned index, uint64_t deadline_ns) {
+    const member_entry *entry = &commons_head(&g->commons)->members[index];
+    uint64_t life = atomic_load(&entry->state);
+    while (atomic_load(&entry->at_peers) > 0 && atomic_load(&entry->state) == life &&
+           members_alive(g, member_id_of(life)))
+        if (clock_now_ns() > deadline_ns)
+            return false;
+        else
+            sched_yield();
+    return true;
+}
+
+bool mappers_await_ended(group *g) {
+    uint64_t deadline_ns = clock_now_ns() + ENDED_WAIT_NS;
+    bool all = true;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        member_state state = member_state_of(atomic_load(&commons_head(&g->commons)->members[i].state));
+        if (state != MEMBER_FREE && state != MEMBER_DEAD)
+            all &= await_one(g, i, deadline_ns);
+    }
+    return all;
 }
 
 /* Its memory is gone, or the whole mapping is: there is nothing to be protected. But ESRCH of an earlier life of the place says nothing of the
@@ -159,7 +185,9 @@ void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, boo
     mapper_set set;
     if ((atomic_load(&group_object(g, r->object)->mappers) & ~(UINT64_C(1) << member_index(g->self))) == 0)
         return;
+    mappers_begin(g);
     mappers_look(g, r->object, &set);
+    FAILPOINT(shared_looked);
     for (uint32_t i = 0; i < set.count; i++) {
         if (set.of[i].index == member_index(g->self))
             continue;
@@ -167,6 +195,7 @@ void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, boo
         size_t seen = seen_pages(&set, i, page, pages, &at), mapped = map_in(set.of[i].uffd, at, seen, sealed);
         atomic_fetch_add_explicit(&commons_head(&g->commons)->mapped_for_peers, mapped, memory_order_relaxed);
     }
+    mappers_end(g);
     FAILPOINT(shared_mapped_peers);
 }
 
@@ -194,16 +223,19 @@ void shared_unpoison(group *g, uint32_t object, int fd, size_t page) {
     size_t done;
     if (fd < 0 || fallocate(fd, 0, (off_t)(page << PAGE_SHIFT), PAGE_BYTES) != 0)
         return;
+    mappers_begin(g);
     mappers_look(g, object, &set);
     for (uint32_t i = 0; i < set.count; i++) {
         void *address = seen_page(&set, i, page);
         if (address)
             uffd_continue(set.of[i].uffd, address, 1, false, false, &done);
     }
+    mappers_end(g);
 }
 
 void shared_poison(group *g, shared_region *r, size_t page) {
     mapper_set set;
+    mappers_begin(g);
     mappers_look(g, r->object, &set);
     signal_arm(SIGBUS);
     for (uint32_t i = 0; i < set.count; i++) {
@@ -211,4 +243,5 @@ void shared_poison(group *g, shared_region *r, size_t page) {
         if (address)
             shared_poison_in(set.of[i].uffd, address);
     }
+    mappers_end(g);
 }

@@ -52,6 +52,7 @@ static uint32_t run_of_kind(const out_batch *b, uint32_t i) {
 static void protect(group *g, out_batch *b) {
     mapper_set set;
     const shared_region *known = NULL;
+    mappers_begin(g);
     for (uint32_t i = 0, run; i < b->count; i += run) {
         run = run_of_kind(b, i);
         out_page *first = &b->page[i];
@@ -64,6 +65,7 @@ static void protect(group *g, out_batch *b) {
             first[n].kind = sealed ? OUT_SEALED : done ? OUT_CHOSEN : OUT_GIVEN_UP;
         }
     }
+    mappers_end(g);
     FAILPOINT(shared_protected);
 }
 

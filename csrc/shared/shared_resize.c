@@ -55,15 +55,46 @@ static void occupy(group *g, unsigned char *at, size_t bytes) {
     mmap(at, bytes, PROT_NONE, NOTHING | MAP_FIXED, -1, 0);
 }
 
-void shared_view_free_rest(shared_region *r) {
-    if (r->room > r->pages)
-        munmap(shared_address(r, r->pages), bytes_of(r->room - r->pages));
-    for (former_view *former = r->formers, *next; former; former = next) {
+static void free_formers(former_view **formers) {
+    for (former_view *former = *formers, *next; former; former = next) {
         next = former->next;
         munmap(former->base, former->bytes);
         free(former);
     }
-    r->formers = NULL;
+    *formers = NULL;
+}
+
+/* What the caller has unmapped is occupied again, but where somebody else has come meanwhile: no region of ours, for it is not forgotten yet. */
+static void keep_view(group *g, const shared_region *r) {
+    size_t view = bytes_of(r->pages), all = bytes_of(MAX_OF(r->room, r->pages));
+    bool whole = mmap(r->base, view, PROT_NONE, NOTHING | MAP_FIXED_NOREPLACE, -1, 0) == r->base;
+    former_view *former = malloc(sizeof *former);
+    if (!former) /* they stay so for good */
+        return;
+    *former =
+        (former_view){.next = g->formers, .base = whole ? r->base : r->base + view, .bytes = whole ? all : all - view};
+    g->formers = former;
+}
+
+void shared_view_free(group *g, shared_region *r) {
+    if (mappers_await_ended(g)) {
+        free_formers(&r->formers);
+        free_formers(&g->formers);
+        if (r->room > r->pages)
+            munmap(shared_address(r, r->pages), bytes_of(r->room - r->pages));
+        return;
+    }
+    keep_view(g, r);
+    while (r->formers) {
+        former_view *former = r->formers;
+        r->formers = former->next;
+        former->next = g->formers;
+        g->formers = former;
+    }
+}
+
+void shared_views_free(group *g) {
+    free_formers(&g->formers);
 }
 
 /* Addresses for so many pages, behind those that are ours. Return: false: they are somebody's. */
