@@ -35,7 +35,7 @@ static unit_use use_at(const heap_span *span, const void *block) {
     return (unit_use)span->use[((uintptr_t)block - span->address) >> HEAP_UNIT_SHIFT];
 }
 
-static void give_back(uswap_heap *h, void *block) {
+static void give_back(uswap_heap *h, void *block, size_t bytes) {
     heap_span *span = heap_span_find(block);
     INVARIANT(I20, span && span->heap == h);
     if (span->large) {
@@ -43,7 +43,7 @@ static void give_back(uswap_heap *h, void *block) {
         heap_span_end(span);
         small_lock_release(&h->lock);
     } else if (use_at(span, block) == UNIT_SMALL) {
-        if (!heap_free_later(h, block))
+        if (!heap_free_later(h, block, bytes))
             heap_small_free(h, block);
     } else {
         heap_run_free(span, block);
@@ -75,7 +75,7 @@ static void *change(uswap_heap *h, void *block, size_t bytes) {
     if (!changed)
         return NULL;
     memcpy(changed, block, MIN_OF(bytes, bytes_of(h, span, block)));
-    give_back(h, block);
+    give_back(h, block, 0);
     return changed;
 }
 
@@ -97,12 +97,12 @@ void *heap_realloc(uswap_heap *h, void *block, size_t bytes) {
     return changed;
 }
 
-void heap_free(uswap_heap *h, void *block) {
+void heap_free(uswap_heap *h, void *block, size_t bytes) {
     if (!block)
         return;
     gate_enter(&h->gate);
     if (!atomic_load(&h->lost)) {
-        give_back(h, block);
+        give_back(h, block, bytes);
         atomic_fetch_sub_explicit(&h->blocks, 1, memory_order_relaxed);
     }
     gate_leave(&h->gate);

@@ -29,6 +29,10 @@
 #define HEAP_STALE_SHARE 32 /* of the limit, at most */
 /* Small blocks that wait to be freed together: a MiB of addresses. */
 #define HEAP_LATER_BLOCKS 131072
+/* Together they take no more swap space than that. */
+#define HEAP_LATER_BYTES ((size_t)128 << 20)
+/* What a block counts whose size nobody has said. */
+#define HEAP_LATER_GUESS_BYTES ((size_t)8 << 10)
 #define HEAPS_MAX 64
 
 /* What a unit of a sheet is. */
@@ -60,6 +64,7 @@ typedef struct {
     small_lock lock;
     void **blocks;  /* later.lock */
     uint32_t count; /* later.lock */
+    size_t bytes;   /* later.lock: as far as is known */
 } later_list;
 
 /* What NumPy expects behind a "mem_handler" capsule (NEP 49, version 1). Fixed by NumPy's ABI since 1.22. */
@@ -129,8 +134,8 @@ void heap_small_free(uswap_heap *h, void *block);
 
 /* ---- heap_later.c: small blocks that are out ---- */
 
-/* Return: false: free it now. */
-bool heap_free_later(uswap_heap *h, void *block);
+/* bytes: its size, or 0: not known. Return: false: free it now. */
+bool heap_free_later(uswap_heap *h, void *block, size_t bytes);
 /* Context: the small allocator's pool has ended. */
 void heap_later_end(uswap_heap *h);
 
@@ -146,7 +151,8 @@ void heap_allow_forks(void);
 
 void *heap_malloc(uswap_heap *h, size_t bytes, bool zeroed);
 void *heap_realloc(uswap_heap *h, void *block, size_t bytes);
-void heap_free(uswap_heap *h, void *block);
+/* bytes: its size as far as the caller knows, or 0. Only a hint. */
+void heap_free(uswap_heap *h, void *block, size_t bytes);
 
 /* ---- numpy_handler.c ---- */
 

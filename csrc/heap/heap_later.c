@@ -62,25 +62,34 @@ static bool list_there(later_list *list) {
     return list->blocks != NULL;
 }
 
-bool heap_free_later(uswap_heap *h, void *block) {
+/* Others go on with another list while these are freed. Context: heap.later.lock. */
+static later_list take_full(later_list *list) {
+    later_list full = {.blocks = NULL};
+    if (list->count == HEAP_LATER_BLOCKS || list->bytes >= HEAP_LATER_BYTES) {
+        full.blocks = list->blocks;
+        full.count = list->count;
+        list->blocks = NULL;
+        list->count = 0;
+        list->bytes = 0;
+    }
+    return full;
+}
+
+bool heap_free_later(uswap_heap *h, void *block, size_t bytes) {
     if (!may_be_out(h) || !is_out(h, block))
         return false;
-    later_list *list = &h->later;
+    later_list *list = &h->later, full = {.blocks = NULL};
     small_lock_acquire(&list->lock);
     bool noted = list_there(list);
-    void **full = NULL;
     if (noted) {
         list->blocks[list->count++] = block;
-        if (list->count == HEAP_LATER_BLOCKS) { /* the others go on with another list while these are freed */
-            full = list->blocks;
-            list->blocks = NULL;
-            list->count = 0;
-        }
+        list->bytes += bytes > 0 ? bytes : HEAP_LATER_GUESS_BYTES;
+        full = take_full(list);
     }
     small_lock_release(&list->lock);
-    if (full) {
-        free_all(h, full, HEAP_LATER_BLOCKS);
-        memory_unmap((void *)full, HEAP_LATER_BLOCKS * sizeof *full);
+    if (full.blocks) {
+        free_all(h, full.blocks, full.count);
+        memory_unmap((void *)full.blocks, HEAP_LATER_BLOCKS * sizeof *full.blocks);
     }
     return noted;
 }

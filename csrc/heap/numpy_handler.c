@@ -23,8 +23,7 @@ static void *numpy_realloc(void *heap, void *block, size_t bytes) {
 
 /* bytes: not to be relied on, as NumPy says itself. */
 static void numpy_free(void *heap, void *block, size_t bytes) {
-    (void)bytes;
-    heap_free(heap, block);
+    heap_free(heap, block, bytes);
 }
 
 void heap_fill_handler(uswap_heap *h) {
@@ -76,7 +75,7 @@ static void *default_realloc(void *ctx, void *block, size_t bytes) {
 static void default_free(void *ctx, void *block, size_t bytes) {
     uswap_heap *h = owner_of(block);
     if (h)
-        heap_free(h, block);
+        heap_free(h, block, bytes);
     else
         own.allocator.free(ctx, block, bytes);
 }

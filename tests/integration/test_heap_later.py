@@ -43,3 +43,13 @@ def test_blocks_freed_many_at_a_time_are_used_again(make_pool: Any) -> None:
         # Four times the data would be 100 MiB.
         assert sum(info.size for info in pool.regions()) < 80 << 20
     pool.check()
+
+
+def test_what_waits_takes_a_bounded_part_of_the_swap_space(make_pool: Any) -> None:
+    pool = make_pool()
+    with pool.numpy():
+        arrays = [np.arange(i, i + 6 * 1024) for i in range(4000)]  # of 48 KiB each, 187 MiB
+        assert pool.stats().swap_used_bytes > 150 << 20
+        freed(pool, arrays)
+        assert pool.stats().swap_used_bytes < 90 << 20  # 128 MiB were freed together, the rest waits
+    pool.check()
