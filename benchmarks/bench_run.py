@@ -162,7 +162,8 @@ def line_of(row: dict[str, Any]) -> str:
     return (
         f"{row['program']:<10}{row['peak_bytes'] / _MIB:>9.0f}{row['limit_bytes'] / _MIB:>8.0f}{over / _MIB:>+9.1f}"
         f"{middle('memory'):>10.1f}{middle('kernel'):>10.1f}{middle('uswap'):>10.1f}"
-        f"{middle('uswap') / middle('kernel'):>9.2f}  {'same' if right else 'DIFFERENT'}{' (kernel: killed)' if killed else ''}"
+        f"{middle('uswap') / middle('kernel'):>9.2f}  {'same' if right else 'DIFFERENT'}"
+        f"{' (kernel: killed)' if killed else ''}"
     )
 
 

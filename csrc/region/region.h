@@ -60,7 +60,8 @@ typedef struct region {
     _Atomic uint64_t locked_pages;
     _Atomic uint64_t poisoned_pages;
     _Atomic uint64_t faults;
-    _Atomic uint64_t *waited; /* ns that faults have waited, for each block of addresses; NULL: nobody wants to know (run/) */
+    _Atomic uint64_t
+        *waited; /* ns that faults have waited, for each block of addresses; NULL: nobody wants to know (run/) */
     _Atomic int32_t written_score; /* how often pages are written soon after they came, of late (reclaim/sealed.c) */
     _Atomic uint32_t seal_turn;
     read_ahead ahead; /* streams of swapped pages */
