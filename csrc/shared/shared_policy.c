@@ -162,6 +162,11 @@ EXPORT int uswap_policy_shared_order(uswap_pool *pool, const uint64_t *stays, ui
     int status = api_enter(pool, &guard, err);
     if (status != 0)
         return status;
+    if (!atomic_load(&pool->group)) { /* of a pool without shared pages every stay is out of date */
+        STAT_ADD(pool, policy_orders, count);
+        STAT_ADD(pool, policy_passed, count);
+        count = 0;
+    }
     for (uint64_t done = 0; done < count && status == 0;) {
         uint64_t copied[COPY_STAYS];
         uint32_t part = (uint32_t)MIN_OF(count - done, (uint64_t)COPY_STAYS);

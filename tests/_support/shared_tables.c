@@ -247,8 +247,9 @@ static uint64_t check_pages(uint64_t *kept) {
     return resident;
 }
 
-/* What the hints hide cannot be claimed: all of it must be. */
+/* What the hints hide cannot be claimed: all of it must be. They are put right now and then, and it is time. */
 static void claim_all(uint64_t frames, uint64_t slots) {
+    atomic_store(&g.slots_looked_ns, 0);
     uint32_t *all = calloc(frames + 1, sizeof *all), claimed = frame_table_claim(&g, (uint32_t)frames + 1, all);
     expect("frames that can be claimed", claimed, frames);
     while (claimed > 0)
