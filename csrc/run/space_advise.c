@@ -7,8 +7,11 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-/* Return: a uswap_advice; -1: nothing to do; -2: no such advice for managed memory. */
-static int advice_of(int advice) {
+/* What becomes of an advice. */
+enum { NOTHING_TO_DO = -1, NOT_FOR_US = -2, THE_KERNELS = -3 };
+
+/* Return: a uswap_advice, or one of the above. */
+static int meaning_of(int advice) {
     switch (advice) {
     case MADV_DONTNEED:
     case MADV_FREE:
@@ -22,6 +25,11 @@ static int advice_of(int advice) {
     case MADV_PAGEOUT:
         return USWAP_ADVICE_PAGEOUT;
 #endif
+#ifdef MADV_POPULATE_READ
+    case MADV_POPULATE_READ: /* touches, which are faults as any others */
+    case MADV_POPULATE_WRITE:
+        return THE_KERNELS;
+#endif
     case MADV_NORMAL: /* of a mapping, while the core knows only all of them together */
     case MADV_RANDOM:
     case MADV_SEQUENTIAL:
@@ -30,12 +38,19 @@ static int advice_of(int advice) {
     case MADV_MERGEABLE:
     case MADV_UNMERGEABLE:
     case MADV_DOFORK:
+    case MADV_DONTFORK: /* a child has more than it was to have, which costs nothing until it touches it */
     case MADV_DODUMP:
     case MADV_DONTDUMP:
-        return -1;
+        return NOTHING_TO_DO;
     default:
-        return -2;
+        return NOT_FOR_US;
     }
+}
+
+static int advise(const space *s, uintptr_t start, size_t bytes, uint32_t advice) {
+    int status = uswap_region_advise(run_pool, s->region, start - s->base, bytes, advice, NULL);
+    /* What is locked is not thrown away; all else may be left undone. */
+    return status == 0 || advice != USWAP_ADVICE_DONTNEED ? 0 : space_fail(EINVAL);
 }
 
 int run_space_advise(void *address, size_t bytes, int advice) {
@@ -51,17 +66,17 @@ int run_space_advise(void *address, size_t bytes, int advice) {
     small_lock_release(&space_lock);
     if (!given)
         return space_fail(ENOMEM);
-    if (foreign)
+    int meaning = foreign ? THE_KERNELS : meaning_of(advice);
+    switch (meaning) {
+    case THE_KERNELS:
         return run_core_madvise(address, bytes, advice);
-    int ours = advice_of(advice);
-    if (ours < 0)
-        return ours == -1 ? 0
-               : advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE
-                   ? run_core_madvise(address, bytes, advice)
-                   : space_fail(EINVAL);
-    int status = uswap_region_advise(run_pool, s->region, start - s->base, bytes, (uint32_t)ours, NULL);
-    return status == 0 || ours != USWAP_ADVICE_DONTNEED ? 0
-                                                        : space_fail(EINVAL); /* as the kernel says of locked pages */
+    case NOTHING_TO_DO:
+        return 0;
+    case NOT_FOR_US:
+        return space_fail(EINVAL);
+    default:
+        return advise(s, start, bytes, (uint32_t)meaning);
+    }
 }
 
 int run_space_lock(const void *address, size_t bytes, bool locked) {

@@ -203,6 +203,29 @@ print(whole.stats().limit_bytes >> 20, block.count(b"x"))
     ]  # fmt: skip
 
 
+ARROW = """
+import re
+import pyarrow as pa, pyarrow.compute as pc
+numbers = pa.array(range(1_000_000), type=pa.int64())
+tripled = pc.multiply(numbers, 3)
+print(pc.sum(tripled).as_py(), pa.table({"a": numbers, "b": tripled}).sort_by([("a", "descending")])["b"][0])
+"""
+
+TORCH = """
+import torch
+a = torch.arange(4_000_000, dtype=torch.float64)
+print(float((a * 2).sum()))
+"""
+
+
+@pytest.mark.parametrize(("module", "script"), [("pyarrow", ARROW), ("torch", TORCH)])
+def test_libraries_with_allocators_of_their_own(swap_directory: Path, module: str, script: str) -> None:
+    """Arrow's pools, of whatever kind, and PyTorch's CPU tensors come from mmap and malloc in the end."""
+    pytest.importorskip(module)
+    command = [sys.executable, "-c", script]
+    assert output(command, swap_directory, "24MiB") == output(command, swap_directory, None)
+
+
 # ---- bad use ---------------------------------------------------------------------------------------------------
 
 
