@@ -193,6 +193,7 @@ CORE_CALLS = {
         "pipe2",
         "syscall",
         "ioctl",
+        "pthread_create",
     )
 } | {
     "io_uring_queue_init": "run_core_queue_init",

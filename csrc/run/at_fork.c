@@ -8,8 +8,13 @@
 #define _GNU_SOURCE
 #include "run/sites.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
 
 /* glibc's, for fork; a lock that the same thread may take again. */
 void _IO_list_lock(void) __attribute__((weak));
@@ -47,6 +52,7 @@ static void in_parent(void) {
 
 static void in_child(void) {
     run_inside = 0;
+    run_threads_in_child();
     run_sites_forget_waits();
     run_space_fork_end();
     if (heap_in_child)
@@ -58,4 +64,57 @@ static void in_child(void) {
 /* Handlers before a fork run in the opposite order of their registration, those after it in order. Context: the core's are registered (a pool has been made). */
 void run_at_fork(void) {
     pthread_atfork(prepare, in_parent, in_child);
+}
+
+/* ---- a fork on a stack that is managed ---- */
+
+/* For libc's fork, and the handlers of all libraries. */
+#define STACK_BYTES ((size_t)1 << 20)
+
+/* At the lower end of the stack that is forked on. */
+typedef struct {
+    ucontext_t managed, own;
+    pid_t result;
+} elsewhere;
+
+static pid_t libc_fork(void) {
+    static pid_t (*found)(void);
+    if (!found) {
+        void *function = dlsym(RTLD_NEXT, "fork");
+        memcpy(&found, &function, sizeof found);
+    }
+    return found();
+}
+
+/* makecontext hands over ints. */
+static void fork_there(unsigned high, unsigned low) {
+    elsewhere *place = (void *)((uintptr_t)high << 32 | low);
+    place->result = libc_fork();
+}
+
+static pid_t fork_elsewhere(void) {
+    elsewhere *place = run_core_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (place == MAP_FAILED)
+        return -1;
+    getcontext(&place->own);
+    place->own.uc_stack.ss_sp = place + 1;
+    place->own.uc_stack.ss_size = STACK_BYTES - sizeof *place;
+    place->own.uc_link = &place->managed;
+    uintptr_t address = (uintptr_t)place;
+    makecontext(&place->own, (void (*)(void))fork_there, 2, (unsigned)(address >> 32), (unsigned)address);
+    swapcontext(&place->managed, &place->own);
+    pid_t result = place->result;
+    run_core_munmap(place, STACK_BYTES);
+    return result;
+}
+
+/* Coroutines have stacks in ordinary memory. While the core is still, nobody could bring in a page of it. */
+EXPORT pid_t fork(void) {
+    return run_space_has(__builtin_frame_address(0), 1) ? fork_elsewhere() : libc_fork();
+}
+
+/* Without the handlers the child would have no memory. */
+EXPORT pid_t _Fork(void) {
+    return fork();
 }

@@ -35,14 +35,25 @@ static inline void *noted(void *block, size_t bytes, const void *caller) {
     return block;
 }
 
+/* The loader's blocks are small, but for those that threads have their variables in. */
+#define LOADER_MOST_BYTES ((size_t)16 << 10)
+
+/* What the runtime asks for, or the loader, whose list of libraries each thread that starts looks into. */
+static inline bool is_private(size_t bytes, const void *caller) {
+    return unlikely(run_inside) ||
+           (unlikely((uintptr_t)caller - run_loader_base < run_loader_bytes) && bytes <= LOADER_MOST_BYTES);
+}
+
 EXPORT void *malloc(size_t bytes) {
-    return unlikely(run_inside) ? run_private_malloc(bytes)
-                                : noted(run_je_malloc(bytes), bytes, __builtin_return_address(0));
+    return is_private(bytes, __builtin_return_address(0))
+               ? run_private_malloc(bytes)
+               : noted(run_je_malloc(bytes), bytes, __builtin_return_address(0));
 }
 
 EXPORT void *calloc(size_t count, size_t bytes) {
-    return unlikely(run_inside) ? run_private_calloc(count, bytes)
-                                : noted(run_je_calloc(count, bytes), count * bytes, __builtin_return_address(0));
+    return is_private(count * bytes, __builtin_return_address(0))
+               ? run_private_calloc(count, bytes)
+               : noted(run_je_calloc(count, bytes), count * bytes, __builtin_return_address(0));
 }
 
 EXPORT void free(void *block) {
@@ -52,9 +63,21 @@ EXPORT void free(void *block) {
         run_je_free(block);
 }
 
+/* A block that libc has made within the runtime, and the program (or libc for it: open_memstream) makes larger: it is the program's from now on. */
+static void *realloc_to_program(void *block, size_t bytes) {
+    void *moved = run_je_malloc(bytes);
+    if (moved) {
+        memcpy(moved, block, MIN_OF(bytes, run_private_size(block)));
+        run_private_free(block);
+    }
+    return moved;
+}
+
 EXPORT void *realloc(void *block, size_t bytes) {
-    if (likely(!run_inside && !run_private_has(block)))
-        return noted(run_je_realloc(block, bytes), bytes, __builtin_return_address(0));
+    if (likely(!is_private(bytes, __builtin_return_address(0))))
+        return unlikely(run_private_has(block))
+                   ? realloc_to_program(block, bytes)
+                   : noted(run_je_realloc(block, bytes), bytes, __builtin_return_address(0));
     if (!run_private_has(block) && block) { /* the program's: it stays the program's */
         void *moved = run_private_malloc(bytes);
         if (moved)

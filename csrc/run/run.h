@@ -92,6 +92,17 @@ void run_space_fork_end(void);
 
 void run_at_fork(void);
 
+/* ---- libc_state.c: what of libc's own lies in the private heap ---- */
+
+/* Where the loader's code lies. */
+extern uintptr_t run_loader_base, run_loader_bytes;
+void run_libc_begin(void);
+
+/* ---- threads.c: the program's threads, counted ---- */
+
+void run_threads_begin(void);
+void run_threads_in_child(void);
+
 /* ---- exec.c ---- */
 
 /* How the loader is told of us, but for the folder. */

@@ -36,12 +36,14 @@ static uswap_pool *make_pool(void) {
 
 __attribute__((constructor)) static void start(void) {
     const char *wrong = run_settings_read();
+    run_threads_begin();
     if (wrong)
         run_refuse(wrong, NULL);
     if (run_set.limit_bytes == 0)
         return;
     uswap_error err = {.status = USWAP_OK};
     run_inside = 1;
+    run_libc_begin();
     run_exec_begin();
     run_pool = make_pool();
     if (run_spaces_open(&err) != 0)

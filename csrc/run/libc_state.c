@@ -1,0 +1,68 @@
+/*
+ * libc_state.c - what libc allocates for itself and looks into within fork, between the handlers: it lies in the private heap.
+ *
+ * While the core is still nobody brings in a page. In that time libc's fork looks, in the parent, into the state of its name services, and in the child at
+ * each open stream, whose lock it makes new. Threads that the core starts then look at the loader's list of libraries: for that, heap.c asks run_is_loader.
+ */
+#define _GNU_SOURCE
+#include "run/run.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#include <string.h>
+
+/* glibc's <nss.h>. */
+int __nss_configure_lookup(const char *database, const char *services) __attribute__((weak));
+
+uintptr_t run_loader_base, run_loader_bytes;
+
+static int note_loader(struct dl_phdr_info *library, size_t size, void *unused) {
+    (void)size, (void)unused;
+    if (library->dlpi_addr != _r_debug.r_ldbase)
+        return 0;
+    for (int i = 0; i < library->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &library->dlpi_phdr[i];
+        if (part->p_type == PT_LOAD)
+            run_loader_bytes = MAX_OF(run_loader_bytes, part->p_vaddr + part->p_memsz);
+    }
+    run_loader_base = library->dlpi_addr;
+    return 1;
+}
+
+/* Context: run_inside. The name services' state is allocated when the first of them is asked for; this asks, and then changes nothing, since '[' is no list of services. */
+void run_libc_begin(void) {
+    dl_iterate_phdr(note_loader, NULL);
+    if (__nss_configure_lookup)
+        __nss_configure_lookup("publickey", "[");
+}
+
+/* ---- streams ---- */
+
+/* dlsym(3) gives void pointers, which C does not let be functions. The result is the same whoever looks first. */
+static void look_up(const char *name, void *function) {
+    void *found = dlsym(RTLD_NEXT, name);
+    memcpy(function, &found, sizeof found);
+}
+
+/* A function of libc that makes a stream. */
+#define MAKES_STREAM(name, parameters, arguments)                                                                      \
+    EXPORT FILE *name parameters {                                                                                     \
+        static FILE *(*libc)parameters;                                                                                \
+        if (!libc)                                                                                                     \
+            look_up(#name, &libc);                                                                                     \
+        run_inside++;                                                                                                  \
+        FILE *stream = libc arguments;                                                                                 \
+        run_inside--;                                                                                                  \
+        return stream;                                                                                                 \
+    }
+
+MAKES_STREAM(fopen, (const char *path, const char *mode), (path, mode))
+MAKES_STREAM(fopen64, (const char *path, const char *mode), (path, mode))
+MAKES_STREAM(fdopen, (int fd, const char *mode), (fd, mode))
+MAKES_STREAM(popen, (const char *command, const char *mode), (command, mode))
+MAKES_STREAM(fmemopen, (void *memory, size_t bytes, const char *mode), (memory, bytes, mode))
+MAKES_STREAM(fopencookie, (void *cookie, const char *mode, cookie_io_functions_t calls), (cookie, mode, calls))
+MAKES_STREAM(open_memstream, (char **block, size_t *bytes), (block, bytes))
+MAKES_STREAM(tmpfile, (void), ())
+MAKES_STREAM(tmpfile64, (void), ())
