@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 TEST_VARIANTS := test-asan test-tsan test-invariants
 SANITIZED_TESTS := tests/integration/test_swap_cache.py tests/integration/test_shared_tables.py tests/stress/test_bytes.py
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader bench-verify bench-numpy stress soak mutants fuzz build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader bench-verify bench-numpy stress soak run-suites mutants fuzz build build-test wheel clean
 .PHONY: model model-mutants $(TEST_VARIANTS) test-leaks test-sanitizers coverage
 
 demo: build
@@ -79,6 +79,10 @@ stress: build
 # Processes that are killed, on a disk that fails: tests/_support/soak.py.
 soak: build-test
 	PYTHONPATH=tests $(PY) -m _support.soak $(SOAK_ARGS)
+
+# CPython's own tests and NumPy's under `uswap run`: tests/_support/run_suites.py.
+run-suites: build $(VENV)/.dev
+	PYTHONPATH=tests $(PY) -m _support.run_suites --json benchmarks/results/run_suites.json $(RUN_SUITES_ARGS)
 
 # Programs at random against a model: docs/fuzzing.md.
 fuzz: build-test

@@ -1,0 +1,34 @@
+"""What libc looks into while a program under `uswap run` forks, and how it ends; a part of CPython's own suite."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from _support import run_suites
+from _support.native import program
+
+import uswap
+
+SOURCE = Path(__file__).resolve().parents[1] / "_support" / "run_forks.c"
+
+
+@pytest.mark.parametrize("way", ["stack", "streams", "names", "last"])
+def test_a_fork_waits_for_no_page(swap_directory: Path, way: str) -> None:
+    command = [str(program(SOURCE)), way]
+    done = uswap.run(command, limit="16MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("right\n", "", 0)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("test.libregrtest") is None, reason="no `test` package of Python's")
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("module", ["test_mmap", "test_dict", "test_fork1"])
+def test_a_part_of_pythons_own_suite(swap_directory: Path, module: str) -> None:
+    plain, _ = run_suites.run(module, None, swap=swap_directory, patience=180)
+    limited, text = run_suites.run(module, "64MiB", swap=swap_directory, patience=180)
+    run_suites.judge(plain, limited)
+    assert limited.new == [], text
+    assert limited.result == plain.result
+    assert limited.faults is not None
+    assert limited.faults > 100
