@@ -70,10 +70,12 @@ uint64_t pool_make_room(uswap_pool *pool, uint64_t slots, uswap_error *err) {
 }
 
 int pool_reserve_slots(uswap_pool *pool, uint64_t pages, uswap_error *err) {
-    uint64_t reserved = atomic_load(&pool->reserved_slots) + pages;
+    /* Added at once: others give theirs back meanwhile, without the lock. */
+    uint64_t reserved = atomic_fetch_add(&pool->reserved_slots, pages) + pages;
     uswap_error cause = {.status = USWAP_OK};
     uint64_t missing = pool_make_room(pool, pool_promised_slots(pool, reserved), &cause);
     if (missing > 0 && !pool->options.overcommit) {
+        pool_unreserve_slots(pool, pages);
         const char *why = cause.status ? cause.detail : "the swap areas are too small";
         return error_set(
             err, USWAP_E_NO_MEMORY, cause.status ? cause.os_errno : ENOSPC, "region", cause.path,
@@ -81,7 +83,6 @@ int pool_reserve_slots(uswap_pool *pool, uint64_t pages, uswap_error *err) {
             "overcommit=True",
             (unsigned long long)(pages << PAGE_SHIFT), (unsigned long long)(missing << PAGE_SHIFT), why);
     }
-    atomic_store(&pool->reserved_slots, reserved);
     return 0;
 }
 
