@@ -26,6 +26,8 @@ enum { PRELOAD = 4, CARRIED };
 static const char *const names[CARRIED] = {"USWAP_RUN_LIMIT", "USWAP_RUN_SWAP", "USWAP_RUN_SWAP_BYTES",
                                            "USWAP_RUN_STATS", "LD_PRELOAD"};
 static char carried[CARRIED][PATH_MAX + 64];
+/* This library alone, for an environment that names others: "LD_PRELOAD=path". */
+static char own[PATH_MAX + 16];
 
 /* libc's own, looked up early: in the child of a vfork is no time for that. */
 static struct {
@@ -42,10 +44,17 @@ static void look_up(const char *name, void *function) {
     memcpy(function, &found, sizeof found);
 }
 
-void run_exec_begin(void) {
-    look_up("execvpe", &libc.execvpe);
+static void find_libc(void) {
     look_up("posix_spawn", &libc.posix_spawn);
     look_up("posix_spawnp", &libc.posix_spawnp);
+    look_up("execvpe", &libc.execvpe);
+}
+
+void run_exec_begin(void) {
+    Dl_info info;
+    find_libc();
+    if (dladdr(own, &info) && info.dli_fname)
+        snprintf(own, sizeof own, "%s=%s", names[PRELOAD], info.dli_fname);
     for (int i = 0; i < CARRIED; i++) {
         const char *value = getenv(names[i]);
         if (value)
@@ -76,23 +85,46 @@ static bool is_complete(char *const *environment) {
     return true;
 }
 
-static size_t room_for(char *const *environment) {
+/* What the environment has in front of its programs itself: text, "" if nothing. */
+static const char *others_in(char *const *environment) {
+    for (; environment && *environment; environment++)
+        if (is_named(*environment, names[PRELOAD]))
+            return *environment + strlen(names[PRELOAD]) + 1;
+    return "";
+}
+
+static size_t pointers_for(char *const *environment) {
     size_t count = 0;
     while (environment && environment[count])
         count++;
-    return (count + CARRIED + 1) * sizeof(char *);
+    return count + CARRIED + 1;
 }
 
-/* environment, with what it lacks. */
+static size_t room_for(char *const *environment) {
+    return pointers_for(environment) * sizeof(char *) + sizeof own + strlen(others_in(environment)) + 1;
+}
+
+/* This library, then the others. */
+static char *in_front_of(const char *others, char *text) {
+    char *end = stpcpy(text, own);
+    *end = ':';
+    strcpy(end + 1, others);
+    return text;
+}
+
+/* environment, with what it lacks. Its own libraries stay in front of its programs, behind this one. */
 static char **complete(char *const *environment, char **into) {
     bool without_us = lacks(environment, PRELOAD);
+    const char *others = others_in(environment);
     size_t count = 0;
     for (char *const *entry = environment; entry && *entry; entry++)
         if (!without_us || !is_named(*entry, names[PRELOAD]))
             into[count++] = *entry;
     for (int i = 0; i < CARRIED; i++)
         if (lacks(environment, i))
-            into[count++] = carried[i];
+            into[count++] = i == PRELOAD && *others && own[0]
+                                ? in_front_of(others, (char *)(into + pointers_for(environment)))
+                                : carried[i];
     into[count] = NULL;
     return into;
 }
@@ -126,6 +158,8 @@ EXPORT int execveat(int folder, const char *path, char *const arguments[], char 
 
 /* By libc's own: the search along PATH, and scripts without a first line that names their interpreter. */
 EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[]) {
+    if (!libc.execvpe) /* no limit, or a constructor before ours */
+        find_libc();
     return libc.execvpe(file, arguments, COMPLETE(environment));
 }
 
@@ -135,11 +169,15 @@ EXPORT int execvp(const char *file, char *const arguments[]) {
 
 EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                        const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
+    if (!libc.posix_spawn)
+        find_libc();
     return libc.posix_spawn(pid, path, actions, attributes, arguments, COMPLETE(environment));
 }
 
 EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                         const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
+    if (!libc.posix_spawnp)
+        find_libc();
     return libc.posix_spawnp(pid, file, actions, attributes, arguments, COMPLETE(environment));
 }
 

@@ -97,7 +97,14 @@ EXPORT void *reallocarray(void *block, size_t count, size_t bytes) {
 }
 
 EXPORT void *memalign(size_t alignment, size_t bytes) {
-    return unlikely(run_inside) ? run_private_memalign(alignment, bytes) : run_je_memalign(alignment, bytes);
+    void *block = NULL;
+    if (unlikely(alignment & (alignment - 1))) /* as glibc: the next power of two */
+        alignment = alignment > SIZE_MAX / 2 + 1 ? 0 : (size_t)1 << (64 - __builtin_clzll(alignment));
+    if (alignment > 0)
+        block = unlikely(run_inside) ? run_private_memalign(alignment, bytes) : run_je_memalign(alignment, bytes);
+    if (unlikely(!block))
+        errno = alignment > 0 ? ENOMEM : EINVAL;
+    return block;
 }
 
 EXPORT int posix_memalign(void **block, size_t alignment, size_t bytes) {
@@ -128,6 +135,19 @@ EXPORT size_t malloc_usable_size(void *block) {
         return 0;
     return run_private_has(block) ? run_private_size(block) : run_je_malloc_usable_size(block);
 }
+
+#ifdef __clang__
+#define ALSO(name) __attribute__((alias(#name)))
+#else
+#define ALSO(name) __attribute__((alias(#name), copy(name)))
+#endif
+
+/* glibc's own names, by which some programs call past a malloc in front of it: their blocks, too, come to our free. */
+EXPORT void *__libc_malloc(size_t bytes) ALSO(malloc);
+EXPORT void *__libc_calloc(size_t count, size_t bytes) ALSO(calloc);
+EXPORT void *__libc_realloc(void *block, size_t bytes) ALSO(realloc);
+EXPORT void *__libc_memalign(size_t alignment, size_t bytes) ALSO(memalign);
+EXPORT void __libc_free(void *block) ALSO(free);
 
 /* => what is free goes back to the pool. */
 EXPORT int malloc_trim(size_t keep) {

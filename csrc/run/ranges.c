@@ -43,7 +43,7 @@ uintptr_t ranges_gap(const range_table *table, uintptr_t first, uintptr_t last, 
 }
 
 static size_t promised_of(const range *r) {
-    return (r->protection & PROT_WRITE) && !r->sparse && !r->foreign ? r->end - r->start : 0;
+    return r->promised ? r->end - r->start : 0;
 }
 
 /* Two more entries at most are needed by any change. */
@@ -98,7 +98,8 @@ bool ranges_cut(range_table *table, uintptr_t start, uintptr_t end) {
 }
 
 static bool alike(const range *a, const range *b) {
-    return a->protection == b->protection && a->foreign == b->foreign && a->sparse == b->sparse && !a->foreign;
+    return a->protection == b->protection && !a->foreign && !b->foreign && a->sparse == b->sparse &&
+           a->promised == b->promised;
 }
 
 bool ranges_put(range_table *table, const range *r) {

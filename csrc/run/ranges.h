@@ -11,14 +11,15 @@
 typedef struct {
     uintptr_t start, end; /* whole pages */
     uint8_t protection;
-    uint8_t foreign; /* 1: something else of the program's is mapped there (a file, shared memory) */
-    uint8_t sparse;  /* 1: MAP_NORESERVE: not counted as promised */
+    uint8_t foreign;  /* 1: something else of the program's is mapped there (a file, shared memory) */
+    uint8_t sparse;   /* 1: MAP_NORESERVE: may be writable and not promised */
+    uint8_t promised; /* 1: has been writable: there is space on the disk for it, whatever its protection is by now */
 } range;
 
 typedef struct {
     range *all; /* in order, no two of them overlap, neighbours differ */
     size_t count, capacity;
-    size_t promised; /* bytes that are writable, neither sparse nor foreign */
+    size_t promised; /* bytes of those that are promised */
 } range_table;
 
 /* The first range that ends behind address: it is there, or the next one. Return: count if there is none. */

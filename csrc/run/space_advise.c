@@ -15,7 +15,6 @@ static int meaning_of(int advice) {
     switch (advice) {
     case MADV_DONTNEED:
     case MADV_FREE:
-    case MADV_REMOVE:
         return USWAP_ADVICE_DONTNEED;
     case MADV_WILLNEED:
         return USWAP_ADVICE_WILLNEED;

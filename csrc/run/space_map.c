@@ -60,10 +60,9 @@ static range range_of(uintptr_t start, size_t bytes, int protection, int flags) 
 /* Return: false: there is no swap space for it; *promised: bytes. A sparse mapping that is too large for all of it to be promised is not promised at all. */
 static bool promise(range *r, size_t *promised) {
     *promised = r->protection & PROT_WRITE ? r->end - r->start : 0;
-    if (space_promise(*promised)) {
-        r->sparse = 0;
+    r->promised = *promised > 0 && space_promise(*promised);
+    if (r->promised || *promised == 0)
         return true;
-    }
     *promised = 0;
     return r->sparse;
 }
@@ -121,6 +120,13 @@ static bool is_taken(const space *s, uintptr_t start, uintptr_t end) {
     return taken;
 }
 
+/* Whether the kernel maps it at all: what is there now stays if not. Return: false, with errno. */
+static bool can_map(size_t bytes, int protection, int flags, int fd, off_t offset) {
+    flags &= ~(MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED);
+    void *tried = run_core_mmap(NULL, bytes, protection, flags, fd, offset);
+    return tried != MAP_FAILED && run_core_munmap(tried, bytes) == 0;
+}
+
 void *run_space_map_fixed(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
     space *s = space_of(address, bytes);
     uintptr_t start = (uintptr_t)address;
@@ -132,8 +138,8 @@ void *run_space_map_fixed(void *address, size_t bytes, int protection, int flags
         return space_fail_map(EEXIST);
     range r = range_of(start, bytes, protection, flags);
     r.foreign = !is_anonymous(flags);
-    if (!r.foreign && !promise(&r, &promised))
-        return space_fail_map(ENOMEM);
+    if (r.foreign ? !can_map(bytes, protection, flags, fd, offset) : !promise(&r, &promised))
+        return r.foreign ? MAP_FAILED : space_fail_map(ENOMEM);
     int status = clear(s, start, start + bytes);
     if (status == 0 && r.foreign)
         status =
@@ -159,19 +165,31 @@ int run_space_unmap(void *address, size_t bytes) {
     return note(s, &r, false, 0) ? 0 : space_fail(ENOMEM);
 }
 
-/* Context: space_lock. Bytes of the range that are not writable so far. */
-static size_t not_writable(const space *s, uintptr_t start, uintptr_t end) {
+/* Context: space_lock. Bytes that need a promise before they can be written to; *optional: those of sparse mappings among them. */
+static size_t not_promised(const space *s, uintptr_t start, uintptr_t end, size_t *optional) {
     size_t bytes = 0;
+    *optional = 0;
     for (size_t i = ranges_find(&s->given, start); i < s->given.count && s->given.all[i].start < end; i++) {
         const range *r = &s->given.all[i];
-        if (!(r->protection & PROT_WRITE) && !r->foreign)
-            bytes += MIN_OF(r->end, end) - MAX_OF(r->start, start);
+        size_t length = MIN_OF(r->end, end) - MAX_OF(r->start, start);
+        if (!r->promised && !r->foreign && !(r->protection & PROT_WRITE)) {
+            bytes += length;
+            *optional += r->sparse ? length : 0;
+        }
     }
     return bytes;
 }
 
-/* Range by range: each may differ from the next in other ways. */
-static bool note_protection(space *s, uintptr_t start, uintptr_t end, int protection, size_t promised) {
+/* The promise for these bytes: without that for sparse mappings, where there is not enough for all. Return: false: not enough. */
+static bool promise_writable(size_t *bytes, size_t optional, bool *all) {
+    *all = space_promise(*bytes);
+    if (!*all)
+        *bytes -= optional;
+    return *all || (optional > 0 && space_promise(*bytes));
+}
+
+/* Range by range: each may differ from the next in other ways. all: sparse ones that become writable are promised, too. */
+static bool note_protection(space *s, uintptr_t start, uintptr_t end, int protection, size_t promised, bool all) {
     bool noted = true;
     small_lock_acquire(&space_lock);
     size_t before = s->given.promised;
@@ -182,8 +200,9 @@ static bool note_protection(space *s, uintptr_t start, uintptr_t end, int protec
         range r = s->given.all[i];
         r.start = at;
         at = r.end = MIN_OF(r.end, end);
+        if ((protection & PROT_WRITE) && !(r.protection & PROT_WRITE) && !r.foreign && (all || !r.sparse))
+            r.promised = 1;
         r.protection = (uint8_t)(protection & ACCESS);
-        r.sparse = r.sparse && promised == 0;
         noted = ranges_put(&s->given, &r);
     }
     size_t surplus = MAX_OF(promised + before, s->given.promised) - s->given.promised;
@@ -199,19 +218,15 @@ int run_space_protect(void *address, size_t bytes, int protection) {
         return space_fail(s ? EINVAL : ENOMEM);
     small_lock_acquire(&space_lock);
     bool given = ranges_cover(&s->given, start, end);
-    bool sparse = given && start < end && s->given.all[ranges_find(&s->given, start)].sparse;
-    size_t promised = protection & PROT_WRITE ? not_writable(s, start, end) : 0;
+    size_t optional = 0, promised = protection & PROT_WRITE ? not_promised(s, start, end, &optional) : 0;
     small_lock_release(&space_lock);
-    if (given && !space_promise(promised)) {
-        promised = 0;
-        given = sparse;
-    }
-    if (!given)
+    bool all;
+    if (!given || !promise_writable(&promised, optional, &all))
         return space_fail(ENOMEM);
     if (run_core_mprotect(address, bytes, protection) != 0) {
         int error = errno;
         space_unpromise(promised);
         return space_fail(error);
     }
-    return note_protection(s, start, end, protection, promised) ? 0 : space_fail(ENOMEM);
+    return note_protection(s, start, end, protection, promised, all) ? 0 : space_fail(ENOMEM);
 }

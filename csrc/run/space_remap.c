@@ -17,7 +17,7 @@ static bool grow_here(space *s, const range *old, uintptr_t start, size_t bytes,
     range r = *old;
     r.start = start + bytes;
     r.end = start + new_bytes;
-    size_t promised = r.protection & PROT_WRITE && !r.sparse ? new_bytes - bytes : 0;
+    size_t promised = r.promised ? new_bytes - bytes : 0;
     if (r.foreign || new_bytes > s->end - start || !space_promise(promised))
         return false;
     small_lock_acquire(&space_lock);
@@ -45,7 +45,7 @@ static void copy(const space *s, uintptr_t from, uintptr_t to, size_t bytes) {
 static void *move(space *s, const range *old, void *address, size_t bytes, size_t new_bytes, int flags, void *target) {
     int map_flags = MAP_PRIVATE | MAP_ANONYMOUS | (old->sparse ? MAP_NORESERVE : 0);
     void *moved = MAP_FAILED;
-    if (old->foreign || !(old->protection & PROT_READ))
+    if (old->foreign)
         return space_fail_map(ENOMEM);
     if (!(flags & MREMAP_FIXED))
         moved = run_space_map((run_space)(s - spaces), new_bytes, READ_WRITE, map_flags, NULL);
@@ -55,6 +55,8 @@ static void *move(space *s, const range *old, void *address, size_t bytes, size_
         errno = ENOMEM; /* out of what is managed: its contents would not be limited there */
     if (moved == MAP_FAILED)
         return MAP_FAILED;
+    if (!(old->protection & PROT_READ))
+        run_core_mprotect(address, bytes, PROT_READ); /* it is about to go */
     copy(s, (uintptr_t)address, (uintptr_t)moved, MIN_OF(bytes, new_bytes));
     if (old->protection != READ_WRITE)
         run_space_protect(moved, new_bytes, old->protection);
@@ -79,13 +81,17 @@ void *run_space_remap(void *address, size_t bytes, size_t new_bytes, int flags, 
     size_t i = ranges_find(&s->given, start);
     range r = i < s->given.count ? s->given.all[i] : (range){0};
     small_lock_release(&space_lock);
-    if (r.start > start || r.end < start + bytes) /* nothing, or mappings that differ: as the kernel */
+    if (r.end == 0 || r.start > start)
         return space_fail_map(EFAULT);
     if (!(flags & MREMAP_FIXED) && new_bytes <= bytes)
         return shrink(address, bytes, new_bytes);
+    if (r.end < start + bytes) /* mappings that differ: as the kernel */
+        return space_fail_map(EFAULT);
     if (!(flags & MREMAP_FIXED) && grow_here(s, &r, start, bytes, new_bytes))
         return address;
     if (!(flags & MREMAP_MAYMOVE))
         return space_fail_map(flags & MREMAP_FIXED ? EINVAL : ENOMEM);
+    if ((flags & MREMAP_FIXED) && (uintptr_t)target < start + bytes && start < (uintptr_t)target + new_bytes)
+        return space_fail_map(EINVAL); /* onto itself */
     return move(s, &r, address, bytes, new_bytes, flags, target);
 }

@@ -1,0 +1,59 @@
+"""Unmodified programs under a limit: edges of the calls, and surroundings that are not as expected."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _support.native import program
+
+import uswap
+
+SUPPORT = Path(__file__).resolve().parents[1] / "_support"
+LIBRARY = Path(uswap.__file__).with_name("libuswap-run.so")
+
+
+def output(command: list[str], swap: Path | uswap.SwapArea, limit: str = "16MiB") -> str:
+    done = uswap.run(command, limit=limit, swap=swap, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def test_calls_at_their_edges_end_as_without_a_limit(swap_directory: Path) -> None:
+    command = [str(program(SUPPORT / "run_calls.c"))]
+    without = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    assert output(command, swap_directory) == without.stdout
+
+
+def test_promises_of_swap_space_are_given_back_exactly(swap_directory: Path) -> None:
+    """Of 64 MiB: by threads at the same time; of sparse mappings; of memory whose protection changes."""
+    area = uswap.SwapArea(swap_directory, size="64MiB")
+    assert output([str(program(SUPPORT / "run_promises.c"))], area, "8MiB") == "right\n"
+
+
+# ---- exec ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [None, "", "0"])
+def test_the_library_without_a_limit_is_in_nobodys_way(tmp_path: Path, limit: str | None) -> None:
+    environment = {**os.environ, "LD_PRELOAD": str(LIBRARY)}
+    environment.pop("USWAP_RUN_LIMIT", None)
+    if limit is not None:
+        environment["USWAP_RUN_LIMIT"] = limit
+    done = subprocess.run(
+        ["env", "echo", "done"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n")  # env calls execvp
+
+
+def test_libraries_that_an_environment_names_stay_beside_ours(swap_directory: Path, tmp_path: Path) -> None:
+    source, other = tmp_path / "other.c", tmp_path / "other.so"
+    source.write_text("int other;\n")
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(other)], check=True)
+    code = "m = open('/proc/self/maps').read(); print('other.so' in m, 'libuswap-run' in m)"
+    environment = {"LD_PRELOAD": str(other)}
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], env={environment!r})"
+    assert output([sys.executable, "-c", script], swap_directory) == "True True\n"
