@@ -32,22 +32,29 @@ int run_heap_atfork(void (*prepare)(void), void (*in_parent)(void), void (*in_ch
     return 0;
 }
 
+static sigset_t mask; /* of the thread that forks; under the lock of the table */
+
 static void prepare(void) {
+    sigset_t before;
+    signals_block(&before); /* a handler might want what is taken here */
     if (_IO_list_lock)
         _IO_list_lock();
     if (heap_prepare)
         heap_prepare();
     run_space_fork_begin();
+    mask = before;
     run_inside = 1; /* the core may start threads, in the parent too */
 }
 
 static void in_parent(void) {
+    sigset_t after = mask;
     run_inside = 0;
     run_space_fork_end();
     if (heap_in_parent)
         heap_in_parent();
     if (_IO_list_unlock)
         _IO_list_unlock();
+    signals_restore(&after);
 }
 
 static void in_child(void) {
@@ -59,6 +66,7 @@ static void in_child(void) {
         heap_in_child();
     if (_IO_list_resetlock)
         _IO_list_resetlock();
+    signals_restore(&mask);
 }
 
 /* Handlers before a fork run in the opposite order of their registration, those after it in order. Context: the core's are registered (a pool has been made). */

@@ -161,22 +161,22 @@ void *run_heap_mmap(void *address, size_t bytes, int protection, int flags, int 
 void *run_heap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
     if (!run_pool || run_inside || fd >= 0)
         return run_core_mmap(address, bytes, protection, flags, fd, offset);
-    return run_space_map(SPACE_HEAP, bytes, protection, flags & ~MAP_NORESERVE, address);
+    return MANAGED(run_space_map(SPACE_HEAP, bytes, protection, flags & ~MAP_NORESERVE, address));
 }
 
 int run_heap_munmap(void *address, size_t bytes);
 int run_heap_munmap(void *address, size_t bytes) {
-    return run_space_has(address, bytes) ? run_space_unmap(address, bytes) : run_core_munmap(address, bytes);
+    return run_space_has(address, bytes) ? MANAGED(run_space_unmap(address, bytes)) : run_core_munmap(address, bytes);
 }
 
 int run_heap_mprotect(void *address, size_t bytes, int protection);
 int run_heap_mprotect(void *address, size_t bytes, int protection) {
-    return run_space_has(address, bytes) ? run_space_protect(address, bytes, protection)
+    return run_space_has(address, bytes) ? MANAGED(run_space_protect(address, bytes, protection))
                                          : run_core_mprotect(address, bytes, protection);
 }
 
 int run_heap_madvise(void *address, size_t bytes, int advice);
 int run_heap_madvise(void *address, size_t bytes, int advice) {
-    return run_space_has(address, bytes) ? run_space_advise(address, bytes, advice)
+    return run_space_has(address, bytes) ? MANAGED(run_space_advise(address, bytes, advice))
                                          : run_core_madvise(address, bytes, advice);
 }

@@ -19,9 +19,9 @@ static bool is_for_us(size_t bytes, int protection, int flags) {
 EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
     if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
         if (run_space_has(address, bytes))
-            return run_space_map_fixed(address, bytes, protection, flags, fd, offset);
+            return MANAGED(run_space_map_fixed(address, bytes, protection, flags, fd, offset));
     } else if (is_for_us(bytes, protection, flags)) {
-        void *given = run_space_map(SPACE_MAPS, bytes, protection, flags, address);
+        void *given = MANAGED(run_space_map(SPACE_MAPS, bytes, protection, flags, address));
         if (given != MAP_FAILED)
             run_sites_note(given, bytes, __builtin_return_address(0));
         return given;
@@ -33,11 +33,11 @@ EXPORT void *mmap64(void *address, size_t bytes, int protection, int flags, int 
     __attribute__((alias("mmap")));
 
 EXPORT int munmap(void *address, size_t bytes) {
-    return run_space_has(address, bytes) ? run_space_unmap(address, bytes) : run_core_munmap(address, bytes);
+    return run_space_has(address, bytes) ? MANAGED(run_space_unmap(address, bytes)) : run_core_munmap(address, bytes);
 }
 
 EXPORT int mprotect(void *address, size_t bytes, int protection) {
-    return run_space_has(address, bytes) ? run_space_protect(address, bytes, protection)
+    return run_space_has(address, bytes) ? MANAGED(run_space_protect(address, bytes, protection))
                                          : run_core_mprotect(address, bytes, protection);
 }
 
@@ -47,7 +47,7 @@ EXPORT void *mremap(void *address, size_t bytes, size_t new_bytes, int flags, ..
     void *target = (flags & MREMAP_FIXED) ? va_arg(arguments, void *) : NULL;
     va_end(arguments);
     if (run_space_has(address, bytes))
-        return run_space_remap(address, bytes, new_bytes, flags, target);
+        return MANAGED(run_space_remap(address, bytes, new_bytes, flags, target));
     if ((flags & MREMAP_FIXED) && run_space_has(target, new_bytes)) { /* the kernel would unmap what is managed there */
         errno = ENOMEM;
         return MAP_FAILED;
@@ -56,7 +56,7 @@ EXPORT void *mremap(void *address, size_t bytes, size_t new_bytes, int flags, ..
 }
 
 EXPORT int madvise(void *address, size_t bytes, int advice) {
-    return run_space_has(address, bytes) ? run_space_advise(address, bytes, advice)
+    return run_space_has(address, bytes) ? MANAGED(run_space_advise(address, bytes, advice))
                                          : run_core_madvise(address, bytes, advice);
 }
 
@@ -69,7 +69,8 @@ EXPORT int posix_madvise(void *address, size_t bytes, int advice) {
 /* ---- locked memory: counted in the limit, and refused where it would take too much of it ---- */
 
 EXPORT int mlock(const void *address, size_t bytes) {
-    return run_space_has(address, bytes) ? run_space_lock(address, bytes, true) : run_core_mlock(address, bytes);
+    return run_space_has(address, bytes) ? MANAGED(run_space_lock(address, bytes, true))
+                                         : run_core_mlock(address, bytes);
 }
 
 EXPORT int mlock2(const void *address, size_t bytes, unsigned flags) {
@@ -78,7 +79,8 @@ EXPORT int mlock2(const void *address, size_t bytes, unsigned flags) {
 }
 
 EXPORT int munlock(const void *address, size_t bytes) {
-    return run_space_has(address, bytes) ? run_space_lock(address, bytes, false) : run_core_munlock(address, bytes);
+    return run_space_has(address, bytes) ? MANAGED(run_space_lock(address, bytes, false))
+                                         : run_core_munlock(address, bytes);
 }
 
 /* All of memory in memory is what a limit denies; the kernel would besides make every address of the spaces a page. */

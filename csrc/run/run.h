@@ -8,7 +8,9 @@
 #define USWAP_RUN_RUN_H
 
 #include "base/base.h"
+#include "base/lock.h"
 
+#include <signal.h>
 #include <sys/types.h>
 
 /* Mappings from this size on are managed. */
@@ -76,6 +78,15 @@ typedef enum { SPACE_MAPS = 0, SPACE_HEAP = 1, SPACES = 2 } run_space;
 
 /* Whether any of these bytes lie in managed addresses. */
 bool run_space_has(const void *address, size_t bytes);
+/* A call of those below, which no handler of the program's interrupts: one that maps memory, too, would wait for the thread that it has interrupted. */
+#define MANAGED(call)                                                                                                  \
+    ({                                                                                                                 \
+        sigset_t mask_;                                                                                                \
+        signals_block_but(SIGBUS, &mask_);                                                                             \
+        __typeof__(call) result_ = (call);                                                                             \
+        signals_restore(&mask_);                                                                                       \
+        result_;                                                                                                       \
+    })
 /* All of these: as the calls without run_space_, for managed memory. => errno is set where they fail. */
 void *run_space_map(run_space space, size_t bytes, int protection, int flags, const void *hint);
 void *run_space_map_fixed(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);

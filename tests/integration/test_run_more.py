@@ -34,6 +34,10 @@ def test_promises_of_swap_space_are_given_back_exactly(swap_directory: Path) -> 
     assert output([str(program(SUPPORT / "run_promises.c"))], area, "8MiB") == "right\n"
 
 
+def test_a_signal_handler_maps_memory(swap_directory: Path) -> None:
+    assert output([str(program(SUPPORT / "run_handlers.c")), "1000"], swap_directory) == "right\n"
+
+
 # ---- exec ------------------------------------------------------------------------------------------------------
 
 
