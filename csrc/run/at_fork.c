@@ -6,6 +6,7 @@
  * goes on first, since the memory of all others is managed; it starts threads while those locks are held, so libc allocates from the private heap meanwhile.
  */
 #define _GNU_SOURCE
+#include "pool.h"
 #include "run/sites.h"
 
 #include <dlfcn.h>
@@ -58,6 +59,8 @@ static void in_parent(void) {
 }
 
 static void in_child(void) {
+    if (run_pool->owner_pid != getpid()) /* all that follows lies in memory that is not here */
+        run_refuse("a child of a fork cannot have its parent's memory", run_pool->fork_reason);
     run_inside = 0;
     run_threads_in_child();
     run_sites_forget_waits();

@@ -38,6 +38,33 @@ def test_a_signal_handler_maps_memory(swap_directory: Path) -> None:
     assert output([str(program(SUPPORT / "run_handlers.c")), "1000"], swap_directory) == "right\n"
 
 
+def test_a_fork_that_there_is_no_room_for_says_so(swap_directory: Path) -> None:
+    """The parent has 60 of 96 MiB; its child may come to need as much. The parent goes on."""
+    script = """
+import mmap, os
+block = mmap.mmap(-1, 60 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for i in range(60):
+    block[i << 20 : (i + 1) << 20] = os.urandom(1 << 20)
+before = sum(block[::4096])
+child = os.fork()
+if child == 0:
+    print("there", flush=True)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sum(block[::4096]) == before)
+"""
+    done = uswap.run(
+        [sys.executable, "-c", script],
+        limit="8MiB",
+        swap=uswap.SwapArea(swap_directory, size="96MiB"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, "2 True\n")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("uswap run: a child of a fork cannot have its parent's memory: ")
+
+
 # ---- exec ------------------------------------------------------------------------------------------------------
 
 
