@@ -119,8 +119,8 @@ def run_side(
     env = os.environ | _ENVIRONMENT
     stdin = folder / program.stdin if program.stdin else None
     if side == "uswap":
-        words, variables = prepare(command, limit=limit, swap=options.dir, stats=True, env=env)
-        return execute(words, variables, stdin, options.timeout, brk=False)
+        path, words, variables = prepare(command, limit=limit, swap=options.dir, stats=True, env=env)
+        return execute([path, *words[1:]], variables, stdin, options.timeout, brk=False)
     if side == "kernel":
         with kernel_swap.MemoryCgroup(limit) as group:
             return execute(command, env, stdin, options.timeout, group.procs)

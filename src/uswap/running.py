@@ -58,8 +58,8 @@ def run(
         >>> done.stdout.split()
         ['9', '10']
     """
-    words, variables = prepare(command, limit=limit, swap=swap, stats=stats, env=env)
-    return subprocess.run(words, env=variables, **options)
+    program, words, variables = prepare(command, limit=limit, swap=swap, stats=stats, env=env)
+    return subprocess.run(words, executable=program, env=variables, **options)
 
 
 def prepare(
@@ -69,14 +69,14 @@ def prepare(
     swap: StrPath | SwapArea | None = None,
     stats: bool = False,
     env: Mapping[str, str] | None = None,
-) -> tuple[list[str], dict[str, str]]:
-    """=> (the words, the first a path; the environment) with which to execute a program under a limit.
+) -> tuple[str, list[str], dict[str, str]]:
+    """=> (the path, the words, the environment) with which to execute a program under a limit.
     Arguments and errors as of run."""
     require_core()
     if isinstance(command, (str, bytes, os.PathLike)):
         raise TypeError("command is a list: the program and its arguments, one by one")
-    words = _with_interpreter([os.fspath(word) for word in command])
-    check_can_preload(Path(words[0]))
+    program, words = _with_interpreter([os.fspath(word) for word in command])
+    check_can_preload(Path(program))
     size = default_limit() if limit is None else checked_limit(limit)
     area = _place(swap)
     _try_out(size, area)
@@ -87,7 +87,7 @@ def prepare(
     variables["USWAP_RUN_STATS"] = "1" if stats else "0"
     others = [path for path in variables.get("LD_PRELOAD", "").replace(":", " ").split() if path != str(_library())]
     variables["LD_PRELOAD"] = ":".join([str(_library()), *others])
-    return words, variables
+    return program, words, variables
 
 
 def _library() -> Path:
@@ -103,12 +103,13 @@ def _library() -> Path:
     return _LIBRARY
 
 
-def _with_interpreter(words: list[str]) -> list[str]:
+def _with_interpreter(words: list[str]) -> tuple[str, list[str]]:
+    """The program learns its name as it was given, as from a shell."""
     if not words:
         raise ArgumentError("no program was named")
     if words[0].endswith(".py") and os.path.isfile(words[0]) and not os.access(words[0], os.X_OK):
-        return [sys.executable, *words]
-    return [str(find_program(words[0])), *words[1:]]
+        return sys.executable, [sys.executable, *words]
+    return str(find_program(words[0])), words
 
 
 def _place(swap: StrPath | SwapArea | None) -> SwapArea:

@@ -88,3 +88,19 @@ def test_libraries_that_an_environment_names_stay_beside_ours(swap_directory: Pa
     environment = {"LD_PRELOAD": str(other)}
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], env={environment!r})"
     assert output([sys.executable, "-c", script], swap_directory) == "True True\n"
+
+
+# ---- the command -----------------------------------------------------------------------------------------------
+
+
+def test_a_program_gets_its_words_as_they_were_given(swap_directory: Path) -> None:
+    script = 'echo "$0 $*"'
+    assert output(["sh", "-c", script], swap_directory) == "sh \n"
+    command = [sys.executable, "-m", "uswap", "run", "--limit", "16MiB", "--swap", str(swap_directory)]
+    for words, expected in [
+        (["sh", "-c", script], "sh \n"),
+        (["--", "sh", "-c", script, "name", "--", "--limit", "1"], "name -- --limit 1\n"),
+        (["--", "echo", "--", "--stats"], "-- --stats\n"),
+    ]:
+        done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")

@@ -40,9 +40,9 @@ def run(options: argparse.Namespace) -> int:
             from uswap._options import default_directory
 
             swap = SwapArea(swap or default_directory(), size=options.swap_size)
-        command, variables = prepare(words, limit=options.limit, swap=swap, stats=options.stats)
+        program, arguments, variables = prepare(words, limit=options.limit, swap=swap, stats=options.stats)
         sys.stdout.flush()
-        os.execve(command[0], command, variables)
+        os.execve(program, arguments, variables)
     except (UswapError, ValueError, OSError) as error:
         print(f"uswap run: {error}", file=sys.stderr)
     return 2
