@@ -177,6 +177,19 @@ def test_the_limit_goes_with_what_is_executed(swap_directory: Path, start: str) 
     assert output([sys.executable, "-c", script], swap_directory, "16MiB") == f"{16 * MIB} True\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its groups")
+def test_every_thread_changes_its_groups(swap_directory: Path) -> None:
+    """libc has all threads make the call, and so look at the list: the runtime's cannot wait for themselves."""
+    script = """
+import os
+os.setgroups(list(range(5, 3005)))
+print(len(os.getgroups()))
+os.initgroups("root", 7)
+print(7 in os.getgroups())
+"""
+    assert output([sys.executable, "-c", script], swap_directory, "16MiB").split() == ["3000", "True"]
+
+
 def test_signals_end_a_program_as_ever(swap_directory: Path) -> None:
     script = "import os; b = bytearray(64 << 20); os.kill(os.getpid(), 15)"
     done = uswap.run([sys.executable, "-c", script], limit="16MiB", swap=swap_directory)
