@@ -21,8 +21,8 @@ _MACHINES = {"x86_64": 62, "aarch64": 183}
 _SCRIPTS_DEEP = 5
 
 
-def find_program(name: str | os.PathLike[str]) -> Path:
-    """The file that a command's first word means, by $PATH as a shell does it.
+def find_program(name: str | os.PathLike[str], search: str | None = None) -> Path:
+    """The file that a command's first word means, by search (None: $PATH) as a shell does it.
 
     Raises:
         ArgumentError: there is none, or it may not be executed.
@@ -31,7 +31,7 @@ def find_program(name: str | os.PathLike[str]) -> Path:
         >>> find_program("sh").name
         'sh'
     """
-    found = shutil.which(os.fspath(name))
+    found = shutil.which(os.fspath(name), path=search)
     if found is not None:
         return Path(found)
     if os.path.isdir(name):

@@ -43,10 +43,11 @@ def run(
             each process has that much at most.
         stats: each process says at its end, on standard error, what it came to.
         env: its environment; None: this one's.
-        options: as subprocess.run: check, input, stdin, stdout, stderr, capture_output, timeout, cwd, text, ...
+        options: as subprocess.run: check, input, stdin, stdout, stderr, capture_output, timeout, cwd, text, ...;
+            but no shell and no executable.
 
     Raises:
-        ArgumentError, TypeError: no such program; a bad limit (LimitError).
+        ArgumentError, TypeError: no such program (seen from cwd, and by env's PATH); a bad limit (LimitError).
         UnsupportedError: the program is static, setuid, or for another machine; or this user may not have what
             system calls on managed memory need (`uswap doctor` says what).
         SwapAreaError: the directory cannot be used.
@@ -58,7 +59,10 @@ def run(
         >>> done.stdout.split()
         ['9', '10']
     """
-    program, words, variables = prepare(command, limit=limit, swap=swap, stats=stats, env=env)
+    if options.get("shell") or "executable" in options:
+        raise TypeError('no shell= and no executable=: name the program in command, as ["sh", "-c", "..."]')
+    folder = options.get("cwd")
+    program, words, variables = prepare(command, limit=limit, swap=swap, stats=stats, env=env, folder=folder)
     return subprocess.run(words, executable=program, env=variables, **options)
 
 
@@ -69,14 +73,16 @@ def prepare(
     swap: StrPath | SwapArea | None = None,
     stats: bool = False,
     env: Mapping[str, str] | None = None,
+    folder: StrPath | None = None,
 ) -> tuple[str, list[str], dict[str, str]]:
     """=> (the path, the words, the environment) with which to execute a program under a limit.
-    Arguments and errors as of run."""
+    folder is where it will be executed (None: here). Other arguments and errors as of run."""
     require_core()
     if isinstance(command, (str, bytes, os.PathLike)):
         raise TypeError("command is a list: the program and its arguments, one by one")
-    program, words = _with_interpreter([os.fspath(word) for word in command])
-    check_can_preload(Path(program))
+    search = None if env is None else env.get("PATH", os.defpath)
+    program, words = _with_interpreter([os.fspath(word) for word in command], folder, search)
+    check_can_preload(Path(folder or "", program))
     size = default_limit() if limit is None else checked_limit(limit)
     area = _place(swap)
     _try_out(size, area)
@@ -103,13 +109,19 @@ def _library() -> Path:
     return _LIBRARY
 
 
-def _with_interpreter(words: list[str]) -> tuple[str, list[str]]:
+def _with_interpreter(words: list[str], folder: StrPath | None, search: str | None) -> tuple[str, list[str]]:
     """The program learns its name as it was given, as from a shell."""
     if not words:
         raise ArgumentError("no program was named")
-    if words[0].endswith(".py") and os.path.isfile(words[0]) and not os.access(words[0], os.X_OK):
+    name = words[0]
+    script = os.path.join(folder or "", name)
+    if name.endswith(".py") and os.path.isfile(script) and not os.access(script, os.X_OK):
         return sys.executable, [sys.executable, *words]
-    return str(find_program(words[0])), words
+    if os.path.dirname(name):
+        find_program(os.path.join(folder or "", name))
+        return name, words
+    found = str(find_program(name, search))
+    return (os.path.abspath(found) if folder else found), words
 
 
 def _place(swap: StrPath | SwapArea | None) -> SwapArea:

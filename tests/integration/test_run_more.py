@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _support.native import program
@@ -104,3 +105,20 @@ def test_a_program_gets_its_words_as_they_were_given(swap_directory: Path) -> No
     ]:
         done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+def test_a_program_is_looked_for_where_it_will_run(swap_directory: Path, tmp_path: Path) -> None:
+    prog = tmp_path / "prog"
+    prog.write_text('#!/bin/sh\necho "$0 $PWD"\n')
+    prog.chmod(0o755)
+    (tmp_path / "script.py").write_text("print(__file__)\n")
+    there: dict[str, Any] = {"swap": swap_directory, "limit": "16MiB", "capture_output": True, "text": True}
+    assert uswap.run(["./prog"], cwd=tmp_path, **there).stdout == f"./prog {tmp_path}\n"
+    assert uswap.run(["script.py"], cwd=tmp_path, **there).stdout.endswith("script.py\n")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert uswap.run(["prog"], env={**os.environ, "PATH": path}, **there).returncode == 0
+    with pytest.raises(uswap.ArgumentError, match="no program"):
+        uswap.run(["./prog"], **there)
+    for option in ({"shell": True}, {"executable": "/bin/ls"}):
+        with pytest.raises(TypeError, match="name the program"):
+            uswap.run(["echo"], **there, **option)
