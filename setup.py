@@ -193,6 +193,7 @@ CORE_CALLS = {
         "pipe2",
         "syscall",
         "ioctl",
+        "fstat",
         "pthread_create",
     )
 } | {

@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -76,6 +77,11 @@ int run_core_munlock(const void *address, size_t bytes) {
 int run_core_close(int fd) {
     run_descriptor_forget(fd);
     return (int)syscall(SYS_close, fd);
+}
+
+int run_core_fstat(int fd, struct stat *status);
+int run_core_fstat(int fd, struct stat *status) {
+    return (int)syscall(SYS_fstat, fd, status);
 }
 
 int run_core_open(const char *path, int flags, ...);

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -76,6 +77,15 @@ EXPORT int dup3(int from, int to, int flags) {
         return not_open();
     return (int)syscall(SYS_dup3, from, to, flags);
 }
+
+/* How programs find out which are open. */
+EXPORT int fstat(int fd, struct stat *status) {
+    if (fd >= 0 && is_kept((unsigned)fd))
+        return not_open();
+    return (int)syscall(SYS_fstat, fd, status);
+}
+
+EXPORT int fstat64(int fd, struct stat64 *status) __attribute__((alias("fstat")));
 
 /* Ranges between what is kept. */
 EXPORT int close_range(unsigned first, unsigned last, int flags) {
