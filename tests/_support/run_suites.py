@@ -50,8 +50,8 @@ NUMPY_MODULES = (
 
 # What may fail under a limit: a part of a test's name -> why.
 EXCEPTIONS: dict[str, str] = {
-    "test_close_fds_when_max_fd_is_lowered": "it executes a program with RLIMIT_NOFILE at 40, most of them taken: the "
-    "runtime needs a dozen descriptors of its own, so the program is refused",
+    "test_close_fds_when_max_fd_is_lowered": "it executes a program with RLIMIT_NOFILE at 40, most of them "
+    "taken: the runtime needs a dozen descriptors of its own, so the program is refused",
 }
 
 # Only the module's own process is to say at its end what it came to: tests look at what those they start write.
