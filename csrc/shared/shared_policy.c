@@ -162,7 +162,8 @@ EXPORT int uswap_policy_shared_order(uswap_pool *pool, const uint64_t *stays, ui
     int status = api_enter(pool, &guard, err);
     if (status != 0)
         return status;
-    if (!atomic_load(&pool->group)) { /* of a pool without shared pages every stay is out of date */
+    if (!atomic_load(&pool->group) &&
+        count <= SHARED_ORDERED_MAX) { /* without shared pages every stay is out of date */
         STAT_ADD(pool, policy_orders, count);
         STAT_ADD(pool, policy_passed, count);
         count = 0;

@@ -33,7 +33,7 @@ class Recorder(Policy):
         self.log: list[Any] = []
 
     def decide(self, seen: Batch, need: Need) -> Answer | None:
-        self.log.append((*(list(field) for field in seen[:-1]), seen.lost, need))
+        self.log.append((*(list(field) for field in seen[: seen._fields.index("lost")]), seen.lost, need))
         self.seen += [*seen.faulted, *seen.rescued]
         picks = [
             array("Q", self.random.choices(self.seen[-16:] or [0], k=self.random.randrange(3))) for _ in range(4)
