@@ -10,22 +10,23 @@
 #include "base/base.h"
 
 #define FAILPOINT_NAMES(X)                                                                                             \
-    X(fault_message, "fault.message")           /* a message was read, nothing decided */                              \
-    X(fault_locked, "fault.locked")             /* the page lock is held */                                            \
-    X(fault_park, "fault.park")                 /* a fault is parked for want of a frame */                            \
-    X(fault_inline, "fault.inline")             /* an inline fault has its context, nothing is served */               \
-    X(bring_in_wait, "bring_in.wait")           /* a thread is about to sleep until the read of another has ended */   \
-    X(page_in_chosen, "page_in.chosen")         /* a page is to be read ahead, its lock not taken yet */               \
-    X(page_in_claimed, "page_in.claimed")       /* the slot is READING, the read not yet submitted */                  \
-    X(page_in_read, "page_in.read")             /* the read has ended; error: as if the device had said so */          \
-    X(page_in_one, "page_in.one")               /* the single-page retry of a failed read */                           \
-    X(page_in_hash, "page_in.hash")             /* flip: the contents read are damaged */                              \
-    X(page_in_right, "page_in.right")           /* what was read is right and to be mapped, its page is not locked */  \
-    X(page_in_map, "page_in.map")               /* before the frame enters the region */                               \
-    X(block_populate, "block.populate")         /* error: no memory for a block */                                     \
-    X(page_out_copied, "page_out.copied")       /* pages are copied and write-protected, not discarded yet */          \
-    X(page_out_isolated, "page_out.isolated")   /* the frames have left the region */                                  \
-    X(page_out_slot, "page_out.slot")           /* error: no slot to be had */                                         \
+    X(fault_message, "fault.message")         /* a message was read, nothing decided */                                \
+    X(fault_locked, "fault.locked")           /* the page lock is held */                                              \
+    X(fault_park, "fault.park")               /* a fault is parked for want of a frame */                              \
+    X(fault_inline, "fault.inline")           /* an inline fault has its context, nothing is served */                 \
+    X(poison_touched, "poison.touched")       /* a thread has touched a lost page, and nothing has been said of it */  \
+    X(bring_in_wait, "bring_in.wait")         /* a thread is about to sleep until the read of another has ended */     \
+    X(page_in_chosen, "page_in.chosen")       /* a page is to be read ahead, its lock not taken yet */                 \
+    X(page_in_claimed, "page_in.claimed")     /* the slot is READING, the read not yet submitted */                    \
+    X(page_in_read, "page_in.read")           /* the read has ended; error: as if the device had said so */            \
+    X(page_in_one, "page_in.one")             /* the single-page retry of a failed read */                             \
+    X(page_in_hash, "page_in.hash")           /* flip: the contents read are damaged */                                \
+    X(page_in_right, "page_in.right")         /* what was read is right and to be mapped, its page is not locked */    \
+    X(page_in_map, "page_in.map")             /* before the frame enters the region */                                 \
+    X(block_populate, "block.populate")       /* error: no memory for a block */                                       \
+    X(page_out_copied, "page_out.copied")     /* pages are copied and write-protected, not discarded yet */            \
+    X(page_out_isolated, "page_out.isolated") /* the frames have left the region */                                    \
+    X(page_out_slot, "page_out.slot")         /* error: no slot to be had */                                           \
     X(page_out_published, "page_out.published") /* page words and slot words are set, the write not submitted */       \
     X(page_out_written, "page_out.written")     /* the write has ended; error: as if the device had said so */         \
     X(page_out_one, "page_out.one")             /* the single-page retry of a failed write */                          \

@@ -133,3 +133,39 @@ bool poison_last_words(uintptr_t address) {
     }
     return found;
 }
+
+/* A discard takes the mark away some instructions after, or before, the word says so. */
+#define TRIES_MAX 1000
+
+static bool is_of(uswap_pool *pool, uintptr_t address) {
+    if (pool->owner_pid != getpid())
+        return false;
+    for (uint32_t i = 0; i < pool->regions.highest; i++) {
+        const region *r = &pool->regions.regions[i];
+        if (atomic_load(&r->state) == REGION_LIVE && address - (uintptr_t)r->base < r->object.pages << PAGE_SHIFT)
+            return true;
+    }
+    group *g = atomic_load(&pool->group);
+    for (uint32_t i = 0; g && i < atomic_load(&g->regions_end); i++) {
+        const shared_region *r = &g->regions[i];
+        if (atomic_load(&r->live) && address - (uintptr_t)r->base < r->pages << PAGE_SHIFT)
+            return true;
+    }
+    return false;
+}
+
+bool poison_may_be_gone(uintptr_t address) {
+    static _Atomic uintptr_t last;
+    static _Atomic uint32_t tries;
+    bool ours = false;
+    for (int i = 0; i < POOLS_MAX && !ours; i++) {
+        uswap_pool *pool = pool_enter(i);
+        if (!pool)
+            continue;
+        ours = is_of(pool, address);
+        pool_leave(i);
+    }
+    if (atomic_exchange(&last, address) != address)
+        atomic_store(&tries, 0);
+    return ours && atomic_fetch_add(&tries, 1) < TRIES_MAX;
+}

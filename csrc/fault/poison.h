@@ -15,4 +15,8 @@ void poison_map(uswap_pool *pool, int uffd, unsigned char *address);
  * Return: whether there was anything to say. */
 bool poison_last_words(uintptr_t address);
 
+/* Whether a touch that found a lost page may be tried again: the address is in a region of this process, and the page was discarded since (poison_last_words had nothing to
+ * say). Not for ever: memory that has failed raises the same signal. Context: a signal handler. */
+bool poison_may_be_gone(uintptr_t address);
+
 #endif

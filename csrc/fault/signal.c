@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "fault/signal.h"
 
+#include "base/failpoint.h"
 #include "base/lock.h"
 #include "fault/fault_inline.h"
 #include "fault/poison.h"
@@ -92,10 +93,13 @@ static void on_signal(int level, int number, siginfo_t *info, void *machine) {
     if (number == SIGBUS && info->si_code == BUS_ADRERR)
         outcome = fault_inline(address, is_store(machine));
     if (outcome != INLINE_SERVED) {
+        bool of_lost_page = number == SIGBUS && info->si_code > 0;
+        if (of_lost_page)
+            FAILPOINT(poison_touched);
         if (info->si_code > 0 && poison_last_words(address))
             step_aside(level, number);
-        else if (outcome ==
-                 INLINE_FOREIGN) /* lost pages are found again a moment later by a touch, if not discarded meanwhile */
+        else if (outcome == INLINE_FOREIGN && !(of_lost_page && poison_may_be_gone(address)))
+            /* Lost pages are found again a moment later by a touch, if not discarded meanwhile: that is no end of the handler. */
             chain(level, number, info, machine);
     }
     errno = error;

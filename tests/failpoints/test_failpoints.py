@@ -38,6 +38,7 @@ PASSED_BY = {
 }  # fmt: skip
 OTHERS = {
     "fault.inline",
+    "poison.touched",
     "bring_in.wait",
     "page_in.chosen",
     "page_out.copied",
@@ -238,6 +239,43 @@ def test_a_touch_of_a_lost_page_ends_the_process_after_one_line(swap_directory: 
         assert "lost page: region 'data' at offset 0x5000" in line
     else:
         assert result.stdout.strip() == str(errno.EFAULT), result.stderr
+
+
+def test_a_lost_page_that_is_discarded_under_a_touch_is_no_end_of_the_handler(swap_directory: Path) -> None:
+    """The touch is tried again, and finds zeroes; the next lost page is still told of."""
+    result = run_program(
+        """
+        import os, threading
+        from _support.failpoints import Action, armed, await_stopped, release, set_failpoint
+        pool = uswap.Pool("4MiB", swap=SWAP, read_ahead=0)
+        region = pool.region("1MiB", name="data")
+        region[:] = bytes(range(256)) * (len(region) // 256)
+        region.advise(uswap.Advice.PAGEOUT)
+        set_failpoint("page_in.hash", Action.FLIP, 7, every=True)
+        set_failpoint("poison.touched", Action.STOP)
+        found = []
+        thread = threading.Thread(target=lambda: found.append(touch(5 * 4096)))
+        # A load without the GIL, so that this thread can go on.
+        import ctypes
+        libc = ctypes.CDLL(None)
+        libc.memchr.restype = ctypes.c_void_p
+        base = ctypes.addressof(ctypes.c_char.from_buffer(region))
+        touch = lambda offset: libc.memchr(ctypes.c_void_p(base + offset), 0, ctypes.c_size_t(1))
+        thread.start()
+        await_stopped("poison.touched")
+        region.advise(uswap.Advice.DONTNEED, 5 * 4096, 4096)
+        release("poison.touched")
+        thread.join()
+        print(found == [base + 5 * 4096], flush=True)
+        touch(9 * 4096)
+        """,
+        swap_directory,
+        check=False,
+    )
+    assert result.stdout.strip() == "True", result.stderr
+    assert result.returncode == -signal.SIGBUS
+    (line,) = result.stderr.strip().splitlines()
+    assert "lost page: region 'data' at offset 0x9000" in line
 
 
 def test_damage_on_the_disk_itself_is_found(make_pool: PoolFactory, swap_directory: Path) -> None:
