@@ -71,13 +71,14 @@ class Group:
         _rendezvous.forget_lock(self.folder)
 
     def at_exit(self) -> None:
-        """The process ends, with all it has mapped. If it is the only member, nobody else would remove the
-        folder."""
+        """The process ends, with all it has mapped. If nobody else is a member (it may be one twice), nobody would
+        remove the folder."""
         if not os.path.lexists(self.folder):
             return  # somebody else was the last; to lock it would only make a lock file again
         with _rendezvous.locked(self.folder, wait=1.0):
             # Who has died may not have been cleaned up after yet.
-            if all(member.itself or not os.path.exists(f"/proc/{member.pid}") for member in self.members()):
+            mine = os.getpid()
+            if all(member.pid == mine or not os.path.exists(f"/proc/{member.pid}") for member in self.members()):
                 self.core.abandoned = True  # what follows is for who comes next under that name
                 _rendezvous.remove(self.folder)
 
