@@ -17,14 +17,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from harness import environment
-from memory_use import family
+from memory_use import SampledPeak, family
 from run_programs import PROGRAMS, Program
 
 from uswap._sizes import format_size
@@ -33,7 +32,6 @@ from uswap.running import prepare
 
 HERE = Path(__file__).resolve().parent
 _MIB = 1 << 20
-_SAMPLE_SECONDS = 0.1
 _ENVIRONMENT = {"LC_ALL": "C", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -50,28 +48,6 @@ def anonymous_bytes(pid: int, brk: bool) -> int:
     except (OSError, ValueError):
         pass
     return total
-
-
-class Peak:
-    """Context manager: the most anonymous memory that any process under pid has while the block runs."""
-
-    def __init__(self, pid: int, brk: bool) -> None:
-        self._pid, self._brk, self._stop, self.peak_bytes = pid, brk, threading.Event(), 0
-
-    def _run(self) -> None:
-        while not self._stop.wait(_SAMPLE_SECONDS):
-            self.peak_bytes = max(
-                [self.peak_bytes, *(anonymous_bytes(pid, self._brk) for pid in family(self._pid))]
-            )
-
-    def __enter__(self) -> Peak:
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def execute(
@@ -91,7 +67,7 @@ def execute(
     ):
         begin = time.monotonic()
         process = subprocess.Popen([*enter, *command], stdin=source, stdout=out, stderr=err, env=env)
-        with Peak(process.pid, brk) as peak:
+        with SampledPeak(lambda: max(anonymous_bytes(pid, brk) for pid in family(process.pid))) as peak:
             try:
                 status: int | None = process.wait(timeout)
             except subprocess.TimeoutExpired:

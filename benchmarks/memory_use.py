@@ -30,28 +30,23 @@ def family(pid: int) -> list[int]:
         return [pid]
 
 
-class PssPeak:
-    """Context manager: the largest sum of Pss of some processes, less what the same were before, while the block
-    runs. pids: which, or a function that says so anew for each sample. less_before=False: all that they are.
+class SampledPeak:
+    """Context manager: the largest value that now() has while the block runs; less_before: less what it was before.
 
     Attributes:
-        peak_bytes: that sum. samples: how often it was taken.
+        peak_bytes: that value. samples: how often it was taken.
     """
 
-    def __init__(self, pids: list[int] | Callable[[], list[int]], *, less_before: bool = True) -> None:
-        self._pids = pids if callable(pids) else lambda: pids
-        self._less_before, self._stop = less_before, threading.Event()
+    def __init__(self, now: Callable[[], int], *, less_before: bool = False) -> None:
+        self._now, self._less_before, self._stop = now, less_before, threading.Event()
         self.peak_bytes, self.samples = 0, 0
-
-    def _now(self) -> int:
-        return sum(pss_bytes(pid) for pid in self._pids())
 
     def _run(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
             self.peak_bytes = max(self.peak_bytes, self._now() - self._base)
             self.samples += 1
 
-    def __enter__(self) -> PssPeak:
+    def __enter__(self) -> SampledPeak:
         self._base = self._now() if self._less_before else 0
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -60,3 +55,12 @@ class PssPeak:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+
+class PssPeak(SampledPeak):
+    """The largest sum of Pss of some processes, less what the same were before. pids: which, or a function that
+    says so anew for each sample. less_before=False: all that they are."""
+
+    def __init__(self, pids: list[int] | Callable[[], list[int]], *, less_before: bool = True) -> None:
+        which = pids if callable(pids) else lambda: pids
+        super().__init__(lambda: sum(pss_bytes(pid) for pid in which()), less_before=less_before)

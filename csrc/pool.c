@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,6 +39,17 @@ int api_enter(uswap_pool *pool, api_guard *guard, uswap_error *err) {
     if (pool->inlines.uffd >= 0)
         signal_arm(SIGBUS);
     return 0;
+}
+
+bool pool_lock_api(uswap_pool *pool, uint64_t within_ns) {
+    if (within_ns == 0) {
+        small_lock_acquire(&pool->api_lock);
+        return true;
+    }
+    for (uint64_t end = clock_now_ns() + within_ns; !small_lock_try(&pool->api_lock); sched_yield())
+        if (clock_now_ns() > end)
+            return false;
+    return true;
 }
 
 EXPORT int uswap_pool_check_process(uswap_pool *pool, uswap_error *err) {

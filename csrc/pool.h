@@ -276,6 +276,10 @@ int pool_refuse_uffd(uswap_error *err, int os_errno);
 /* What uswap_process_pool says (run/start.c). */
 extern uswap_pool *process_pool;
 
+/* Takes api_lock; within_ns, if not 0: gives up after that time, since a limit that is being lowered, say, holds it for as long as that takes. Return: whether it is
+ * held. */
+bool pool_lock_api(uswap_pool *pool, uint64_t within_ns);
+
 /* Slots for pages more (or fewer) that may have to be written: their place on the disk is made sure of now, not at the page-out
  * (pool_areas.c). Return: 0 or a uswap_status. Context: api_lock held; may block. */
 int pool_reserve_slots(uswap_pool *pool, uint64_t pages, uswap_error *err);

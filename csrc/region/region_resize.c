@@ -9,7 +9,6 @@
 #include "region/region_range.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -339,21 +338,9 @@ static int reserve(resize *z, size_t pages) {
     return USWAP_RESIZED;
 }
 
-/* A limit that is being lowered, say, holds the lock for as long as that takes. Return: false: try later. */
-static bool lock_api(const resize *z) {
-    if (!z->alone) {
-        small_lock_acquire(&z->pool->api_lock);
-        return true;
-    }
-    for (uint64_t end = clock_now_ns() + ALONE_WAIT_NS; !small_lock_try(&z->pool->api_lock); sched_yield())
-        if (clock_now_ns() > end)
-            return false;
-    return true;
-}
-
 /* reserve_pages: 0: resize. */
 static int change_locked(resize *z, uint64_t id, size_t reserve_pages) {
-    if (!lock_api(z))
+    if (!pool_lock_api(z->pool, z->alone ? ALONE_WAIT_NS : 0))
         return USWAP_RESIZE_LATER;
     int status;
     z->r = region_get_by_id(&z->pool->regions, id);

@@ -9,10 +9,8 @@
 #include "pool.h"
 #include "run/sites.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -90,10 +88,8 @@ typedef struct {
 
 static pid_t libc_fork(void) {
     static pid_t (*found)(void);
-    if (!found) {
-        void *function = dlsym(RTLD_NEXT, "fork");
-        memcpy(&found, &function, sizeof found);
-    }
+    if (!found)
+        run_look_up("fork", &found);
     return found();
 }
 

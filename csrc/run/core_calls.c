@@ -8,11 +8,13 @@
 #define _GNU_SOURCE
 #include "run/run.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -36,6 +38,12 @@ _Thread_local int run_inside;
 /* In the place of the core's own (region/region_life.c), which there is for programs without us. */
 void run_map_directly(int on) {
     run_inside += on ? 1 : -1;
+}
+
+/* dlsym(3) gives void pointers, which C does not let be functions. */
+void run_look_up(const char *name, void *function) {
+    void *found = dlsym(RTLD_NEXT, name);
+    memcpy(function, &found, sizeof found);
 }
 
 /* ---- memory ---- */

@@ -38,16 +38,10 @@ static struct {
                         char *const *, char *const *);
 } libc;
 
-/* dlsym(3) gives void pointers, which C does not let be functions. */
-static void look_up(const char *name, void *function) {
-    void *found = dlsym(RTLD_NEXT, name);
-    memcpy(function, &found, sizeof found);
-}
-
 static void find_libc(void) {
-    look_up("posix_spawn", &libc.posix_spawn);
-    look_up("posix_spawnp", &libc.posix_spawnp);
-    look_up("execvpe", &libc.execvpe);
+    run_look_up("posix_spawn", &libc.posix_spawn);
+    run_look_up("posix_spawnp", &libc.posix_spawnp);
+    run_look_up("execvpe", &libc.execvpe);
 }
 
 void run_exec_begin(void) {

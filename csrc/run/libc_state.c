@@ -2,12 +2,11 @@
  * libc_state.c - what libc allocates for itself and looks into within fork, between the handlers: it lies in the private heap.
  *
  * While the core is still nobody brings in a page. In that time libc's fork looks, in the parent, into the state of its name services, and in the child at
- * each open stream, whose lock it makes new. Threads that the core starts then look at the loader's list of libraries: for that, heap.c asks run_is_loader.
+ * each open stream, whose lock it makes new. Threads that the core starts then look at the loader's list of libraries: for that, heap.c asks who calls (is_private).
  */
 #define _GNU_SOURCE
 #include "run/run.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <grp.h>
 #include <limits.h>
@@ -42,18 +41,12 @@ void run_libc_begin(void) {
 
 /* ---- streams ---- */
 
-/* dlsym(3) gives void pointers, which C does not let be functions. The result is the same whoever looks first. */
-static void look_up(const char *name, void *function) {
-    void *found = dlsym(RTLD_NEXT, name);
-    memcpy(function, &found, sizeof found);
-}
-
 /* A function of libc that makes a stream. */
 #define MAKES_STREAM(name, parameters, arguments)                                                                      \
     EXPORT FILE *name parameters {                                                                                     \
         static FILE *(*libc)parameters;                                                                                \
         if (!libc)                                                                                                     \
-            look_up(#name, &libc);                                                                                     \
+            run_look_up(#name, &libc);                                                                                 \
         run_inside++;                                                                                                  \
         FILE *stream = libc arguments;                                                                                 \
         run_inside--;                                                                                                  \
@@ -76,7 +69,7 @@ MAKES_STREAM(tmpfile64, (void), ())
 EXPORT int setgroups(size_t count, const gid_t *list) {
     static int (*libc)(size_t, const gid_t *);
     if (!libc)
-        look_up("setgroups", &libc);
+        run_look_up("setgroups", &libc);
     gid_t *copy = count > 0 && count <= NGROUPS_MAX && list ? run_private_malloc(count * sizeof *list) : NULL;
     if (!copy)
         return libc(count, list); /* nothing to look at, or too many, which is refused before anybody looks */
@@ -90,7 +83,7 @@ EXPORT int setgroups(size_t count, const gid_t *list) {
 EXPORT int initgroups(const char *user, gid_t group) {
     static int (*libc)(const char *, gid_t);
     if (!libc)
-        look_up("initgroups", &libc);
+        run_look_up("initgroups", &libc);
     run_inside++;
     int status = libc(user, group);
     run_inside--;

@@ -5,23 +5,15 @@
 #define _GNU_SOURCE
 #include "run/run.h"
 
-#include <dlfcn.h>
 #include <locale.h>
-#include <string.h>
 
 static char *(*libc_setlocale)(int, const char *);
 static locale_t (*libc_newlocale)(int, const char *, locale_t);
 static locale_t (*libc_duplocale)(locale_t);
 
-/* dlsym(3) gives void pointers, which C does not let be functions. The result is the same whoever looks first. */
-static void look_up(const char *name, void *function) {
-    void *found = dlsym(RTLD_NEXT, name);
-    memcpy(function, &found, sizeof found);
-}
-
 EXPORT char *setlocale(int category, const char *name) {
     if (!libc_setlocale)
-        look_up("setlocale", &libc_setlocale);
+        run_look_up("setlocale", &libc_setlocale);
     run_inside++;
     char *result = libc_setlocale(category, name);
     run_inside--;
@@ -30,7 +22,7 @@ EXPORT char *setlocale(int category, const char *name) {
 
 EXPORT locale_t newlocale(int mask, const char *name, locale_t on) {
     if (!libc_newlocale)
-        look_up("newlocale", &libc_newlocale);
+        run_look_up("newlocale", &libc_newlocale);
     run_inside++;
     locale_t result = libc_newlocale(mask, name, on);
     run_inside--;
@@ -39,7 +31,7 @@ EXPORT locale_t newlocale(int mask, const char *name, locale_t on) {
 
 EXPORT locale_t duplocale(locale_t from) {
     if (!libc_duplocale)
-        look_up("duplocale", &libc_duplocale);
+        run_look_up("duplocale", &libc_duplocale);
     run_inside++;
     locale_t result = libc_duplocale(from);
     run_inside--;

@@ -44,6 +44,8 @@ _Noreturn void run_refuse(const char *what, const char *why);
 extern _Thread_local int run_inside __attribute__((tls_model("initial-exec")));
 
 void run_map_directly(int on);
+/* => *function: libc's own of a name that is ours here. Whoever looks first: it is the same. */
+void run_look_up(const char *name, void *function);
 void *run_core_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
 int run_core_munmap(void *address, size_t bytes);
 int run_core_mprotect(void *address, size_t bytes, int protection);

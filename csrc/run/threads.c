@@ -7,12 +7,10 @@
 #define _GNU_SOURCE
 #include "run/run.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <threads.h>
 
 /* What a thread of the program has to do. */
@@ -34,15 +32,9 @@ static void end(void *round) {
         exit(0);
 }
 
-/* dlsym(3) gives void pointers, which C does not let be functions. The result is the same whoever looks first. */
-static void look_up(void) {
-    void *found = dlsym(RTLD_NEXT, "pthread_create");
-    memcpy(&libc_pthread_create, &found, sizeof found);
-}
-
 /* Context: the main thread, before there is a pool. */
 void run_threads_begin(void) {
-    look_up();
+    run_look_up("pthread_create", &libc_pthread_create);
     pthread_key_create(&ending, end);
     pthread_setspecific(ending, (void *)1);
     atomic_store(&threads, 1);
@@ -84,7 +76,7 @@ int run_core_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 
 EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
     if (!libc_pthread_create)
-        look_up();
+        run_look_up("pthread_create", &libc_pthread_create);
     if (!run_pool || run_inside)
         return libc_pthread_create(thread, attributes, start, argument);
     return create(thread, attributes, (work){.start = start, .argument = argument});

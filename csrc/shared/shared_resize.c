@@ -13,7 +13,6 @@
 #include "shared/shared_core.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -287,20 +286,8 @@ static int change_locked(change *z, size_t pages) {
     }
 }
 
-/* A limit that is being lowered, say, holds the lock for as long as that takes. Return: false: try later. */
-static bool lock_api(const change *z) {
-    if (!z->alone) {
-        small_lock_acquire(&z->pool->api_lock);
-        return true;
-    }
-    for (uint64_t end = clock_now_ns() + ALONE_WAIT_NS; !small_lock_try(&z->pool->api_lock); sched_yield())
-        if (clock_now_ns() > end)
-            return false;
-    return true;
-}
-
 static int change_here(change *z, uint64_t object, size_t pages) {
-    if (!lock_api(z)) {
+    if (!pool_lock_api(z->pool, z->alone ? ALONE_WAIT_NS : 0)) {
         error_set(&z->error, USWAP_E_BUSY, EBUSY, "resize", NULL, "another call keeps the pool busy");
         return USWAP_RESIZE_LATER;
     }
