@@ -1,8 +1,8 @@
 """Makes the extension module ``uswap._uswap`` from csrc/include/uswap_api.h (run by setup.py, never at run
 time).
 
-The header and its parts are read as they are, so that the declarations Python sees and those C compiles cannot drift
-apart.
+The header and its parts are read as they are, so that the declarations Python sees and those that C compiles cannot
+drift apart.
 """
 
 import re
