@@ -13,7 +13,6 @@ from cffi import FFI
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
 
-
 def declarations() -> str:
     """What the header declares: its parts in place of its #include lines, without other preprocessor lines."""
     include = CSRC / "include"
