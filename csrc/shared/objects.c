@@ -161,6 +161,41 @@ static int become_mapper(group *g, object_entry *object, uint64_t state, unsigne
     return -EAGAIN;
 }
 
+/* All but where it is. Not live and references: who looked up the object that had this index before may be about to let go of it. */
+static void region_begin(group *g, shared_region *r, uint32_t index, uint64_t state, int fd) {
+    r->object = index;
+    small_lock_acquire(&g->files_lock);
+    r->generation = object_generation_of(state);
+    r->fd = fd;
+    small_lock_release(&g->files_lock);
+    r->formers = NULL;
+    r->words = commons_at(&g->commons, atomic_load(&group_object(g, index)->words));
+    r->ahead = (read_ahead){0};
+    r->fresh = (read_ahead){0};
+    r->soft_next = 0;
+    r->soft_run = 1;
+    r->seal_turn = 0;
+    r->waiting_ns = 0;
+    r->advice = 0;
+}
+
+static void close_file(group *g, shared_region *r) {
+    small_lock_acquire(&g->files_lock);
+    int fd = r->fd;
+    r->fd = 0;
+    small_lock_release(&g->files_lock);
+    close(fd);
+}
+
+/* => this process's file of an object that ends, for the caller to close; -1: it has none. Another thread may just be closing its own. */
+static int file_for_a_while(group *g, uint32_t index, uint32_t generation) {
+    shared_region *r = &g->regions[index];
+    small_lock_acquire(&g->files_lock);
+    int fd = r->fd > 0 && r->generation == generation ? fcntl(r->fd, F_DUPFD_CLOEXEC, 3) : -1;
+    small_lock_release(&g->files_lock);
+    return fd;
+}
+
 int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pages, size_t room) {
     object_entry *object = group_object(g, index);
     shared_region *r = &g->regions[index];
@@ -181,14 +216,10 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pa
         return status;
     }
     FAILPOINT(object_mapped);
-    *r = (shared_region){.object = index,
-                         .generation = object_generation_of(state),
-                         .fd = own,
-                         .base = base,
-                         .pages = pages,
-                         .room = room,
-                         .words = commons_at(&g->commons, atomic_load(&object->words)),
-                         .soft_run = 1};
+    region_begin(g, r, index, state, own);
+    r->base = base;
+    r->pages = pages;
+    r->room = room;
     uint32_t end = atomic_load(&g->regions_end);
     while (end <= index && !atomic_compare_exchange_weak(&g->regions_end, &end, index + 1)) {
     }
@@ -198,8 +229,7 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pa
         return 0;
     }
     uffd_unregister(g->uffd, base, bytes);
-    r->fd = 0;
-    close(own);
+    close_file(g, r);
     if (status == -EAGAIN) /* nobody else may have had it */
         objects_end(g, index);
     return status;
@@ -226,8 +256,7 @@ void objects_unmap(group *g, uint32_t index) {
     mappers_leave(object, member_index(g->self));
     FAILPOINT(object_unmapped);
     objects_end(g, index);
-    close(r->fd);
-    r->fd = 0;
+    close_file(g, r);
     shared_view_free(g, r);
 }
 
@@ -237,7 +266,7 @@ void objects_unmap(group *g, uint32_t index) {
 static bool free_pages(group *g, uint32_t index, object_entry *object, uint64_t dying) {
     shared_word *words = commons_at(&g->commons, atomic_load(&object->words));
     uint64_t pages = object_pages(object);
-    int fd = g->regions[index].fd > 0 ? g->regions[index].fd : -1;
+    int fd = file_for_a_while(g, index, object_generation_of(dying));
     bool all = true, waiters = false;
     for (uint64_t page = 0; page < pages; page++) {
         uint64_t word = shared_load(&words[page]);
@@ -247,6 +276,8 @@ static bool free_pages(group *g, uint32_t index, object_entry *object, uint64_t 
         if (page % 4096 == 0)
             FAILPOINT(object_ending);
     }
+    if (fd >= 0)
+        close(fd);
     return all;
 }
 

@@ -119,7 +119,8 @@ uint64_t shared_order_give(group *g, const shared_order *order) {
     uint64_t number = 0;
     small_lock_acquire(&s->orders_lock);
     if (s->orders_count < SHARED_ORDERS) {
-        s->orders[(s->orders_first + s->orders_count++) % SHARED_ORDERS] = *order;
+        s->orders[(s->orders_first + s->orders_count) % SHARED_ORDERS] = *order;
+        s->orders_count++; /* after it: who follows orders looks at this alone */
         number = atomic_load(&s->orders_ended) + s->orders_count;
     }
     small_lock_release(&s->orders_lock);
