@@ -55,14 +55,16 @@ def test_sweep_after_sweep_is_a_stream(make_pool: PoolFactory, backward: bool) -
     order = list(range(pages.count))
     if backward:
         order.reverse()
-    for _ in range(4):
+    sweeps, faults = 4, 0
+    for _ in range(sweeps):
         assert pages.wrong(1, pages.count // 2) == 0
         assert pages.wrong(1, 0, pages.count // 2) == 0
-        before = pool.stats()
+        before = pool.stats().faults
         pages.touch(order)
-        after = pool.stats()
-        # Without its stream a sweep faults twice for every 64 pages that lie together in the swap area.
-        assert after.faults - before.faults < pages.count / 64
+        faults += pool.stats().faults - before
+    # Without its stream a sweep faults twice for every 64 pages that lie together in the swap area. All sweeps together:
+    # one may find the reclaimers late, because something else had the processors, and go page by page for a while.
+    assert faults < sweeps * pages.count / 64
     pool.check()
 
 
