@@ -113,17 +113,19 @@ static bool go_on(fork_plan *plan) {
 
 /* The one thread of the child. */
 static void in_child(void) {
-    bool orphaned = false;
+    bool touchy = false;
     FAILPOINT(fork_child);
     lock = (small_lock){0};
     pool_list_in_child();
     for (int i = 0; i < POOLS_MAX; i++) {
-        if (!plans[i].pool || go_on(&plans[i]))
+        if (!plans[i].pool)
             continue;
-        orphan(&plans[i]);
-        orphaned = true;
+        bool whole = go_on(&plans[i]);
+        if (!whole)
+            orphan(&plans[i]);
+        touchy |= !whole || plans[i].pool->former; /* shared regions are the parent's alone */
     }
-    if (orphaned)
+    if (touchy)
         signal_arm_in_child(SIGSEGV);
     signals_restore(&mask);
 }

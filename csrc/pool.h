@@ -202,6 +202,7 @@ struct uswap_pool {
     gate gate;                           /* everybody who changes pages, slots or frames is inside */
     _Atomic uint32_t stripe;             /* which of several areas of equal priority is next */
     struct group *_Atomic group;         /* NULL: the pool is this process's alone */
+    _Atomic bool enters_group;           /* it is just becoming a member: not to be forked with (group.c) */
     struct group *_Atomic family;        /* NULL: nobody has been forked off with its memory (README, Fork) */
     uint16_t family_member;              /* member_id of this process in it */
     _Atomic uint64_t lendable_slots;     /* that others may hold when this process does not use them any more */

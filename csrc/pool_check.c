@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "base/status.h"
 #include "pool.h"
-#include "shared/group.h"
+#include "shared/family.h"
 #include "swap/holders.h"
 #include "swap/swap_cache.h"
 
@@ -211,9 +211,8 @@ static void check_area(check *c, const swap_area *area) {
 
 /* A member's limit goes down before it gives chunks away: until its frames are within the new one, it has the chunks of the old. */
 static uint64_t frames_allowed(uswap_pool *pool) {
-    const group *g = atomic_load(&pool->group), *family = atomic_load(&pool->family);
+    const group *g = family_limiter(pool);
     uint64_t limit = atomic_load(&pool->frames.budget->limit_frames);
-    g = g ? g : family;
     if (!g || !atomic_load(&pool->frames.unmet))
         return limit;
     return MAX_OF(limit, grants_held(g, g->self) * commons_head(&g->commons)->chunk_frames);

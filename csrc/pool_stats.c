@@ -2,7 +2,7 @@
  * pool_stats.c - uswap_stats from counters, budget and areas. Each figure is exact, the set of them is not one moment's.
  */
 #include "pool.h"
-#include "shared/group.h"
+#include "shared/family.h"
 #include "swap/holders.h"
 
 #include <string.h>
@@ -25,8 +25,9 @@ static void fill_frames(uswap_pool *pool, uswap_stats *stats) {
     const frame_budget *budget = pool->frames.budget;
     uint64_t limit = atomic_load(&budget->limit_frames), used = atomic_load(&budget->used_frames);
     uint64_t charged = atomic_load(&budget->metadata_frames);
-    const group *family = atomic_load(&pool->family);
-    stats->limit_bytes = family ? atomic_load(&commons_head(&family->commons)->limit_bytes) : limit << PAGE_SHIFT;
+    const group *named = atomic_load(&pool->group), *limiter = family_limiter(pool);
+    stats->limit_bytes =
+        limiter && !named ? atomic_load(&commons_head(&limiter->commons)->limit_bytes) : limit << PAGE_SHIFT;
     uint64_t taken = RESERVE_FRAMES + charged + pool->bounce_frames;
     stats->capacity_frames = limit > taken ? limit - taken : 0;
     stats->resident_bytes = used << PAGE_SHIFT;

@@ -86,6 +86,7 @@
     X(fork_endow, "fork.endow")               /* error: the child cannot have its part of the limit */                 \
     X(fork_lent, "fork.lent")                 /* the child holds its slots, it is not there yet */                     \
     X(fork_parent, "fork.parent")             /* the child is there, its parent has not gone on */                     \
+    X(fork_half, "fork.half")                 /* the child has its place in the family, not in the named pool */       \
     X(fork_claimed, "fork.claimed")           /* the child has its place, and nothing else */                          \
     X(fork_mapped, "fork.mapped")             /* error: a child cannot have its regions watched */                     \
     X(fork_area, "fork.area")                 /* error: a child has no place to swap to */                             \

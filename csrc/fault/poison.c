@@ -65,12 +65,13 @@ static const char CHILD_TOUCHED[] = "uswap: this process was forked and touched 
 static const char CHILD_ADVICE[] =
     "; regions are not inherited by a fork: use spawn or forkserver, or make a pool in the child\n";
 
-/* The same for the shared regions of its group. A child has the group's own memory, but not the words of the pages. */
-static bool explain_shared(line *l, uswap_pool *pool, uintptr_t address) {
-    group *g = atomic_load(&pool->group);
-    bool child = pool->owner_pid != getpid();
+static const char CHILD_ADVICE_SHARED[] =
+    "; shared regions are not inherited by a fork: use uswap.reopen in the child\n";
+
+/* The same for the shared regions of its group. */
+static bool explain_shared(line *l, const group *g, bool child, uintptr_t address) {
     for (uint32_t i = 0; g && i < atomic_load(&g->regions_end); i++) {
-        shared_region *r = &g->regions[i];
+        const shared_region *r = &g->regions[i];
         if (!atomic_load(&r->live) || address - (uintptr_t)r->base >= r->pages << PAGE_SHIFT)
             continue;
         size_t page = (address - (uintptr_t)r->base) >> PAGE_SHIFT;
@@ -78,16 +79,30 @@ static bool explain_shared(line *l, uswap_pool *pool, uintptr_t address) {
         if (!child && shared_state_of(word) != SHARED_POISONED)
             return false;
         put_text(l, child ? CHILD_TOUCHED : "uswap: lost page: ");
-        put_text(l, "shared region '");
-        put_text(l, group_object(g, i)->name);
-        put_text(l, "' at offset ");
+        if (child) { /* it has not got the memory in which the name is */
+            put_text(l, "a shared region at offset ");
+        } else {
+            put_text(l, "shared region '");
+            put_text(l, group_object(g, i)->name);
+            put_text(l, "' at offset ");
+        }
         put_hex(l, address - (uintptr_t)r->base);
         if (child)
-            put_text(l, CHILD_ADVICE);
+            put_text(l, CHILD_ADVICE_SHARED);
         else
             say_why(l, (int)shared_field_of(word));
         return true;
     }
+    return false;
+}
+
+/* A forked child that goes on has its parent's group as a former one, whose regions are still named there. */
+static bool explain_group(line *l, const uswap_pool *pool, bool child, uintptr_t address) {
+    if (explain_shared(l, atomic_load(&pool->group), child, address))
+        return true;
+    for (const group *g = pool->former; g; g = g->former)
+        if (explain_shared(l, g, true, address))
+            return true;
     return false;
 }
 
@@ -114,7 +129,7 @@ static bool explain(line *l, uswap_pool *pool, uintptr_t address) {
         say_why(l, page_errno_of(word));
         return true;
     }
-    return explain_shared(l, pool, address);
+    return explain_group(l, pool, child, address);
 }
 
 bool poison_last_words(uintptr_t address) {

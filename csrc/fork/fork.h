@@ -7,7 +7,7 @@
 #include "pool.h"
 #include "shared/family.h"
 
-#define FORK_RINGS_MAX (2 + API_CONTEXTS + INLINE_CONTEXTS)
+#define FORK_RINGS_MAX (4 + API_CONTEXTS + INLINE_CONTEXTS)
 
 /* One pool at one fork. The child has a copy. */
 typedef struct {

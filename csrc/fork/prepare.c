@@ -29,6 +29,8 @@ static const char *why_no_place(int status) {
         return "there are too many processes of one pool";
     case -ENOMEM:
         return "the limit is too low for one process more";
+    case -ENXIO:
+        return "it has left the named pool whose limit it had";
     case -EAGAIN:
         return "other processes of the pool did not give back enough of the limit in time";
     default:
@@ -64,8 +66,8 @@ void fork_place(fork_plan *plan) {
     const char *reason = NULL;
     if (!pool->options.snapshots)
         reason = "it was made with snapshots=False";
-    else if (atomic_load(&pool->group))
-        reason = "it is a member of a named pool, which the child is not";
+    else if (atomic_load(&pool->enters_group))
+        reason = "it was just joining a named pool";
     else if (atomic_load(&pool->area_count) == SWAP_AREAS_MAX)
         reason = "it has no room for one swap area more";
     int status = reason ? 0 : family_take_place(pool, inherited_frames(pool), &plan->place);
@@ -85,6 +87,10 @@ static void collect_rings(fork_plan *plan) {
     plan->rings[count++] = io_poll_fd(&pool->reclaim_context.io);
     for (int i = 0; i < API_CONTEXTS; i++)
         plan->rings[count++] = io_poll_fd(&pool->api_contexts[i].io);
+    if (plan->place.pool.in) {
+        plan->rings[count++] = io_poll_fd(&plan->place.pool.in->read_io);
+        plan->rings[count++] = io_poll_fd(&plan->place.pool.in->write_io);
+    }
     while (count < FORK_RINGS_MAX)
         plan->rings[count++] = -1;
 }
@@ -93,19 +99,23 @@ static void collect_rings(fork_plan *plan) {
 static void lend(fork_plan *plan) {
     uswap_pool *pool = plan->pool;
     uint32_t at = 0;
-    holders_begin(pool, plan->place.child.value);
+    holders_begin(pool, plan->place.kin.child.value);
     for (region *r; (r = fork_next_region(pool, &at));)
         FOR_TOUCHED(r, page) {
             swap_entry entry = page_entry_of(page_load(&r->object.words[page]));
             if (!swap_entry_is_none(entry))
-                holders_add(pool, entry, plan->place.child.value);
+                holders_add(pool, entry, plan->place.kin.child.value);
         }
+}
+
+static void inherit_table(const family_seat *seat, bool inherited) {
+    if (seat->in)
+        memory_inherit(seat->in->commons.base, seat->in->commons.bytes, inherited);
 }
 
 /* Memory that the child is to have a copy of, or, of regions, all that is in it. */
 static void let_inherit(const fork_plan *plan, bool inherited) {
     uswap_pool *pool = plan->pool;
-    const commons *shared = &plan->place.family->commons;
     uint32_t at = 0;
     for (region *r; (r = fork_next_region(pool, &at));) {
         const memory_object *object = &r->object;
@@ -121,7 +131,8 @@ static void let_inherit(const fork_plan *plan, bool inherited) {
         memory_inherit((void *)pool->areas[i].slots_touched, swap_area_touched_bytes(&pool->areas[i]), inherited);
     codec_inherit(&pool->codec, inherited);
     memory_inherit(pool->seg.base, pool->seg.reserved_bytes, inherited);
-    memory_inherit(shared->base, shared->bytes, inherited);
+    inherit_table(&plan->place.kin, inherited);
+    inherit_table(&plan->place.pool, inherited);
 }
 
 /* Return: NULL; or why the child cannot go on. */

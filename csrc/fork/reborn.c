@@ -248,12 +248,23 @@ static int start(fork_plan *plan) {
     int status = pool_start_threads(pool);
     if (status == 0)
         status = family_start(&plan->place);
+    if (status == 0 && plan->place.pool.in)
+        status = group_enter_born(plan->place.pool.in);
     if (status != 0) {
         reclaimer_stop(pool);
         fault_thread_stop(pool);
         watch_stop(pool);
     }
     return fail(plan, status, "its threads could not be started");
+}
+
+static int take_group(fork_plan *plan) {
+    if (!plan->place.pool.in)
+        return 0;
+    int status = group_inherit(plan->pool);
+    if (status == 0)
+        plan->place.pool.in = atomic_load(&plan->pool->group);
+    return status;
 }
 
 int fork_rebirth(fork_plan *plan) {
@@ -265,10 +276,13 @@ int fork_rebirth(fork_plan *plan) {
     if (status != 0)
         return fail(plan, status, "its parent died before it could go on");
     forget_parents(plan);
+    status = fail(plan, take_group(plan), "it has no memory for what it knows of others");
+    if (status != 0)
+        return status;
     reset(pool);
     reset_counters(&pool->counters);
-    pool->options.limit_bytes = plan->place.chunks * commons_head(&plan->place.family->commons)->chunk_frames
-                                << PAGE_SHIFT;
+    pool->options.limit_bytes =
+        plan->place.chunks * commons_head(&family_limited_by(&plan->place)->in->commons)->chunk_frames << PAGE_SHIFT;
     uint32_t at = 0;
     for (region *r; (r = fork_next_region(pool, &at));)
         if (atomic_load(&r->quiesced))

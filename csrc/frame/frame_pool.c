@@ -4,7 +4,7 @@
 #include "fault/fault_thread.h"
 #include "frame/warm.h"
 #include "pool.h"
-#include "shared/group.h"
+#include "shared/family.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -111,9 +111,7 @@ static void watch_low(uswap_pool *pool) {
         !atomic_exchange(&pool->native.signalled, 1)) {
         atomic_fetch_add_explicit(&pool->native.wakeups, 1, memory_order_relaxed);
         event_signal(&pool->native.pressure);
-        struct group *with = atomic_load_explicit(&pool->group, memory_order_acquire);
-        if (!with)
-            with = atomic_load_explicit(&pool->family, memory_order_acquire);
+        struct group *with = family_limiter(pool);
         if (unlikely(with != NULL))
             grants_want(with);
     }

@@ -29,7 +29,8 @@ static int fill(group *g) {
     if (status != 0)
         return status;
     g->floor_chunks = group_chunks_for(g, RESERVE_FRAMES + LEAST_FAULT_FRAMES + g->pool->bounce_frames);
-    grants_take(g, CHUNKS_MAX);
+    if (!g->beside)
+        grants_take(g, CHUNKS_MAX);
     members_announce(g);
     return peers_start(g);
 }
@@ -41,6 +42,7 @@ int family_make(uswap_pool *pool) {
     if (!g)
         return -ENOMEM;
     g->is_family = true;
+    g->beside = atomic_load(&pool->group) != NULL;
     int status = fill(g);
     if (status != 0) {
         peers_stop(g);
@@ -56,6 +58,12 @@ static void close_one(int *fd) {
     if (*fd >= 0)
         close(*fd);
     *fd = -1;
+}
+
+group *family_limiter(const uswap_pool *pool) {
+    group *named = atomic_load_explicit(&pool->group, memory_order_acquire);
+    group *family = atomic_load_explicit(&pool->family, memory_order_acquire);
+    return named ? named : family && !family->beside ? family : NULL;
 }
 
 static void close_life_lines(group *g) {
@@ -76,6 +84,15 @@ void family_leave(uswap_pool *pool) {
     group_retire(g);
 }
 
+void family_part_from_group(uswap_pool *pool) {
+    group *g = atomic_load(&pool->family);
+    if (g)
+        small_lock_acquire(&g->tend_lock);
+    atomic_store(&pool->group, NULL);
+    if (g)
+        small_lock_release(&g->tend_lock);
+}
+
 /* ---- tended ---- */
 
 static bool has_closed(int life_line) {
@@ -83,16 +100,33 @@ static bool has_closed(int life_line) {
     return poll(&ready, 1, 0) > 0;
 }
 
-/* Children whose process image is gone: dead, or another program by now; or they have never been. */
+static void wake_tender(group *g) {
+    uint64_t one = 1;
+    ssize_t ignored = write(g->peer_wake_fd, &one, sizeof one);
+    (void)ignored;
+}
+
+/* Whether it has claimed the place or not. */
+static void end_life(group *g, member_id child, member_id parent) {
+    if (!members_void(g, child, parent))
+        members_mark_dead(g, child);
+}
+
+/* Children whose process image is gone: dead, or another program by now; or they have never been. Context: tend_lock held, so the pool does not leave
+ * its named pool meanwhile. */
 static void look_at_children(group *g) {
+    group *named = atomic_load(&g->pool->group);
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         family_child *child = &g->children[i];
         if (child->life_line < 0 || !has_closed(child->life_line))
             continue;
-        if (!members_void(g, child->id, g->self))
-            members_mark_dead(g, child->id);
+        end_life(g, child->id, g->self);
+        if (named && child->in_pool.value != 0) {
+            end_life(named, child->in_pool, named->self);
+            wake_tender(named);
+        }
         close_one(&child->life_line);
-        child->id = MEMBER_NONE;
+        child->id = child->in_pool = MEMBER_NONE;
     }
 }
 
@@ -101,6 +135,24 @@ static bool is_alone(const group *g) {
         if (i != member_index(g->self) && peer_at(g, i).value != 0)
             return false;
     return true;
+}
+
+static bool is_coming(const group *named, const family_child *child) {
+    unsigned index = member_index(child->in_pool);
+    return child->life_line >= 0 && !has_closed(child->life_line) &&
+           member_equal(peer_at(named, index), child->in_pool) && peer_state_at(named, index) == MEMBER_JOINING;
+}
+
+bool family_expects(uswap_pool *pool, const group *named) {
+    group *g = atomic_load(&pool->family);
+    bool any = false;
+    if (!g)
+        return false;
+    small_lock_acquire(&g->tend_lock);
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        any |= is_coming(named, &g->children[i]);
+    small_lock_release(&g->tend_lock);
+    return any;
 }
 
 /* Context: tend_lock held. */
@@ -126,50 +178,76 @@ void family_tend(group *g) {
     }
 }
 
-static void wake_tender(group *g) {
-    uint64_t one = 1;
-    ssize_t ignored = write(g->peer_wake_fd, &one, sizeof one);
-    (void)ignored;
-}
-
 /* ---- a place for a child ---- */
 
-static void give_back(family_place *place) {
-    members_void(place->family, place->child, place->parent);
-    grants_take_back(place->family, place->child);
-    close_one(&place->life_line[0]);
-    close_one(&place->life_line[1]);
+/* In this order. The peer thread of a named pool only tries its own. */
+static void lock_tables(const family_place *place) {
+    small_lock_acquire(&place->kin.in->tend_lock);
+    if (place->pool.in)
+        small_lock_acquire(&place->pool.in->tend_lock);
 }
 
-/* Return: 0; -EAGAIN: not yet. Context: tend_lock held. */
-static int try_place(group *g, family_place *place) {
-    look(g);
-    if (place->child.value == 0)
-        place->child = members_reserve(g);
-    if (place->child.value == 0)
+static void unlock_tables(const family_place *place) {
+    if (place->pool.in)
+        small_lock_release(&place->pool.in->tend_lock);
+    small_lock_release(&place->kin.in->tend_lock);
+}
+
+static void wake_tenders(const family_place *place) {
+    wake_tender(place->kin.in);
+    if (place->pool.in)
+        wake_tender(place->pool.in);
+}
+
+static int reserve(family_seat *seat) {
+    if (seat->in && seat->child.value == 0)
+        seat->child = members_reserve(seat->in);
+    return seat->in && seat->child.value == 0 ? -EUSERS : 0;
+}
+
+static void give_back(const family_seat *seat) {
+    if (!seat->in || seat->child.value == 0)
+        return;
+    members_void(seat->in, seat->child, seat->parent);
+    grants_take_back(seat->in, seat->child);
+}
+
+/* Return: 0; -EAGAIN: not yet. Context: each tend_lock held. */
+static int try_place(family_place *place) {
+    group *family = place->kin.in, *limiter = family_limited_by(place)->in;
+    look(family);
+    if (reserve(&place->kin) != 0 || reserve(&place->pool) != 0)
         return -EUSERS;
-    if (group_least_chunks(g) > atomic_load(&commons_head(&g->commons)->limit_chunks))
+    if (group_least_chunks(limiter) > atomic_load(&commons_head(&limiter->commons)->limit_chunks))
         return -ENOMEM;
-    bool free = holders_may_begin(g->pool, g, place->child.value);
-    return free && grants_can_endow(g) >= place->chunks ? 0 : -EAGAIN;
+    uint64_t chunks = grants_begin_endow(limiter, family_limited_by(place)->child, place->chunks);
+    bool free = holders_may_begin(family->pool, family, place->kin.child.value);
+    return free && chunks >= place->chunks ? 0 : -EAGAIN;
+}
+
+static family_seat seat_in(group *g) {
+    return (family_seat){.in = g, .parent = g ? g->self : MEMBER_NONE};
 }
 
 int family_take_place(uswap_pool *pool, uint64_t frames, family_place *place) {
     int status = family_make(pool);
     if (status != 0)
         return status;
-    group *g = atomic_load(&pool->family);
-    *place = (family_place){.family = g, .parent = g->self, .life_line = {-1, -1}};
-    place->chunks = g->floor_chunks + group_chunks_for(g, frames);
+    group *g = atomic_load(&pool->family), *named = atomic_load(&pool->group);
+    if (g->beside != (named != NULL))
+        return -ENXIO;
+    *place = (family_place){.kin = seat_in(g), .pool = seat_in(named), .life_line = {-1, -1}};
+    group *limiter = family_limited_by(place)->in;
+    place->chunks = limiter->floor_chunks + group_chunks_for(limiter, frames);
     uint64_t deadline = clock_now_ns() + PLACE_PATIENCE_NS;
-    event *given = &commons_head(&g->commons)->chunks_given;
+    event *given = &commons_head(&limiter->commons)->chunks_given;
     for (;;) {
         uint32_t seen = event_count(given);
-        small_lock_acquire(&g->tend_lock);
-        status = try_place(g, place);
+        lock_tables(place);
+        status = try_place(place);
         if (status != -EAGAIN || clock_now_ns() > deadline)
             break;
-        small_lock_release(&g->tend_lock);
+        unlock_tables(place);
         event_wait_shared(given, seen, PLACE_LOOK_NS);
     }
     if (status == 0 && pipe2(place->life_line, O_CLOEXEC) != 0)
@@ -180,23 +258,25 @@ int family_take_place(uswap_pool *pool, uint64_t frames, family_place *place) {
 }
 
 bool family_endow(const family_place *place) {
-    return FAILPOINT(fork_endow) == 0 && grants_endow(place->family, place->child, place->chunks);
+    const family_seat *seat = family_limited_by(place);
+    return FAILPOINT(fork_endow) == 0 && grants_endow(seat->in, seat->child, place->chunks);
 }
 
 void family_give_up(family_place *place) {
-    group *g = place->family;
-    if (place->child.value != 0)
-        give_back(place);
-    small_lock_release(&g->tend_lock);
-    wake_tender(g);
+    give_back(&place->kin);
+    give_back(&place->pool);
+    close_one(&place->life_line[0]);
+    close_one(&place->life_line[1]);
+    unlock_tables(place);
+    wake_tenders(place);
 }
 
 void family_in_parent(family_place *place) {
-    group *g = place->family;
     close_one(&place->life_line[1]);
-    g->children[member_index(place->child)] = (family_child){.id = place->child, .life_line = place->life_line[0]};
-    small_lock_release(&g->tend_lock);
-    wake_tender(g);
+    place->kin.in->children[member_index(place->kin.child)] =
+        (family_child){.id = place->kin.child, .in_pool = place->pool.child, .life_line = place->life_line[0]};
+    unlock_tables(place);
+    wake_tenders(place);
 }
 
 /* ---- the child ---- */
@@ -209,7 +289,7 @@ void family_in_child(uswap_pool *pool, const family_place *place) {
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         close_one(&g->peers[i].pidfd);
         g->peers[i] = (peer){.uffd = -1, .pidfd = -1};
-        g->children[i].id = MEMBER_NONE;
+        g->children[i].id = g->children[i].in_pool = MEMBER_NONE;
     }
     close_one(&g->peer_wake_fd);
     g->tend_lock = g->peers_lock = g->regions_lock = g->files_lock = (small_lock){0};
@@ -225,23 +305,27 @@ void family_in_child(uswap_pool *pool, const family_place *place) {
 }
 
 int family_claim(const family_place *place) {
-    group *g = place->family;
-    if (!members_claim(g, place->child, place->parent))
+    group *g = place->kin.in;
+    if (!members_claim(g, place->kin.child, place->kin.parent))
         return -ESRCH;
     g->pool->family_member = g->self.value;
+    FAILPOINT(fork_half);
+    if (place->pool.in && !members_claim(place->pool.in, place->pool.child, place->pool.parent))
+        return -ESRCH;
     return 0;
 }
 
 int family_start(const family_place *place) {
-    group *g = place->family;
+    group *g = place->kin.in;
     members_announce(g);
     return peers_start(g);
 }
 
 void family_resign(const family_place *place) {
-    group *g = place->family;
-    if (!members_void(g, place->child, place->parent))
-        members_mark_dead(g, place->child);
+    group *g = place->kin.in;
+    end_life(g, place->kin.child, place->kin.parent);
+    if (place->pool.in)
+        end_life(place->pool.in, place->pool.child, place->pool.parent);
     atomic_store(&g->pool->family, NULL);
     peers_stop(g);
     close_life_lines(g);

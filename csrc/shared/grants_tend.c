@@ -75,6 +75,8 @@ void grants_tend_fini(group *g) {
 }
 
 uint64_t grants_due_ns(const group *g) {
+    if (g->beside)
+        return UINT64_MAX;
     return atomic_load_explicit(&g->pressed, memory_order_relaxed) ? 0 : g->tending->due_ns;
 }
 
@@ -302,9 +304,12 @@ static uint64_t own_least(group *g) {
     return MAX_OF((pool_least_frames(g->pool) + to_frames(g, 1) - 1) / to_frames(g, 1), g->floor_chunks);
 }
 
-uint64_t grants_can_endow(group *g) {
-    uint64_t held = grants_held(g, g->self), least = own_least(g);
-    return grants_free(g) + (held > least ? held - least : 0);
+uint64_t grants_begin_endow(group *g, member_id child, uint64_t chunks) {
+    uint64_t has = grants_held(g, child), held = grants_held(g, g->self), least = own_least(g);
+    has += grants_hand(g, CHUNK_FREE, child.value, chunks - MIN_OF(has, chunks));
+    atomic_store(&group_entry(g, child)->granted_chunks, has); /* as it will say itself */
+    atomic_store(&group_entry(g, child)->starved, chunks - MIN_OF(has, chunks));
+    return has + (held > least ? held - least : 0);
 }
 
 /* Lowers the private limit by so many chunks. Return: false: frames are in use. */
@@ -318,8 +323,8 @@ static bool spare(group *g, uint64_t held, uint64_t chunks) {
 }
 
 bool grants_endow(group *g, member_id child, uint64_t chunks) {
-    uint64_t given = grants_hand(g, CHUNK_FREE, child.value, chunks), held = grants_held(g, g->self);
-    uint64_t own = chunks - given;
+    uint64_t given = grants_held(g, child), held = grants_held(g, g->self);
+    uint64_t own = chunks - MIN_OF(given, chunks);
     bool spared = own == 0 || (held >= own_least(g) + own && spare(g, held, own));
     if (spared)
         given += grants_hand(g, g->self.value, child.value, own);
@@ -330,6 +335,7 @@ bool grants_endow(group *g, member_id child, uint64_t chunks) {
         return false;
     }
     atomic_store(&group_entry(g, child)->granted_chunks, chunks);
+    atomic_store(&group_entry(g, child)->starved, 0);
     return true;
 }
 

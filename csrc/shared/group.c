@@ -13,6 +13,7 @@
 #include "base/nameless_file.h"
 #include "base/status.h"
 #include "pool.h"
+#include "shared/family.h"
 #include "shared/group_find.h"
 #include "shared/group_info.h"
 #include "shared/peers.h"
@@ -205,34 +206,44 @@ static void undo(group *g, stage reached) {
     }
 }
 
+/* The member can be found, and finds the others. */
+static int be_found(group *g, peer_answer *answer, peer_fds *known, stage *reached) {
+    int status = shared_uffd_open(g);
+    if (status != 0)
+        return status;
+    *reached = STAGE_PEERS;
+    status = peers_start(g);
+    if (status == 0 && answer)
+        peers_learn_all(g, answer, known);
+    return status == 0 ? FAILPOINT(group_joining) : status;
+}
+
+/* Threads for shared pages. => LIVE. */
+static int serve(group *g, stage *reached) {
+    *reached = STAGE_FAULTS;
+    int status = shared_thread_start(g);
+    if (status != 0)
+        return status;
+    *reached = STAGE_EVICTIONS;
+    status = shared_out_start(g);
+    if (status == 0)
+        members_announce(g);
+    return status;
+}
+
 /* Return: as group_join; on failure everything is undone. */
 static int enter(group *g, peer_answer *answer, peer_fds *known, uswap_error *err) {
     stage reached = STAGE_COMMONS;
     int status = members_join(g);
     if (status == 0) {
         reached = STAGE_PLACE;
-        status = shared_uffd_open(g);
+        status = be_found(g, answer, known, &reached);
     }
-    if (status == 0) {
-        reached = STAGE_PEERS;
-        status = peers_start(g);
-        if (status == 0 && answer)
-            peers_learn_all(g, answer, known);
-    }
-    if (status == 0)
-        status = FAILPOINT(group_joining);
     bool floor = status == 0 && await_floor(g);
     if (floor) {
-        reached = STAGE_FAULTS;
-        status = shared_thread_start(g);
-    }
-    if (floor && status == 0) {
-        reached = STAGE_EVICTIONS;
-        status = shared_out_start(g);
-    }
-    if (floor && status == 0) {
-        members_announce(g);
-        return 0;
+        status = serve(g, &reached);
+        if (status == 0)
+            return 0;
     }
     undo(g, reached);
     if (status == 0)
@@ -246,31 +257,54 @@ static int enter(group *g, peer_answer *answer, peer_fds *known, uswap_error *er
     return group_os_failure(err, "start", g->folder, status);
 }
 
+int group_enter_born(group *g) {
+    stage reached = STAGE_PLACE;
+    int status = be_found(g, NULL, NULL, &reached);
+    if (status == 0)
+        status = serve(g, &reached);
+    if (status != 0)
+        undo(g, reached);
+    return status;
+}
+
+static void give_up(group *g) {
+    atomic_store(&g->pool->enters_group, false);
+    group_close(g);
+    group_unmap(g);
+}
+
+static void keep(group *g) {
+    atomic_store(&g->pool->group, g);
+    atomic_store(&g->pool->enters_group, false);
+}
+
 /* The folder, and memory for the group. Return: 0 or a uswap_status. */
 static int begin(uswap_pool *pool, const char *folder, group **made, uswap_error *err) {
-    if (atomic_load(&pool->group) || atomic_load(&pool->family))
+    /* Between two forks: the family that a fork makes is of a named pool, or is not. */
+    fork_hold();
+    bool free = !atomic_load(&pool->group) && !atomic_load(&pool->family);
+    atomic_store(&pool->enters_group, free);
+    fork_allow();
+    if (!free)
         return error_set(err, USWAP_E_INVALID, 0, "join", folder,
                          atomic_load(&pool->group) ? "the pool is in a named pool already"
                                                    : "processes have been forked off with the pool's memory");
-    if (strlen(folder) >= GROUP_PATH_BYTES)
-        return error_set(err, USWAP_E_INVALID, 0, "join", folder, "the path of the folder is too long");
-    group *g = group_new(pool);
-    if (!g)
+    group *g = strlen(folder) < GROUP_PATH_BYTES ? group_new(pool) : NULL;
+    if (!g) {
+        atomic_store(&pool->enters_group, false);
+        if (strlen(folder) >= GROUP_PATH_BYTES)
+            return error_set(err, USWAP_E_INVALID, 0, "join", folder, "the path of the folder is too long");
         return group_os_failure(err, "mmap", NULL, -ENOMEM);
+    }
     strcpy(g->folder, folder);
     g->folder_fd = peer_folder_open(folder);
     if (g->folder_fd < 0) {
         int status = group_explain(g, g->folder_fd, err);
-        group_unmap(g);
+        give_up(g);
         return status;
     }
     *made = g;
     return 0;
-}
-
-static void give_up(group *g) {
-    group_close(g);
-    group_unmap(g);
 }
 
 int group_create(uswap_pool *pool, const char *folder, uint64_t limit_bytes, const char *swap_folder,
@@ -289,7 +323,7 @@ int group_create(uswap_pool *pool, const char *folder, uint64_t limit_bytes, con
     if (status == 0)
         status = enter(g, NULL, NULL, err);
     if (status == 0)
-        atomic_store(&pool->group, g);
+        keep(g);
     else
         give_up(g);
     return status;
@@ -310,7 +344,7 @@ int group_join(uswap_pool *pool, const char *folder, uswap_error *err) {
         peer_fds_close(&known);
     }
     if (status == 0)
-        atomic_store(&pool->group, g);
+        keep(g);
     else
         give_up(g);
     return status;
@@ -319,8 +353,8 @@ int group_join(uswap_pool *pool, const char *folder, uswap_error *err) {
 /* ---- going ---- */
 
 /* Whether nobody else is in it; then the folder goes too. What a program has put there itself stays. */
-static bool is_last(const group *g) {
-    if (peer_sockets_clean(g->folder_fd, g->folder) > 0)
+static bool is_last(const group *g, bool found) {
+    if (!found || peer_sockets_clean(g->folder_fd, g->folder) > 0)
         return false;
     if (rmdir(g->folder) == 0)
         return true;
@@ -335,10 +369,11 @@ int group_leave(uswap_pool *pool, uswap_error *err) {
     for (uint32_t i = 0; i < OBJECTS_MAX; i++)
         if (atomic_load(&g->regions[i].live))
             return error_set(err, USWAP_E_BUSY, 0, "leave", g->folder, "shared regions of the pool are still in use");
-    atomic_store(&pool->group, NULL);
+    family_part_from_group(pool);
     atomic_store(&pool->near_distance, 0);
+    bool found = g->found;
     undo(g, STAGE_EVICTIONS);
-    bool last = is_last(g);
+    bool last = !family_expects(pool, g) && is_last(g, found);
     group_retire(g);
     return last;
 }
@@ -348,33 +383,4 @@ void group_retire(group *g) {
     group_close(g);
     g->former = g->pool->former;
     g->pool->former = g;
-}
-
-/* ---- fork ---- */
-
-static void occupy(const shared_region *r) {
-    mmap(r->base, r->pages << PAGE_SHIFT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-         -1, 0);
-}
-
-void group_in_child(const uswap_pool *pool) {
-    group *g = atomic_load(&pool->group);
-    if (!g)
-        return;
-    for (uint32_t i = 0; i < OBJECTS_MAX; i++)
-        if (atomic_load(&g->regions[i].live)) {
-            occupy(&g->regions[i]);
-            close_one(&g->regions[i].fd);
-        }
-    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
-        int uffd = atomic_exchange(&g->peers[i].uffd, -1);
-        if (uffd >= 0 && uffd != g->uffd)
-            close(uffd);
-        close_one(&g->peers[i].pidfd);
-    }
-    peers_in_child(g);
-    int *const own[] = {&g->uffd,          &g->swap_fd,     &g->folder_fd, &g->peer_wake_fd,
-                        &g->share_wake_fd, &g->out_wake_fd, &g->listen_fd, &g->commons.fd};
-    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
-        close_one(own[i]);
 }

@@ -58,8 +58,15 @@ typedef struct shared_region {
 /* A child of this process, from its fork on until it is buried. id 0: none. */
 typedef struct {
     member_id id;
-    int life_line; /* readable when its process image is gone */
+    member_id in_pool; /* its id in the named pool; 0: none */
+    int life_line;     /* readable when its process image is gone */
 } family_child;
+
+/* A place for a child that has not claimed it, and whose parent is gone. id 0: none. */
+typedef struct {
+    member_id id;
+    uint64_t seen_ns;
+} orphan_place;
 
 typedef struct group {
     struct uswap_pool *pool;
@@ -94,7 +101,11 @@ typedef struct group {
     _Atomic uint32_t pressed;           /* private frames have become short since it last looked */
     struct group *former;               /* of the same pool, left before */
     bool is_family;                     /* it has no folder and no objects (family.c) */
-    small_lock tend_lock;               /* of a family: held while it is tended */
+    bool beside;                        /* a family in a named pool: the limit is not its own, its chunks say nothing */
+    bool born;                          /* a forked child's in a named pool: it may find no folder any more */
+    bool found;                         /* others can find this member in the folder */
+    small_lock tend_lock;               /* held while it is tended, and by who forks */
+    orphan_place orphans[MEMBERS_MAX];  /* by member index; of who looks around */
     family_child children[MEMBERS_MAX]; /* by member index; under tend_lock */
     int life_line;                      /* this process's end; of a child */
 } group;
@@ -116,8 +127,17 @@ void group_release(struct uswap_pool *pool);
 int group_look(const char *folder, commons *c, uswap_error *err);
 /* How many processes are behind the sockets of that folder; the others go. Return: that, or a uswap_status. Context: the folder's lock is held. */
 int group_living(const char *path, uswap_error *err);
-/* In a forked child: closes what keeps the parent's mappings registered and its sockets alive. */
+
+/* ---- group_fork.c: what becomes of it in a forked child ---- */
+
+/* It is no member: closes what keeps the parent's mappings registered and its sockets alive. */
 void group_in_child(const struct uswap_pool *pool);
+/* It has claimed a place: pool.group is a fresh one on the same commons, with no region, no thread and no socket. Return: 0 or -ENOMEM. */
+int group_inherit(struct uswap_pool *pool);
+/* => a member as any other, LIVE, with the part of the limit that its place has. Return: 0 or -errno: it has left. Context: all signals blocked. (group.c) */
+int group_enter_born(group *g);
+/* Whether the folder is another pool's by now: somebody listens there whom this one's table does not know. */
+bool group_is_displaced(const group *g);
 
 /* Not group_member: unistd.h has one. */
 static inline member_entry *group_entry(const group *g, member_id id) {
@@ -146,7 +166,7 @@ member_id members_reserve(group *g);
 bool members_claim(group *g, member_id id, member_id parent);
 /* Nobody will claim it: it is DEAD. Return: false: somebody has claimed it, or it is another's by now. */
 bool members_void(group *g, member_id id, member_id parent);
-/* Places whose parents have died: of their children nobody knows. */
+/* Places whose parents have been gone for a while: of their children nobody knows. Context: one thread at a time; of a family, tend_lock held. */
 void members_void_orphans(group *g);
 /* => LIVE: seen by the others. */
 void members_announce(group *g);
@@ -186,14 +206,15 @@ void grants_of_dead(group *g, member_id dead);
 void grants_set_limit(group *g, uint64_t limit_bytes);
 /* One look around, every few milliseconds while there is want, else every 100: takes, gives and asks by need; sets the private pool's limit. */
 void grants_tend(group *g);
-/* So many chunks become the member's: free ones, and this one's, whose private limit goes down. Return: false, and nothing has changed: there are not
- * so many, or frames are in use. Context: a family's tend_lock; the gate is closed. */
+/* Free chunks become the place's, up to so many; nobody else takes them then. Return: how many it can have, with those of this member, if no private
+ * frame is used. Context: its tend_lock. */
+uint64_t grants_begin_endow(group *g, member_id child, uint64_t chunks);
+/* What the place lacks of so many comes from this member, whose private limit goes down. Return: false, and the place has none: frames are in use.
+ * Context: its tend_lock; the gate is closed. */
 bool grants_endow(group *g, member_id child, uint64_t chunks);
-/* How many that could be, if no private frame were used. */
-uint64_t grants_can_endow(group *g);
 /* The same back, of a child that has not claimed its place. */
 void grants_take_back(group *g, member_id child);
-/* When it is to be called next, by clock_now_ns. (grants_tend.c, as are these) */
+/* When it is to be called next, by clock_now_ns; UINT64_MAX: never. (grants_tend.c, as are these) */
 uint64_t grants_due_ns(const group *g);
 int grants_tend_init(group *g);
 void grants_tend_fini(group *g);

@@ -61,6 +61,11 @@ void group_info_get(const commons *c, uswap_group_info *info) {
     info->objects = group_info_objects(c, NULL, 0);
 }
 
+/* 0: a forked child's that has not said yet who it is. */
+static uint32_t pid_in(uint64_t word) {
+    return member_pid_of(word) & MEMBER_UNCLAIMED ? 0 : member_pid_of(word);
+}
+
 static uint64_t chunks_held(const commons *c, member_id id) {
     uint64_t held = 0;
     for (uint64_t i = 0; i < commons_head(c)->chunks; i++)
@@ -78,7 +83,7 @@ uint32_t group_info_members(const commons *c, member_id self, uswap_member_info 
             continue;
         if (count < capacity)
             infos[count] = (uswap_member_info){.member = member_id_of(word).value,
-                                               .pid = member_pid_of(word),
+                                               .pid = pid_in(word),
                                                .state = member_state_of(word),
                                                .self = member_equal(member_id_of(word), self),
                                                .limit_bytes = chunks_held(c, member_id_of(word)) * chunk_bytes(c),
@@ -91,7 +96,7 @@ uint32_t group_info_members(const commons *c, member_id self, uswap_member_info 
 
 static uint32_t pid_of(const commons *c, member_id id) {
     uint64_t word = atomic_load(&commons_head(c)->members[member_index(id)].state);
-    return member_equal(member_id_of(word), id) && member_state_of(word) != MEMBER_FREE ? member_pid_of(word) : 0;
+    return member_equal(member_id_of(word), id) && member_state_of(word) != MEMBER_FREE ? pid_in(word) : 0;
 }
 
 /* Only words that have been touched are looked at: the others are of ZERO pages. */

@@ -18,6 +18,8 @@
 #define PLACES (MEMBERS_MAX - 1)
 #define GENERATION_LAST 1022U
 #define GENERATION_SHIFT 6
+/* A child whose parent has gone may still claim its place within this time. */
+#define ORPHAN_PATIENCE_NS UINT64_C(500000000)
 
 static uint64_t state_make(member_state state, member_id id, uint32_t pid) {
     return (uint64_t)state | (uint64_t)id.value << 8 | (uint64_t)pid << 32;
@@ -135,13 +137,22 @@ bool members_void(group *g, member_id id, member_id parent) {
     return atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_DEAD, id, 0));
 }
 
+/* Whether that has been seen for a while: a child that is there is about to claim it. */
+static bool is_orphaned_for_long(group *g, member_id id) {
+    orphan_place *seen = &g->orphans[member_index(id)];
+    uint64_t now = clock_now_ns();
+    if (!member_equal(seen->id, id))
+        *seen = (orphan_place){.id = id, .seen_ns = now};
+    return now >= seen->seen_ns + ORPHAN_PATIENCE_NS;
+}
+
 void members_void_orphans(group *g) {
     for (unsigned index = 0; index < PLACES; index++) {
         uint64_t state = atomic_load(&commons_head(&g->commons)->members[index].state);
-        member_id parent = {(uint16_t)member_pid_of(state)};
+        member_id parent = {(uint16_t)member_pid_of(state)}, id = member_id_of(state);
         if (member_state_of(state) == MEMBER_JOINING && (member_pid_of(state) & MEMBER_UNCLAIMED) &&
-            !members_alive(g, parent))
-            members_void(g, member_id_of(state), parent);
+            !members_alive(g, parent) && is_orphaned_for_long(g, id))
+            members_void(g, id, parent);
     }
 }
 

@@ -23,6 +23,8 @@
 #define STACK_BYTES ((size_t)256 << 10)
 /* What is left by the dead is looked at again after this, if somebody was at it. */
 #define MEND_AGAIN_NS UINT64_C(1000000)
+/* Its part of the limit is looked at again after this, if a thread was forking. */
+#define TEND_AGAIN_NS UINT64_C(1000000)
 /* Descriptors that the thread waits for: its own, the members', and the visitors'. */
 #define POLLED_MAX (2 + 2 * MEMBERS_MAX + VISITORS_MAX)
 
@@ -104,10 +106,25 @@ static void wait(group *g) {
     uint64_t now = clock_now_ns(), due = grants_due_ns(g), count;
     if (atomic_load(&g->peers_state->unmended))
         due = MIN_OF(due, now + MEND_AGAIN_NS);
+    if (g->peers_state->untended)
+        due = MAX_OF(due, now + TEND_AGAIN_NS);
     struct timespec left = {.tv_nsec = due > now ? (long)MIN_OF(due - now, UINT64_C(100000000)) : 0};
     ppoll(polled, gather(g, polled), &left, NULL);
     ssize_t ignored = read(g->peer_wake_fd, &count, sizeof count);
     (void)ignored;
+}
+
+/* Who forks has the lock for as long as its pages leave; others are answered meanwhile. */
+static void tend(group *g) {
+    g->peers_state->untended = false;
+    if (clock_now_ns() < grants_due_ns(g))
+        return;
+    if (!small_lock_try(&g->tend_lock)) {
+        g->peers_state->untended = true;
+        return;
+    }
+    grants_tend(g);
+    small_lock_release(&g->tend_lock);
 }
 
 static void *run(void *argument) {
@@ -119,11 +136,11 @@ static void *run(void *argument) {
             family_tend(g);
             continue;
         }
+        members_void_orphans(g);
         peers_bury_dead(g);
         peers_answer(g);
         peers_ask_wanted(g);
-        if (clock_now_ns() >= grants_due_ns(g))
-            grants_tend(g);
+        tend(g);
     }
     return NULL;
 }
@@ -139,12 +156,32 @@ static int make_state(group *g) {
     return 0;
 }
 
+static void shut_door(group *g) {
+    if (g->listen_fd < 0)
+        return;
+    peer_socket_remove(g->folder_fd, peer_socket_of(g, g->self));
+    close(g->listen_fd);
+    g->listen_fd = -1;
+    g->found = false;
+}
+
+/* A forked child may find no folder any more, or another pool in it: nobody finds it then. Others look after they listen, too. */
+static int open_door(group *g) {
+    int status = g->listen_fd = peer_listen(g->folder_fd, peer_socket_of(g, g->self));
+    g->found = status >= 0;
+    if (g->born && status == -ENOENT && peer_folder_gone(g->folder_fd))
+        return 0;
+    if (g->born && status >= 0 && group_is_displaced(g))
+        shut_door(g);
+    return MIN_OF(status, 0);
+}
+
 int peers_start(group *g) {
     int status = make_state(g);
     if (status == 0)
         status = grants_tend_init(g);
     if (status == 0 && !g->is_family)
-        status = g->listen_fd = peer_listen(g->folder_fd, peer_socket_of(g, g->self));
+        status = open_door(g);
     if (status < 0)
         return status;
     pthread_attr_t attributes;
@@ -189,11 +226,7 @@ void peers_halt(group *g) {
 void peers_stop(group *g) {
     peers_state *state = g->peers_state;
     peers_halt(g);
-    if (g->listen_fd >= 0) {
-        peer_socket_remove(g->folder_fd, peer_socket_of(g, g->self));
-        close(g->listen_fd);
-        g->listen_fd = -1;
-    }
+    shut_door(g);
     if (state) {
         peers_answer_end(g);
         for (unsigned i = 0; i < MEMBERS_MAX; i++)

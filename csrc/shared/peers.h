@@ -27,6 +27,7 @@ typedef struct peers_state {
     _Atomic uint32_t stop;
     visitor visitors[VISITORS_MAX]; /* peer thread only, as asked_ns */
     uint64_t asked_ns[MEMBERS_MAX];
+    bool untended;           /* somebody forks, and has the tend_lock; peer thread only */
     _Atomic bool unmended;   /* what a dead member left is not mended yet: somebody has it just now */
     _Atomic uint64_t wanted; /* a bit a member index whose uffd somebody needs */
     int graves[GRAVES_MAX];  /* under peers_lock; 0: none */

@@ -8,8 +8,10 @@ import warnings
 
 from uswap._core import Core, live_cores, logger
 from uswap._errors import UswapWarning
+from uswap._group import Group
 from uswap.policy.interface import Policy
 from uswap.reclaimer import Reclaimer
+from uswap.shared_region import leave_to_parent
 
 
 def _warn_before_fork() -> None:
@@ -40,6 +42,12 @@ def _fresh(policy: Policy | None) -> Policy | None:
 
 
 def _go_on(core: Core) -> None:
+    if core.group is not None:
+        # Its place, sockets and threads are the core's; what it knows of regions is the parent's.
+        for region in list(core.group.open_regions.values()):
+            leave_to_parent(region)
+        core.shared.clear()
+        core.group = Group(core, core.group.folder)
     before, core.reclaimer = core.reclaimer, None
     if not isinstance(before, Reclaimer) or core.closing:
         return

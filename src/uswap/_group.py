@@ -76,11 +76,23 @@ class Group:
         if not os.path.lexists(self.folder):
             return  # somebody else was the last; to lock it would only make a lock file again
         with _rendezvous.locked(self.folder, wait=1.0):
-            # Who has died may not have been cleaned up after yet.
+            if not self._is_found():
+                return  # it may be another pool's by now
+            # Who has died may not have been cleaned up after yet. 0: a forked child that is just coming.
             mine = os.getpid()
-            if all(member.pid == mine or not os.path.exists(f"/proc/{member.pid}") for member in self.members()):
+            if all(
+                member.pid and (member.pid == mine or not os.path.exists(f"/proc/{member.pid}"))
+                for member in self.members()
+            ):
                 self.core.abandoned = True  # what follows is for who comes next under that name
                 _rendezvous.remove(self.folder)
+
+    def _is_found(self) -> bool:
+        """Whether a socket of this process is in the folder."""
+        try:
+            return any(entry.endswith(f"-{os.getpid()}") for entry in os.listdir(self.folder))
+        except FileNotFoundError:
+            return False
 
 
 @dataclass(frozen=True)

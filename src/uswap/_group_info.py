@@ -60,7 +60,7 @@ class MemberInfo:
     """A process of a named pool at one moment; Pool.members makes it.
 
     Attributes:
-        pid: of the process.
+        pid: of the process; 0: a forked child that has not said yet who it is.
         state: "joining", "alive", "leaving", or "dead": the others are cleaning up after it.
         itself: it is the process that asks.
         limit: its part of the pool's limit in bytes, for its private pages.

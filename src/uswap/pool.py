@@ -84,7 +84,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
         snapshots: a forked child has the private regions as they were at the fork, under the same limit, and goes
             on with them. What is in memory is evicted at each fork; False: a fork costs nothing, and a child that
-            touches the pool's memory is ended. In a named pool it is always so.
+            touches the pool's memory is ended. In a named pool the child is a member of its own; shared regions are
+            not inherited (docs/sharing.md).
         stall: with limit="auto", the share of its run time, above 0 and below 1, that the program may wait for
             pages; None: 0.02.
         limit_max: with limit="auto", the largest limit in bytes, or as text; None: as with limit=None.
@@ -106,7 +107,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
     region, which may outlive the block. close() frees it at once, or says what is still in use. Nothing has
     to be closed: a pool that nobody refers to ends in the same way.
 
-    Thread-safety: all methods may be called from any thread. In a forked child they raise ForkError.
+    Thread-safety: all methods may be called from any thread. In a forked child that could not go on with the
+        pool they raise ForkError.
 
     Example:
         >>> import uswap
@@ -194,7 +196,7 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             policy = DEFAULT_POLICY if options.write_ahead else None
         deciding = make_policy(policy)
         self._adopt(_create_core(raw_options))
-        self._core.snapshots = options.snapshots and enter is None
+        self._core.snapshots = options.snapshots
         try:
             self._note_fault_mode(options.faults)
             for area in areas:

@@ -10,11 +10,11 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 from uswap import _mapping, _resizing
 from uswap._core import Core, ffi, lib
-from uswap._errors import ArgumentError, BusyError, ClosedError, SystemCallError, UswapError
+from uswap._errors import ArgumentError, BusyError, ClosedError, ForkError, SystemCallError, UswapError
 from uswap._group import Group
 from uswap._group_info import PageUser, page_user_from_core
 from uswap._group_look import MEMBERS_MAX
@@ -274,6 +274,33 @@ def checked_reference(reference: Reference) -> Reference:
     if not reference.id and not reference.name:
         raise TypeError("a shared region that is not exportable and has no name cannot be pickled")
     return reference
+
+
+class _ParentsCore:
+    """In a forked child, the core of a shared region that its parent has opened: nothing can be done with it.
+
+    Attributes:
+        owner_pid: no process's.
+    """
+
+    owner_pid = 0
+
+    def check_process(self) -> None:
+        """Raises ForkError."""
+        raise ForkError(
+            "this shared region was opened by the parent process, and its memory is not inherited by a fork",
+            hint="uswap.reopen(...) gives the same region, or array on it, in the child",
+        )
+
+    def call(self, *_: object) -> int:
+        """Raises ForkError."""
+        self.check_process()
+        raise AssertionError
+
+
+def leave_to_parent(region: SharedRegion) -> None:
+    """In a forked child whose pool goes on: the region is the parent's alone. It still pickles, and reopens."""
+    region._core = cast(Core, _ParentsCore())
 
 
 def make_shared_region(core: Core, size: int, reserve: int, name: str, exportable: bool) -> SharedRegion:

@@ -40,6 +40,7 @@ class AttachOptions(TypedDict, total=False):
     write_ahead: bool
     awake: bool
     io_depth: int | None
+    snapshots: bool
 
 
 # The pools of this process by name, and those of them that unpickling has joined: nobody else may refer to these.
@@ -156,10 +157,9 @@ def open_array(reference: Reference, place: Place) -> SharedArray:
 
 
 def _reset_in_child() -> None:
+    # Pools that the child goes on with are found by their names as before; the others are looked for anew.
     global _lock
     _lock = threading.RLock()
-    _joined.clear()
-    _kept.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -54,7 +54,7 @@ def _describe(name: str, seen: Look) -> list[str]:
     for member in seen.members:
         stopped = member.state == "alive" and member.silent_seconds > _STOPPED_SECONDS
         state = f"silent for {member.silent_seconds:.0f} s" if stopped else member.state
-        rows.append([str(member.pid), state, format_size(member.limit), format_size(member.used)])
+        rows.append([str(member.pid or "-"), state, format_size(member.limit), format_size(member.used)])
     lines += _aligned(rows)
     if seen.regions:
         rows = [["region", "size", "resident", "swapped", "locked", "faults", "lost pages", "users", "made by"]]

@@ -1,0 +1,97 @@
+/*
+ * group_fork.c - a member's forked child: what it has of its parent's membership ends; if a place was taken for it, it has one of its own
+ * (README, Fork in a named pool).
+ */
+#define _GNU_SOURCE
+#include "base/memory.h"
+#include "pool.h"
+#include "shared/group.h"
+#include "shared/peers.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static void close_one(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void occupy(const shared_region *r) {
+    mmap(r->base, r->pages << PAGE_SHIFT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+         -1, 0);
+}
+
+/* Regions, and what was open of others. */
+static void end_regions(group *g) {
+    for (uint32_t i = 0; i < OBJECTS_MAX; i++)
+        if (atomic_load(&g->regions[i].live)) {
+            occupy(&g->regions[i]);
+            close_one(&g->regions[i].fd);
+        }
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        int uffd = atomic_exchange(&g->peers[i].uffd, -1);
+        if (uffd >= 0 && uffd != g->uffd)
+            close(uffd);
+        close_one(&g->peers[i].pidfd);
+    }
+    peers_in_child(g);
+}
+
+static void end_membership(group *g) {
+    end_regions(g);
+    int *const own[] = {&g->uffd,          &g->swap_fd,     &g->folder_fd, &g->peer_wake_fd,
+                        &g->share_wake_fd, &g->out_wake_fd, &g->listen_fd, &g->commons.fd};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        close_one(own[i]);
+}
+
+void group_in_child(const uswap_pool *pool) {
+    group *g = atomic_load(&pool->group);
+    if (g)
+        end_membership(g);
+}
+
+int group_inherit(uswap_pool *pool) {
+    group *parents = atomic_load(&pool->group), *g = group_new(pool);
+    if (!g)
+        return -ENOMEM;
+    g->born = true;
+    g->self = parents->self; /* since it was claimed */
+    g->commons = parents->commons;
+    g->swap_fd = parents->swap_fd;
+    g->folder_fd = parents->folder_fd;
+    memcpy(g->folder, parents->folder, sizeof g->folder);
+    g->barrier_slot = parents->barrier_slot;
+    g->map_for_peers = parents->map_for_peers;
+    g->floor_chunks = parents->floor_chunks;
+    memory_inherit(g->commons.base, g->commons.bytes, false);
+    parents->commons = (commons){.fd = -1};
+    parents->swap_fd = parents->folder_fd = -1;
+    end_membership(parents);
+    parents->former = pool->former; /* its regions stay known: who touches them is told (fault/poison.c) */
+    pool->former = parents;
+    atomic_store(&pool->group, g);
+    return 0;
+}
+
+/* Whose place is in the table as long as there is the socket; those of the dead go after their places, but nobody listens there. */
+static bool is_strangers(const group *g, peer_socket socket) {
+    if (member_equal(peer_at(g, member_index(socket.id)), socket.id) && peer_socket_of(g, socket.id).pid == socket.pid)
+        return false;
+    int connection = peer_connect(g->folder_fd, socket);
+    if (connection >= 0)
+        close(connection);
+    return connection != -ECONNREFUSED && connection != -ENOENT;
+}
+
+bool group_is_displaced(const group *g) {
+    peer_socket sockets[PEER_SOCKETS_MAX];
+    int count = peer_sockets(g->folder, sockets, PEER_SOCKETS_MAX);
+    for (int i = 0; i < count; i++)
+        if (is_strangers(g, sockets[i]))
+            return true;
+    return false;
+}
