@@ -81,6 +81,13 @@ static read_ahead_plan plan_of(read_ahead_stream *s, uint32_t count) {
     return plan;
 }
 
+/* What was guessed of a stream's first two pages has come true, or has not. */
+static void end_guess(read_ahead *ahead, read_ahead_stream *s, bool came_true) {
+    if (s->guessed)
+        guess_note(&ahead->pairs, came_true);
+    s->guessed = false;
+}
+
 /* The stream goes on: ask for more if the reader has used half of what was asked for; or what is missing of a wide window. */
 static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent, bool stale) {
     if (absent)
@@ -104,6 +111,7 @@ static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maxi
 
 static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t maximum, bool sequential) {
     read_ahead_stream *s = oldest_stream(ahead);
+    end_guess(ahead, s, false);
     *s = (read_ahead_stream){.last = page, .next = page + 1, .start = page, .width = 1, .used = ahead->clock};
     if (!sequential)
         return (read_ahead_plan){0};
@@ -126,11 +134,14 @@ static uint32_t width_of(const read_ahead *ahead, const read_ahead_stream *s, co
     return 1;
 }
 
-/* A second fault next to the first is a stream. One farther off may be chance: it takes a third at the same distance. */
-static read_ahead_plan confirm(const read_ahead *ahead, read_ahead_stream *s, int64_t page,
-                               const read_ahead_bounds *bounds) {
-    bool established = page == s->last + s->stride || distance(page, s->last) == 1;
-    if (page != s->last + s->stride)
+/* A second fault next to the first is a stream. One farther off may be chance: it takes a third at the same distance; and so does one next to it where such
+ * guesses fail. */
+static read_ahead_plan confirm(read_ahead *ahead, read_ahead_stream *s, int64_t page, const read_ahead_bounds *bounds) {
+    bool third = page == s->last + s->stride, pair = !third && distance(page, s->last) == 1;
+    bool established = third || (pair && guess_pays(&ahead->pairs));
+    end_guess(ahead, s, third);
+    s->guessed = pair;
+    if (!third)
         s->start = s->last;
     s->stride = page - s->last;
     s->last = page;
@@ -191,6 +202,8 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, read_ahe
     } else if (s->window == 0) {
         plan = confirm(ahead, s, page, &bounds);
     } else {
+        if (page != s->last)
+            end_guess(ahead, s, true);
         plan = advance(s, page, maximum, known & READ_AHEAD_ABSENT, ahead->clock - s->used > STALE_FAULTS);
     }
     if (s)

@@ -3,7 +3,8 @@
  *
  * Owns: a few streams a region. Pure arithmetic on page numbers: it starts no I/O and takes no page.
  *
- * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Its window doubles each
+ * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Where pairs of neighbours mostly have no third (records
+ * that cross from a page into the next, read at random), they are no stream either. Its window doubles each
  * time the prediction comes true, up to the given maximum, halves when what was read is dropped unused, and the stream is forgotten when
  * others need its place. The first page of
  * each window is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the
@@ -17,6 +18,7 @@
 
 #include "base/base.h"
 #include "base/lock.h"
+#include "swap/guess.h"
 
 #define READ_AHEAD_STREAMS 8
 
@@ -29,11 +31,13 @@ typedef struct {
     uint32_t used;   /* clock of the last hit, for replacement */
     int64_t start;   /* page of the first fault */
     uint32_t width;  /* neighbours read at each step, the page itself included: lanes beside this one */
+    bool guessed;    /* two neighbours, without a third so far */
 } read_ahead_stream;
 
 typedef struct {
     small_lock lock;
     uint32_t clock;
+    guess_record pairs; /* whether a third page follows two */
     read_ahead_stream stream[READ_AHEAD_STREAMS];
 } read_ahead;
 

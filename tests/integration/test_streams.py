@@ -70,3 +70,21 @@ def test_lanes_that_do_not_fit_are_read_one_by_one(pool_factory: PoolFactory) ->
     pages.touch(lane(pages, 1))
     after = pool.stats()
     assert after.pages_in - before.pages_in < 1.2 * pages.count / STRIDE
+
+
+def test_pairs_at_random_are_no_streams(pool_factory: PoolFactory) -> None:
+    """Records that cross from a page into the next: what follows is not read, but at first."""
+    pages, pool = filled(pool_factory)
+    numbers = random.Random(1)
+    firsts = [numbers.randrange(pages.count - 1) for _ in range(4000)]
+    before = pool.stats()
+    pages.touch([first + i for first in firsts for i in range(2)])
+    after = pool.stats()
+    read = after.pages_in - before.pages_in
+    assert read < 1.1 * (after.major_faults - before.major_faults)
+    half = pages.count // 2
+    before = pool.stats()
+    assert pages.wrong(1, 0, half) == 0  # one stream is enough to be trusted again
+    after = pool.stats()
+    assert after.major_faults - before.major_faults < 0.1 * half
+    pool.check()
