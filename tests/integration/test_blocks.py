@@ -62,8 +62,8 @@ def test_sweep_after_sweep_is_a_stream(make_pool: PoolFactory, backward: bool) -
         before = pool.stats().faults
         pages.touch(order)
         faults += pool.stats().faults - before
-    # Without its stream a sweep faults twice for every 64 pages that lie together in the swap area. All sweeps together:
-    # one may find the reclaimers late, because something else had the processors, and go page by page for a while.
+    # Without its stream a sweep faults twice for every 64 pages that lie together in the swap area. All sweeps
+    # together: one may find the reclaimers late, because something else had the processors, and go page by page.
     assert faults < sweeps * pages.count / 64
     pool.check()
 
