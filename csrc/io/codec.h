@@ -14,7 +14,7 @@ typedef struct codec codec;
 typedef struct {
     const char *name;
     uswap_codec_kind kind;
-    /* page and slot: PAGE_BYTES each, never the same memory. coder: a number below codec.coders; one thread at a time uses each.
+    /* page and slot: PAGE_BYTES each; the same memory, or none of it: decoding may be in place, encoding never is. coder: a number below codec.coders; one thread at a time uses each.
      * Return: 0 or -errno. Context: any, page locks and signal handlers included: no allocation, no lock, no thread-local storage. */
     int (*encode)(const codec *c, uint32_t coder, swap_entry entry, const void *page, void *slot);
     int (*decode)(const codec *c, uint32_t coder, swap_entry entry, const void *slot, void *page);

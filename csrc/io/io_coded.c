@@ -1,8 +1,8 @@
 /*
- * io_coded.c - the codec stage: a backend that sends by another queue what the codec makes of a request, part by part, through bounce
- * frames (README, The codec stage).
+ * io_coded.c - the codec stage: a backend that sends by another queue what the codec makes of a request, part by part: writes through
+ * bounce frames, reads into their targets, which are decoded in place (README, The codec stage).
  *
- * A request that finds no bounce frames waits, and those behind it: parts of this queue that end make room, and nothing else is needed.
+ * A write that finds no bounce frames waits, and those behind it: parts of this queue that end make room, and nothing else is needed.
  */
 #include "io/io.h"
 
@@ -15,12 +15,16 @@
 
 /* Of an asynchronous queue's bounce frames one part may take so much: while one is encoded or decoded, the others are with the device. */
 #define PART_SHARE 4
+/* In a part of a read: 256 KiB, of which the disk is at its best (io.h). While one is decoded, the others are with the device. */
+#define READ_PAGES 64
+_Static_assert(READ_PAGES <= IO_PIECES_MAX, "a part of a read is one request, wherever its pages are");
 
 /* A part that is with the device; by the index of its request in the wire queue. */
 typedef struct {
     io_request *whole;
     uint32_t first; /* page of the whole */
-    bounce_run frames;
+    uint32_t pages;
+    bounce_run frames; /* of a write */
 } part;
 
 /* How far a request has come; by its index in the queue. */
@@ -34,7 +38,7 @@ typedef struct {
     io_queue wire;
     const codec *codec;
     uint32_t coder;
-    uint32_t part_pages;
+    uint32_t write_pages; /* at most in a part; in one of a read READ_PAGES */
     unsigned char *spare; /* the bounce frame of io_coded_page */
     bounce_set bounce;
     io_request *waiting; /* in order; only the first may have parts sent */
@@ -71,7 +75,7 @@ int io_coded_init(io_queue *queue, uswap_io_kind kind, io_manner manner, const i
     bounce_init(&state->bounce, coding->memory, coding->pages);
     state->spare = coding->spare;
     uint32_t share = state->wire.backend->kind == USWAP_IO_SYNC ? coding->pages : coding->pages / PART_SHARE;
-    state->part_pages = MIN_OF(MAX_OF(share, 1U), (uint32_t)BOUNCE_PART_MAX);
+    state->write_pages = MIN_OF(MAX_OF(share, 1U), (uint32_t)BOUNCE_PART_MAX);
     queue->backend = &io_backend_coded;
     queue->backend_state = state;
     queue->wire = &state->wire;
@@ -114,7 +118,7 @@ static unsigned char *walk_next(page_walk *walk) {
 static int encode_part(const coded_state *state, const part *p) {
     page_walk walk = walk_from(p->whole, p->first);
     int status = 0;
-    for (uint32_t i = 0; i < p->frames.pages && status == 0; i++)
+    for (uint32_t i = 0; i < p->pages && status == 0; i++)
         status = state->codec->operations->encode(state->codec, state->coder,
                                                   swap_entry_after(p->whole->first, p->first + i), walk_next(&walk),
                                                   bounce_page(&state->bounce, p->frames, i));
@@ -124,11 +128,11 @@ static int encode_part(const coded_state *state, const part *p) {
 static int decode_part(const coded_state *state, const part *p) {
     page_walk walk = walk_from(p->whole, p->first);
     int status = 0;
-    for (uint32_t i = 0; i < p->frames.pages && status == 0; i++) {
-        unsigned char *slot = bounce_page(&state->bounce, p->frames, i);
-        FAILPOINT_DATA(codec_slot, slot, PAGE_BYTES);
-        status = state->codec->operations->decode(
-            state->codec, state->coder, swap_entry_after(p->whole->first, p->first + i), slot, walk_next(&walk));
+    for (uint32_t i = 0; i < p->pages && status == 0; i++) {
+        unsigned char *page = walk_next(&walk);
+        FAILPOINT_DATA(codec_slot, page, PAGE_BYTES);
+        status = state->codec->operations->decode(state->codec, state->coder,
+                                                  swap_entry_after(p->whole->first, p->first + i), page, page);
     }
     return status;
 }
@@ -144,23 +148,31 @@ static void note_result(io_queue *queue, io_request *whole, int64_t result) {
         io_queue_done(queue, whole, now->result);
 }
 
+/* What the device is to fill: the part's targets themselves. */
+static void aim_read(io_request *sent, const part *p) {
+    page_walk walk = walk_from(p->whole, p->first);
+    for (uint32_t i = 0; i < p->pages; i++)
+        io_request_add(sent, walk_next(&walk));
+}
+
 /* Sends the next part of the first waiting request. Return: false if it has to wait for those that are in flight. */
 static bool send_part(io_queue *queue) {
     coded_state *state = state_of(queue);
     io_request *whole = state->waiting;
+    bool write = whole->direction == IO_WRITE;
     progress *now = progress_of(queue, whole);
-    uint32_t pages = MIN_OF(whole->pages - now->sent, state->part_pages);
-    part next = {.whole = whole, .first = now->sent};
+    uint32_t most = write ? state->write_pages : READ_PAGES;
+    part next = {.whole = whole, .first = now->sent, .pages = MIN_OF(whole->pages - now->sent, most)};
     io_request *sent =
         io_request_get(&state->wire, whole->direction, whole->fd, swap_entry_after(whole->first, next.first));
     if (!sent)
         return false;
-    if (!bounce_take(&state->bounce, pages, &next.frames)) {
+    if (write && !bounce_take(&state->bounce, next.pages, &next.frames)) {
         io_request_put(&state->wire, sent);
         return false;
     }
-    int status = whole->direction == IO_WRITE ? encode_part(state, &next) : 0;
-    now->sent += pages;
+    int status = write ? encode_part(state, &next) : 0;
+    now->sent += next.pages;
     if (now->sent == whole->pages)
         state->waiting = whole->next;
     if (status != 0) { /* what is no cipher text does not leave */
@@ -169,7 +181,10 @@ static bool send_part(io_queue *queue) {
         note_result(queue, whole, status);
         return true;
     }
-    io_request_fill(sent, bounce_page(&state->bounce, next.frames, 0), pages);
+    if (write)
+        io_request_fill(sent, bounce_page(&state->bounce, next.frames, 0), next.pages);
+    else
+        aim_read(sent, &next);
     *part_of(state, sent) = next;
     now->in_flight++;
     io_submit(&state->wire, sent);
@@ -186,11 +201,12 @@ static void end_part(io_queue *queue, io_request *sent) {
     part ended = *part_of(state, sent);
     int64_t result = sent->result;
     io_request_put(&state->wire, sent);
-    if (ended.whole->direction == IO_READ && result == (int64_t)ended.frames.pages << PAGE_SHIFT) {
+    if (ended.whole->direction == IO_READ && result == (int64_t)ended.pages << PAGE_SHIFT) {
         int status = decode_part(state, &ended);
         result = status != 0 ? status : result;
     }
-    bounce_give(&state->bounce, ended.frames);
+    if (ended.whole->direction == IO_WRITE)
+        bounce_give(&state->bounce, ended.frames);
     progress_of(queue, ended.whole)->in_flight--;
     note_result(queue, ended.whole, result);
 }
