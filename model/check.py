@@ -77,6 +77,7 @@ class Outcome:
 
 _SMALL = ("PAGES=2", "THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1")
 _PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1")
+_THREE = ("THREADS=2", "LAST_THREADS=1", "CRASH=1")
 CONFIGURATIONS = (
     Configuration("private: 2 pages, 2 threads, 1 process", "private",
                   ("PAGES=2", "THREADS=2", "SLOTS=3"), large=True),
@@ -87,12 +88,13 @@ CONFIGURATIONS = (
     Configuration("1 page, 2 threads, 1 process, errors, discards", "shared",
                   ("THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=2", "DISCARDS=1")),
     Configuration("1 page, 1 thread, 2 processes, one dies, no read is broken off but the dead one's", "shared",
-                  ("THREADS=1", "CRASH=1", "BREAKS=0", "ZEROING=0"), large=True, seconds=2400),
+                  ("THREADS=1", "CRASH=1", "BREAKS=0", "ZEROING=0"), large=True),
+    Configuration("1 page, 2 + 1 threads, 2 processes, the last dies, no read is broken off but its own", "shared",
+                  (*_THREE, "BREAKS=0"), large=True),
+    Configuration("1 page, 2 + 1 threads, 2 processes, the last dies", "shared", _THREE, large=True, seconds=1800),
     Configuration("2 pages, 3 threads, 2 processes, one dies", "shared", _PRODUCT,
                   exhaustive=False, seconds=280, large=True),
     Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1",)),
-    Configuration("1 page, 3 threads, 2 processes, one dies", "shared", ("THREADS=3", "CRASH=1"),
-                  exhaustive=False, seconds=280, large=True),
     Configuration("1 page, 1 thread, 2 processes, two reads of one page", "shared",
                   ("THREADS=1", "UNITS=2"), large=True),
 )  # fmt: skip
@@ -195,7 +197,7 @@ def check(configuration: Configuration, megabytes: int, extra: Sequence[str] = (
     options = ["-DVECTORSZ=2048", f"-DMEMLIM={megabytes}"]
     options += ["-DCOLLAPSE"] if configuration.exhaustive else ["-DBITSTATE"]
     options += ["-DNFAIR=4"] if configuration.live else ["-DSAFETY"]
-    arguments = ["./pan", "-m5000000" if configuration.exhaustive else "-m500000"]
+    arguments = ["./pan", "-m12000000" if configuration.exhaustive else "-m500000"]
     arguments += ["-a", "-f"] if configuration.live else []
     arguments += [] if configuration.exhaustive else ["-w31"]
     defines = [*configuration.defines, *(["LIVE=1"] if configuration.live else []), *extra]

@@ -12,6 +12,9 @@
 #ifndef THREADS
 #define THREADS 3 /* of the program, in each member */
 #endif
+#ifndef LAST_THREADS
+#define LAST_THREADS THREADS /* in the last member, the one that may die */
+#endif
 #ifndef MEMBERS
 #define MEMBERS 2
 #endif
@@ -32,6 +35,9 @@
 #endif
 #ifndef CRASH
 #define CRASH 0 /* the last member may die, at any step */
+#endif
+#ifndef FINE
+#define FINE 0 /* others go on at each step of a member that may die, under its lock, too */
 #endif
 #ifndef READ_AHEAD
 #define READ_AHEAD 0
@@ -153,7 +159,6 @@ bit witness_sleeps;
 /* The threads of a member do not differ, so they are counted. */
 proctype program(byte m) {
     byte p, i;
-    {
 end:    do
         :: atomic {
             !calm && awake[m] > 0 -> some_page();
@@ -174,7 +179,6 @@ end:    do
             p = 0
         }
         od
-    } unless { dead[m] }
 }
 
 #include "shared_member.pml"
@@ -268,7 +272,7 @@ init {
         m = 0;
         do
         :: m < MEMBERS ->
-            awake[m] = THREADS - (LIVE && m == 0);
+            awake[m] = (m == MEMBERS - 1 -> LAST_THREADS : THREADS) - (LIVE && m == 0);
             run program(m);
             run share(m);
             p = 0;

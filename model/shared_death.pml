@@ -10,29 +10,10 @@ inline land(p) {
 }
 
 proctype death(byte d) {
-    byte p, i;
+    byte p, i, k;
 end: do
     :: point ? _
-    :: d_step { !calm && !dead[d] ->
-        dead[d] = 1;
-        awake[d] = 0;
-        p = 0;
-        do
-        :: p < PAGES ->
-            entry[CELL(d, p)] = ABSENT; asleep[CELL(d, p)] = 0; message[CELL(d, p)] = 0; parked[CELL(d, p)] = 0;
-            i = 0;
-            do
-            :: i < UNITS ->
-                reads[UNIT(d, p, i)] = 0; read_frame[UNIT(d, p, i)] = 0;
-                ahead[UNIT(d, p, i)] = 0;
-                i++
-            :: else -> i = 0; break
-            od;
-            if :: !writes[CELL(d, p)] -> out_new[CELL(d, p)] = 0 :: else fi;
-            p++
-        :: else -> break
-        od;
-        p = 0 }
+    :: d_step { !calm && !dead[d] -> die(d) }
         /* What was being written may still reach its slot. */
     :: atomic { writes[CELL(d, 0)] && dead[d] -> land(0) }
 #if PAGES > 1
@@ -55,9 +36,8 @@ inline lock_ref() {
 }
 
 proctype repair(byte m; byte d) {
-    byte p, f, s, i, r;
+    byte p, f, s, i, k, r;
     bit waiters, got, all;
-    {
 end:    do
         :: atomic { dead[d] && !mended[d] -> all = 1 };
 #ifndef MUTANT_NO_BARRIER
@@ -173,8 +153,8 @@ end:    do
             };
             goto end
         }
-        od
-    } unless { dead[m] }
+        od;
+gone:   false /* unreached: who mends does not die */
 }
 #endif
 

@@ -51,10 +51,9 @@ proctype evict(byte m; byte p) {
     byte f, s, kept, i, k;
     bit waiters, got;
     mtype kind = CHOSEN;
-    {
 end:    do
         :: atomic { /* hand_choose: look_at, take */
-            (!calm || frames_wanted) && word[p].state == RESIDENT && !word[p].lock && frame[word[p].field].kind == PAGE &&
+            !dead[m] && (!calm || frames_wanted) && word[p].state == RESIDENT && !word[p].lock && frame[word[p].field].kind == PAGE &&
             frame[word[p].field].page == p + 1 ->
             d_step { f = word[p].field; try_lock(p, false); got = 0 } STEP
             d_step {
@@ -65,6 +64,7 @@ end:    do
             unlock_and_wake(p)
         };
         atomic { /* slot_table_kept; mappers_protect */
+            IF_DEAD;
             d_step {
                 kept = frame[f].field;
                 if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
@@ -77,7 +77,7 @@ end:    do
 #else
             :: else -> protect(p)
 #endif
-            fi STEP
+            fi POINT
             /* read_contents, judge; claim_slots, write_out */
             out_new[CELL(m, p)] = (file[p] == NEW);
             if
@@ -91,7 +91,7 @@ end:    do
             :: kind == DIRTY && !out_new[CELL(m, p)] /* two of the old ones may differ */
             :: else
             fi;
-            if :: kind != DIRTY -> goto leaves :: else fi;
+            if :: kind != DIRTY -> goto leaves :: else fi POINT
             d_step { claim_slot() };
             if :: s == SLOTS -> s = 0; kind = GIVEN_UP; goto leaves :: else fi STEP
             slot[s].page = 0 STEP
@@ -99,6 +99,7 @@ end:    do
             d_step { data[s] = 0; writes[CELL(m, p)] = s + 1 }
         };
 leaves: atomic { /* the write has ended: note_written; lock_to_leave */
+            IF_DEAD;
             if
             :: kind != DIRTY
 #ifdef MUTANT_DROP_BEFORE_WRITE
@@ -130,6 +131,7 @@ leaves: atomic { /* the write has ended: note_written; lock_to_leave */
             fi
         };
 stays:  atomic {
+            IF_DEAD;
             d_step {
                 if
 #ifdef MUTANT_LOST_SLOT
@@ -144,10 +146,11 @@ stays:  atomic {
                 :: else
                 fi;
                 start_over()
-            }
+            };
+            goto end
         }
-        od
-    } unless { dead[m] }
+        od;
+        GONE({ start_over(); i = 0; k = 0; waiters = 0; got = 0 }) /* unreached: without a death */
 }
 
 /* ---- shared_discard_page, by an API caller (shared_pages.c) ---- */
@@ -156,9 +159,8 @@ stays:  atomic {
 proctype discard(byte m) {
     byte p, f, s, kept, i, k;
     bit waiters, got;
-    {
 end:    do
-        :: atomic { !calm && discards > 0 -> discards--; some_page();
+        :: atomic { !dead[m] && !calm && discards > 0 -> discards--; some_page();
             if
             :: may_break(p) -> word[p].lock = 1; word[p].member = m + 1; got = 1 STEP break_read(p)
             :: word[p].state == READING -> got = 0
@@ -199,8 +201,8 @@ end:    do
             if :: got -> got = 0; unlock_and_wake(p) :: else fi;
             d_step { p = 0; f = 0; s = 0; kept = 0 }
         }
-        od
-    } unless { dead[m] }
+        od;
+        GONE({ p = 0; f = 0; s = 0; kept = 0; i = 0; k = 0; waiters = 0; got = 0 }) /* unreached: discards without a death */
 }
 #endif
 

@@ -80,19 +80,28 @@ inline start_over() {
 }
 
 /*
- * Where a member may die, and others go on, within its steps under a page's lock. Of a member that does not die nobody can see those one by one:
- * docs/model.md says why. The handshake breaks up the atomic sequence.
+ * Between two steps the last member may die (STEP), and, where the page is not locked by it, others go on, too (POINT): docs/model.md says why nobody can
+ * see the steps under a page's lock one by one. With FINE others go on at each of them. The handshake breaks up the atomic sequence.
  */
 #if CRASH
 chan point = [0] of { bit };
-#define STEP ; if :: m == MEMBERS - 1 -> point ! 0 :: else fi;
+#define POINT ; if :: m == MEMBERS - 1 -> point ! 0; IF_DEAD :: else fi;
+#if FINE
+#define STEP POINT
 #else
+#define STEP ; if :: m == MEMBERS - 1 && !calm -> d_step { die(m) }; goto gone :: true fi;
+#endif
+#else
+#define POINT ;
 #define STEP ;
 #endif
 
 inline unlock_and_wake(p) {
-    d_step { unlock(p) } STEP
-    d_step { if :: waiters -> waiters = 0; wake(p) :: else fi }
+    d_step { unlock(p) };
+    if
+    :: waiters -> skip POINT d_step { waiters = 0; wake(p) }
+    :: else
+    fi
 }
 
 /* READING of another, locked by m => SWAPPED. */
@@ -241,7 +250,7 @@ inline come_in(p) { /* unit_complete */
             d_step { release_frame(f) }
 #endif
         fi STEP
-        d_step { unlock(p) } STEP
+        d_step { unlock(p) } POINT
         /* whose fault began the read is woken in any case */
         d_step { if :: waiters -> waiters = 0; wake(p) :: !waiters && s < SLOTS -> wake_in(m, p) :: else fi; f = 0; s = 0; right = 0 }
     fi
@@ -252,7 +261,6 @@ inline come_in(p) { /* unit_complete */
 proctype share(byte m) {
     byte p, f, s, u, i, k;
     bit waiters, got, looks_ahead, right, fails;
-    {
 end:    do
         :: atomic { message[CELL(m, 0)] -> message[CELL(m, 0)] = 0; p = 0; serve_fault(p); p = 0 }
         :: atomic { parked[CELL(m, 0)] && can_retry(0) -> parked[CELL(m, 0)] = 0; p = 0; serve_fault(p); p = 0 }
@@ -269,7 +277,7 @@ end:    do
 #endif
 #endif
 #if READ_AHEAD
-        :: atomic { !calm && word[0].state == SWAPPED && !word[0].lock && can_retry(0) -> p = 0; read_ahead(p); p = 0 }
+        :: atomic { !calm && !dead[m] && word[0].state == SWAPPED && !word[0].lock && can_retry(0) -> p = 0; read_ahead(p); p = 0 }
 #endif
 #if PAGES > 1
         :: atomic { message[CELL(m, 1)] -> message[CELL(m, 1)] = 0; p = 1; serve_fault(p); p = 0 }
@@ -287,11 +295,11 @@ end:    do
 #endif
 #endif
 #if READ_AHEAD
-        :: atomic { !calm && word[1].state == SWAPPED && !word[1].lock && can_retry(1) -> p = 1; read_ahead(p); p = 0 }
+        :: atomic { !calm && !dead[m] && word[1].state == SWAPPED && !word[1].lock && can_retry(1) -> p = 1; read_ahead(p); p = 0 }
 #endif
 #endif
-        od
-    } unless { dead[m] }
+        od;
+        GONE({ p = 0; f = 0; s = 0; u = 0; i = 0; k = 0; waiters = 0; got = 0; looks_ahead = 0; right = 0; fails = 0 }) /* unreached: without a death */
 }
 
 #include "shared_evict.pml"

@@ -169,5 +169,32 @@ inline end_leave_slot(s) {
     sum[s] = 0
 }
 
+/* ---- death ---- */
 
+inline die(d) { /* what only it knew is gone, but for what the device has */
+    dead[d] = 1;
+    awake[d] = 0;
+    i = 0;
+    do
+    :: i < PAGES ->
+        entry[CELL(d, i)] = ABSENT; asleep[CELL(d, i)] = 0; message[CELL(d, i)] = 0; parked[CELL(d, i)] = 0;
+        k = 0;
+        do
+        :: k < UNITS -> reads[UNIT(d, i, k)] = 0; read_frame[UNIT(d, i, k)] = 0; ahead[UNIT(d, i, k)] = 0; k++
+        :: else -> k = 0; break
+        od;
+        if :: !writes[CELL(d, i)] -> out_new[CELL(d, i)] = 0 :: else fi;
+        i++
+    :: else -> break
+    od;
+    i = 0
+}
 
+/* The end of a thread of who is dead: it does nothing more, and knows nothing any more. */
+#if CRASH
+#define IF_DEAD if :: dead[m] -> goto gone :: else fi
+#define GONE(forget) gone: atomic { d_step { assert(dead[m]); forget }; goto end }
+#else
+#define IF_DEAD skip
+#define GONE(forget) skip /* unreached: without a death */
+#endif
