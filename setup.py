@@ -195,6 +195,7 @@ CORE_CALLS = {
         "ioctl",
         "fstat",
         "pthread_create",
+        "pthread_atfork",
     )
 } | {
     "io_uring_queue_init": "run_core_queue_init",

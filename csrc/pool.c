@@ -284,6 +284,8 @@ static int start(uswap_pool *pool, uswap_error *err) {
     return status == 0 ? 0 : os_failure(err, "pthread_create", status);
 }
 
+pool_counters *(*pool_counters_elsewhere)(void);
+
 EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, uswap_error *err) {
     int status = check_options(options, err);
     if (status != 0)
@@ -295,6 +297,9 @@ EXPORT int uswap_pool_create(const uswap_options *options, uswap_pool **out, usw
     awake_init();
     pool->owner_pid = getpid();
     pool->options = *options;
+    pool->counters = pool_counters_elsewhere ? pool_counters_elsewhere() : NULL;
+    if (!pool->counters)
+        pool->counters = &pool->own_counters;
     pool->uffd = pool->self_mem_fd = pool->self_pid_fd = pool->pagemap_fd = pool->faults.wake_fd = -1;
     atomic_store(&pool->inlines.uffd, -1);
     api_guard guard;

@@ -140,6 +140,10 @@ typedef struct {
     uint32_t worker, api, inlined;
 } bounce_plan;
 
+/* Not NULL: asked by a pool that is made, and by a forked child for one of its own in the place of its parent's: where its counters are to lie. Return: zeroes;
+ * NULL: in the pool. (run/board.c) */
+extern pool_counters *(*pool_counters_elsewhere)(void);
+
 struct uswap_pool {
     pid_t owner_pid;
     uswap_options options;
@@ -174,7 +178,8 @@ struct uswap_pool {
     uint64_t bounce_frames; /* counted, as long as the pool lives; 0 without a codec */
     unsigned char *bounce_mapping;
     unsigned char *bounce_memory; /* in it */
-    pool_counters counters;
+    pool_counters *counters,
+        own_counters; /* counters: own_counters, or where others see them (pool_counters_elsewhere) */
     trace_log trace;
     fault_thread faults;
     inline_set inlines;
@@ -206,7 +211,8 @@ struct uswap_pool {
     struct group *_Atomic family;        /* NULL: nobody has been forked off with its memory (README, Fork) */
     uint16_t family_member;              /* member_id of this process in it */
     _Atomic uint64_t lendable_slots;     /* that others may hold when this process does not use them any more */
-    bool sparse_regions;   /* no swap is promised to regions that are made now, but to what is used of them (run/) */
+    bool sparse_regions; /* no swap is promised to regions that are made now, but to what is used of them (run/) */
+    int fork_error; /* what the last fork that was prepared will come to: 0, or why (errno) its child cannot have the regions; under fork.c's lock */
     char fork_reason[256]; /* in a child that could not go on with its regions: why */
     struct group *former;  /* what it has left: their memory stays, somebody may still look */
     _Atomic uint64_t

@@ -31,7 +31,7 @@ static void fill_frames(uswap_pool *pool, uswap_stats *stats) {
     uint64_t taken = RESERVE_FRAMES + charged + pool->bounce_frames;
     stats->capacity_frames = limit > taken ? limit - taken : 0;
     stats->resident_bytes = used << PAGE_SHIFT;
-    stats->peak_resident_bytes = atomic_load(&budget->peak_frames) << PAGE_SHIFT;
+    stats->peak_resident_bytes = STAT_GET(pool, peak_frames) << PAGE_SHIFT;
     stats->metadata_bytes = atomic_load(&budget->metadata_pages) << PAGE_SHIFT;
     stats->metadata_charged_bytes = charged << PAGE_SHIFT;
     stats->bounce_bytes = pool->bounce_frames << PAGE_SHIFT;

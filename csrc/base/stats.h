@@ -26,13 +26,14 @@ typedef struct {
 #define STATS_FIELD(name) _Atomic uint64_t name;
     STATS_COUNTERS(STATS_FIELD)
     STATS_GAUGES(STATS_FIELD)
+    _Atomic uint64_t peak_frames; /* the most that were counted at a time */
 #undef STATS_FIELD
 } pool_counters;
 
 #define STAT_ADD(pool, name, n)                                                                                        \
-    ((void)atomic_fetch_add_explicit(&(pool)->counters.name, (uint64_t)(n), memory_order_relaxed))
+    ((void)atomic_fetch_add_explicit(&(pool)->counters->name, (uint64_t)(n), memory_order_relaxed))
 #define STAT_SUB(pool, name, n)                                                                                        \
-    ((void)atomic_fetch_sub_explicit(&(pool)->counters.name, (uint64_t)(n), memory_order_relaxed))
-#define STAT_GET(pool, name) atomic_load_explicit(&(pool)->counters.name, memory_order_relaxed)
+    ((void)atomic_fetch_sub_explicit(&(pool)->counters->name, (uint64_t)(n), memory_order_relaxed))
+#define STAT_GET(pool, name) atomic_load_explicit(&(pool)->counters->name, memory_order_relaxed)
 
 #endif

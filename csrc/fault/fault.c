@@ -51,12 +51,12 @@ static fault_result serve_resident(fault *f) {
     size_t done;
     if ((f->how & FAULT_WRITE) && page_is_sealed(page_load(f->word))) {
         unseal_page(f->r, f->page, true);
-        count(f, &f->pool->counters.write_faults);
+        count(f, &f->pool->counters->write_faults);
         return FAULT_DONE;
     }
     int status = transport_zero(f->r->uffd, f->address, 1, &done);
     if (status == 0) {
-        count(f, &f->pool->counters.zero_fills);
+        count(f, &f->pool->counters->zero_fills);
         touched(f, TRACE_FIRST);
         return FAULT_DONE;
     }
@@ -129,7 +129,7 @@ static bool should_wait(const fault *f) {
 static fault_result end_zero(fault *f, read_ahead_plan plan, size_t pages) {
     if (plan.count > 0)
         read_ahead_asked(&f->r->fresh, plan, (uint32_t)pages - 1);
-    count(f, &f->pool->counters.zero_fills);
+    count(f, &f->pool->counters->zero_fills);
     touched(f, TRACE_FIRST);
     STAT_ADD(f->pool, fault_around_pages, pages - 1);
     return FAULT_DONE;
@@ -184,7 +184,7 @@ static fault_result serve_filled(fault *f) {
         return FAULT_NO_FRAME;
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
-    count(f, &f->pool->counters.soft_faults);
+    count(f, &f->pool->counters->soft_faults);
     touched(f, TRACE_SOFT);
     return FAULT_DONE;
 }
@@ -192,7 +192,7 @@ static fault_result serve_filled(fault *f) {
 /* ---- SWAPPED ---- */
 
 static void count_soft(fault *f, uint64_t flags) {
-    count(f, &f->pool->counters.soft_faults);
+    count(f, &f->pool->counters->soft_faults);
     touched(f, flags & SLOT_AHEAD ? TRACE_HIT_AHEAD : TRACE_SOFT);
     if (flags & SLOT_AHEAD) {
         STAT_ADD(f->pool, read_ahead_hits, 1);
@@ -312,7 +312,7 @@ static fault_result serve_from_read(fault *f, swap_entry entry) {
         return FAULT_READING;
     }
     page_in_wanted(f->ctx, entry);
-    count(f, &f->pool->counters.major_faults);
+    count(f, &f->pool->counters->major_faults);
     touched(f, TRACE_READ);
     STAT_ADD(f->pool, read_ahead_hits, 1); /* only reads ahead are not wanted from the start */
     f->read_ahead = true;
@@ -323,7 +323,7 @@ static fault_result serve_from_slot(fault *f, swap_entry entry) {
     int status = page_in_start(f->ctx, entry, f->how & FAULT_WRITE);
     if (status != 0)
         return status == -ENOMEM ? FAULT_NO_FRAME : FAULT_AGAIN;
-    count(f, &f->pool->counters.major_faults);
+    count(f, &f->pool->counters->major_faults);
     touched(f, TRACE_READ);
     STAT_ADD(f->pool, read_ahead_misses, 1);
     f->read_ahead = f->absent = true;

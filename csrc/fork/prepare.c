@@ -23,6 +23,11 @@ static uint64_t inherited_frames(const uswap_pool *pool) {
     return metadata > METADATA_FREE_PAGES ? metadata - METADATA_FREE_PAGES : 0;
 }
 
+/* As fork(2) says it: EAGAIN where another try may succeed. */
+static int fork_errno(int status) {
+    return status == -EUSERS || status == -EAGAIN ? EAGAIN : ENOMEM;
+}
+
 static const char *why_no_place(int status) {
     switch (status) {
     case -EUSERS:
@@ -74,6 +79,7 @@ void fork_place(fork_plan *plan) {
     if (status != 0)
         reason = why_no_place(status);
     plan->placed = !reason;
+    pool->fork_error = plan->placed ? 0 : fork_errno(status);
     snprintf(plan->reason, sizeof plan->reason, "%s", reason ? reason : "");
     FAILPOINT(fork_placed);
 }
@@ -167,6 +173,7 @@ void fork_quiesce(fork_plan *plan) {
     if (!reason)
         reason = make_ready(plan);
     plan->ready = !reason;
+    pool->fork_error = plan->ready ? 0 : ENOMEM;
     snprintf(plan->reason, sizeof plan->reason, "%s", reason ? reason : "");
     collect_rings(plan);
     if (plan->ready)

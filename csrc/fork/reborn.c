@@ -84,8 +84,11 @@ static void reset(uswap_pool *pool) {
 }
 
 /* What has happened to it so far has happened to its parent. */
-static void reset_counters(pool_counters *counters) {
-    pool_counters before = *counters;
+static void reset_counters(uswap_pool *pool) {
+    pool_counters before = *pool->counters, *counters = &pool->own_counters;
+    if (pool->counters == counters || !(pool->counters = pool_counters_elsewhere()))
+        pool->counters = counters;
+    counters = pool->counters;
     memset(counters, 0, sizeof *counters);
     atomic_store(&counters->mapped_pages, before.mapped_pages);
     atomic_store(&counters->locked_pages, before.locked_pages);
@@ -270,6 +273,7 @@ static int take_group(fork_plan *plan) {
 int fork_rebirth(fork_plan *plan) {
     uswap_pool *pool = plan->pool;
     int inline_uffd = atomic_load(&pool->inlines.uffd);
+    reset_counters(pool);
     family_in_child(pool, &plan->place);
     int status = family_claim(&plan->place);
     FAILPOINT(fork_claimed);
@@ -280,7 +284,6 @@ int fork_rebirth(fork_plan *plan) {
     if (status != 0)
         return status;
     reset(pool);
-    reset_counters(&pool->counters);
     pool->options.limit_bytes =
         plan->place.chunks * commons_head(&family_limited_by(&plan->place)->in->commons)->chunk_frames << PAGE_SHIFT;
     uint32_t at = 0;

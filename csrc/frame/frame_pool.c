@@ -97,9 +97,9 @@ uint64_t frame_pool_free(const frame_pool *frames) {
     return used + RESERVE_FRAMES < limit + idle ? limit + idle - used - RESERVE_FRAMES : 0;
 }
 
-static void note_peak(frame_budget *budget, uint64_t used) {
-    uint64_t peak = atomic_load_explicit(&budget->peak_frames, memory_order_relaxed);
-    while (used > peak && !atomic_compare_exchange_weak_explicit(&budget->peak_frames, &peak, used,
+static void note_peak(uswap_pool *pool, uint64_t used) {
+    uint64_t peak = STAT_GET(pool, peak_frames);
+    while (used > peak && !atomic_compare_exchange_weak_explicit(&pool->counters->peak_frames, &peak, used,
                                                                  memory_order_relaxed, memory_order_relaxed)) {
     }
 }
@@ -181,7 +181,7 @@ static bool try_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&budget->used_frames, &used, used + n, memory_order_seq_cst,
                                                     memory_order_relaxed));
-    note_peak(budget, used + n);
+    note_peak(pool, used + n);
     return true;
 }
 
@@ -214,8 +214,7 @@ bool frame_charge(uswap_pool *pool, uint64_t n, frame_purpose purpose) {
 }
 
 void frame_charge_over(uswap_pool *pool, uint64_t n) {
-    frame_budget *budget = pool->frames.budget;
-    note_peak(budget, atomic_fetch_add(&budget->used_frames, n) + n);
+    note_peak(pool, atomic_fetch_add(&pool->frames.budget->used_frames, n) + n);
 }
 
 /* Sequentially consistent against the fault thread's "set wants_frames, then try once more": one of the two sees the other. */

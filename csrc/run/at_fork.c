@@ -9,9 +9,14 @@
 #include "pool.h"
 #include "run/sites.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -31,10 +36,29 @@ int run_heap_atfork(void (*prepare)(void), void (*in_parent)(void), void (*in_ch
     return 0;
 }
 
+/* Of this thread: it is in fork() below; and why (errno) the child cannot have the memory, which is then no child. */
+static _Thread_local int called __attribute__((tls_model("initial-exec")));
+static _Thread_local int refused __attribute__((tls_model("initial-exec")));
+
+_Atomic uint64_t run_forks_refused;
+
 static sigset_t mask; /* of the thread that forks; under the lock of the table */
+
+/* The program has a malloc of its own, in front of ours: what libc and the loader allocate by it lies in managed memory, and cannot be looked at in between. */
+static const char ALONE[] =
+    "this program brings its own malloc: it cannot fork under uswap run (posix_spawn and vfork work)";
+static bool brings_malloc;
+
+static bool is_in_front(const char *name) {
+    Dl_info first, ours;
+    void *found = dlsym(RTLD_DEFAULT, name);
+    return found && dladdr(found, &first) && dladdr(&brings_malloc, &ours) && first.dli_fbase != ours.dli_fbase;
+}
 
 static void prepare(void) {
     sigset_t before;
+    if (brings_malloc) /* forkpty and the like, of libc's own */
+        run_refuse(ALONE, NULL);
     signals_block(&before); /* a handler might want what is taken here */
     if (_IO_list_lock)
         _IO_list_lock();
@@ -48,6 +72,7 @@ static void prepare(void) {
 static void in_parent(void) {
     sigset_t after = mask;
     run_inside = 0;
+    refused = run_pool->fork_error;
     run_space_fork_end();
     if (heap_in_parent)
         heap_in_parent();
@@ -57,6 +82,8 @@ static void in_parent(void) {
 }
 
 static void in_child(void) {
+    if (called && run_pool->fork_error)
+        _exit(2);                        /* its parent knows */
     if (run_pool->owner_pid != getpid()) /* all that follows lies in memory that is not here */
         run_refuse("a child of a fork cannot have its parent's memory", run_pool->fork_reason);
     run_inside = 0;
@@ -72,7 +99,8 @@ static void in_child(void) {
 
 /* Handlers before a fork run in the opposite order of their registration, those after it in order. Context: the core's are registered (a pool has been made). */
 void run_at_fork(void) {
-    pthread_atfork(prepare, in_parent, in_child);
+    brings_malloc = is_in_front("malloc");
+    run_core_pthread_atfork(prepare, in_parent, in_child);
 }
 
 /* ---- a fork on a stack that is managed ---- */
@@ -116,9 +144,50 @@ static pid_t fork_elsewhere(void) {
     return result;
 }
 
+/* ---- a fork that there is no room for ---- */
+
+/* A child that has died by itself for want of memory has never been: nor does the program hear of its death. Context: SIGCHLD is blocked in this thread. */
+static void forget(pid_t child, const sigset_t *death) {
+    siginfo_t told;
+    static const struct timespec now;
+    while (waitpid(child, NULL, __WALL) < 0 && errno == EINTR)
+        continue;
+    if (sigtimedwait(death, &told, &now) == SIGCHLD && told.si_pid != child) /* another's */
+        syscall(SYS_rt_sigqueueinfo, getpid(), SIGCHLD, &told);
+}
+
 /* Coroutines have stacks in ordinary memory. While the core is still, nobody could bring in a page of it. */
-EXPORT pid_t fork(void) {
+static pid_t fork_anywhere(void) {
     return run_space_has(__builtin_frame_address(0), 1) ? fork_elsewhere() : libc_fork();
+}
+
+EXPORT pid_t fork(void) {
+    if (!run_pool)
+        return libc_fork();
+    if (brings_malloc) {
+        run_say(ALONE, NULL);
+        run_forks_refused++;
+        errno = ENOMEM;
+        return -1;
+    }
+    sigset_t death, before;
+    sigemptyset(&death);
+    sigaddset(&death, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &death, &before);
+    called = 1;
+    refused = 0;
+    pid_t child = fork_anywhere();
+    int error = errno;
+    called = 0;
+    if (child > 0 && refused) {
+        forget(child, &death);
+        run_forks_refused++;
+        error = refused;
+        child = -1;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return child;
 }
 
 /* Without the handlers the child would have no memory. */

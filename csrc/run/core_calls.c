@@ -87,7 +87,6 @@ int run_core_close(int fd) {
     return (int)syscall(SYS_close, fd);
 }
 
-int run_core_fstat(int fd, struct stat *status);
 int run_core_fstat(int fd, struct stat *status) {
     return (int)syscall(SYS_fstat, fd, status);
 }

@@ -2,6 +2,7 @@
  * report.c - what a process came to: a few lines on standard error when it ends (`uswap run --stats`).
  */
 #define _GNU_SOURCE
+#include "run/board.h"
 #include "run/sites.h"
 
 #include <errno.h>
@@ -37,4 +38,5 @@ __attribute__((destructor)) static void report(void) {
     bytes += run_sites_report(line + bytes, sizeof line - bytes);
     ssize_t written = write(to, line, bytes);
     (void)written;
+    run_board_said();
 }

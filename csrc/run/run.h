@@ -11,6 +11,7 @@
 #include "base/lock.h"
 
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* Mappings from this size on are managed. */
@@ -35,6 +36,8 @@ const char *run_size_text(uint64_t bytes, char text[32]);
 
 /* The pool of this process; NULL: none (yet). */
 extern uswap_pool *run_pool;
+/* One line on standard error. */
+void run_say(const char *what, const char *why);
 /* Ends the process with one line on standard error and status 2. */
 _Noreturn void run_refuse(const char *what, const char *why);
 
@@ -54,6 +57,7 @@ void *run_core_mremap(void *address, size_t bytes, size_t new_bytes, int flags, 
 int run_core_mlock(const void *address, size_t bytes);
 int run_core_munlock(const void *address, size_t bytes);
 int run_core_close(int fd);
+int run_core_fstat(int fd, struct stat *status);
 
 /* ---- private_heap.c: memory that no fault can wait for ---- */
 
@@ -104,6 +108,14 @@ void run_space_fork_end(void);
 /* ---- at_fork.c: the order in which a fork stops things ---- */
 
 void run_at_fork(void);
+/* How often there was no room for a child. */
+extern _Atomic uint64_t run_forks_refused;
+
+/* ---- fork_handlers.c ---- */
+
+/* Until then the program's are held back: the core's and ours are to be the first. */
+void run_fork_handlers_release(void);
+int run_core_pthread_atfork(void (*prepare)(void), void (*in_parent)(void), void (*in_child)(void));
 
 /* ---- libc_state.c: what of libc's own lies in the private heap ---- */
 

@@ -25,7 +25,6 @@ typedef struct {
 typedef struct {
     _Atomic uint64_t limit_frames;
     _Atomic uint64_t used_frames; /* counted now (README, I1) */
-    _Atomic uint64_t peak_frames;
     _Atomic uint64_t idle_frames; /* of the used: populated, in no slot and no region (recycle) */
     _Atomic uint64_t over_limit_events;
     _Atomic uint64_t metadata_pages;  /* touched */

@@ -17,6 +17,9 @@ from uswap.pool import Pool
 
 _LIBRARY = Path(__file__).with_name("libuswap-run.so")
 
+# The first process writes over it where the processes of the program keep their figures (csrc/run/board.c).
+_NO_BOARD = f"{0:010}:{0:06}:{0:016x}"
+
 StrPath = str | os.PathLike[str]
 
 
@@ -41,7 +44,8 @@ def run(
         limit: bytes of resident memory, or "512MiB", for each process. None: as Pool.
         swap: the directory for the swap files, which have no name; None: as Pool. With SwapArea(directory, size=),
             each process has that much at most.
-        stats: each process says at its end, on standard error, what it came to.
+        stats: what each process came to is said on standard error. A small process then stands between this one and
+            the program: signals, status and kill() go through it.
         env: its environment; None: this one's.
         options: as subprocess.run: check, input, stdin, stdout, stderr, capture_output, timeout, cwd, text, ...;
             but no shell and no executable.
@@ -91,6 +95,9 @@ def prepare(
     variables["USWAP_RUN_SWAP"] = os.path.abspath(area.path)
     variables["USWAP_RUN_SWAP_BYTES"] = str(area.size_bytes)
     variables["USWAP_RUN_STATS"] = "1" if stats else "0"
+    variables.pop("USWAP_RUN_BOARD", None)
+    if stats:
+        variables["USWAP_RUN_BOARD"] = _NO_BOARD
     others = [path for path in variables.get("LD_PRELOAD", "").replace(":", " ").split() if path != str(_library())]
     variables["LD_PRELOAD"] = ":".join([str(_library()), *others])
     return program, words, variables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,19 @@ def test_a_part_of_pythons_own_suite(swap_directory: Path, module: str) -> None:
     assert limited.result == plain.result
     assert limited.faults is not None
     assert limited.faults > 100
+
+
+def test_fork_handlers_that_were_there_first_run_while_memory_is_served(swap_directory: Path) -> None:
+    """An allocator in the program itself registers its own before anybody else can."""
+    command = [str(program(SOURCE.with_name("run_early.c")))]
+    done = uswap.run(command, limit="8MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("3 6\n0 1\n", "", 0)
+
+
+def test_a_program_with_its_own_malloc_is_told_that_it_cannot_fork(swap_directory: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    subprocess.run(["cc", "-DOWN_MALLOC", "-o", str(own), str(SOURCE.with_name("run_early.c"))], check=True)
+    done = uswap.run([str(own)], limit="8MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("no fork: ENOMEM\n0 1\n", 0)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("uswap run: this program brings its own malloc")
