@@ -28,12 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--swap-size", metavar="SIZE", help="how large that of a process may grow (default: 90 %% of the free disk)"
     )
     parser.add_argument("--stats", action="store_true", help="say at the end of each process what it came to")
+    parser.add_argument("--shared", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM", help="and its arguments")
 
 
 def run(options: argparse.Namespace) -> int:
     """Becomes the program; => 2 if that cannot be."""
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if options.shared:
+        print(
+            "uswap run: --shared is not there yet: each process that is executed has a limit of its own",
+            file=sys.stderr,
+        )
+        return 2
     try:
         swap = options.swap
         if options.swap_size is not None:
