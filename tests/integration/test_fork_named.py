@@ -442,6 +442,7 @@ def test_the_limit_can_be_changed(swap_directory: Path) -> None:
 
 
 def test_a_process_that_is_a_member_twice(swap_directory: Path) -> None:
+    """With room for both children: while it forks, neither of the two gives the other's child anything."""
     run(
         """
     other = uswap.attach("jobs", swap=SWAP)
@@ -462,7 +463,7 @@ def test_a_process_that_is_a_member_twice(swap_directory: Path) -> None:
     await_members(pool, 1)
     """,
         swap_directory,
-        limit="64MiB",
+        limit="160MiB",
     )
 
 
