@@ -84,7 +84,8 @@ def test_pairs_at_random_are_no_streams(pool_factory: PoolFactory) -> None:
     assert read < 1.1 * (after.major_faults - before.major_faults)
     half = pages.count // 2
     before = pool.stats()
-    assert pages.wrong(1, 0, half) == 0  # one stream is enough to be trusted again
+    assert pages.wrong(1, 0, half) == 0  # a stream is read ahead all the same
     after = pool.stats()
-    assert after.major_faults - before.major_faults < 0.1 * half
+    read = after.pages_in - before.pages_in
+    assert after.major_faults - before.major_faults < 0.3 * read  # how far ahead depends on who is faster
     pool.check()
