@@ -171,7 +171,11 @@ int pool_make_frames(uswap_pool *pool) {
     if (status == 0)
         status = ring_init(&pool->ring, pool_ring_capacity(limit_frames));
     if (status == 0)
-        status = ring_init(&pool->inactive, RING_ENTRIES_LEAST); /* grows as it is used */
+        status = ring_init(&pool->ring_marked, RING_ENTRIES_LEAST); /* these grow as they are used */
+    if (status == 0)
+        status = ring_init(&pool->inactive, RING_ENTRIES_LEAST);
+    if (status == 0)
+        status = ring_init(&pool->inactive_marked, RING_ENTRIES_LEAST);
     if (status == 0)
         status = orders_init(&pool->orders);
     if (status == 0) {
@@ -221,10 +225,10 @@ static void release(uswap_pool *pool) {
     if (pool->self_mem_fd >= 0)
         close(pool->self_mem_fd);
     drop_mapped_fini(pool);
-    if (pool->ring.entries)
-        ring_fini(&pool->ring);
-    if (pool->inactive.entries)
-        ring_fini(&pool->inactive);
+    reclaim_ring *rings[] = {&pool->ring, &pool->ring_marked, &pool->inactive, &pool->inactive_marked};
+    for (int i = 0; i < (int)(sizeof rings / sizeof *rings); i++)
+        if (rings[i]->entries)
+            ring_fini(rings[i]);
     orders_fini(&pool->orders);
     events_fini(pool);
     shared_policy_fini(pool);
@@ -253,7 +257,9 @@ static int os_failure(uswap_error *err, const char *operation, int status) {
 }
 
 int pool_start_threads(uswap_pool *pool) {
-    frame_charge_metadata(pool, pool_ring_pages(pool->ring.capacity) + pool_ring_pages(pool->inactive.capacity) +
+    frame_charge_metadata(pool, pool_ring_pages(pool->ring.capacity) + pool_ring_pages(pool->ring_marked.capacity) +
+                                    pool_ring_pages(pool->inactive.capacity) +
+                                    pool_ring_pages(pool->inactive_marked.capacity) +
                                     bytes_to_pages(orders_bytes(&pool->orders)));
     int status = fault_thread_start(pool);
     if (status == 0)

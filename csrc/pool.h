@@ -163,13 +163,17 @@ struct uswap_pool {
     _Atomic uint64_t reserved_slots;
     region_table regions;
     fill_table fills;
-    reclaim_ring ring;               /* pages with frames, oldest first */
-    event_log events;                /* what has come and gone, for the policy */
+    reclaim_ring ring;        /* pages with frames, oldest first */
+    reclaim_ring ring_marked; /* those of them that were touched while inactive and marked by a policy: left last */
+    event_log events;         /* what has come and gone, for the policy */
     shared_policy_log shared_policy; /* the same of shared pages */
     _Atomic uint32_t events_waiting; /* so many that it is to look */
     uint64_t announced;    /* how far a policy that has missed events has been told of the ring; steering thread only */
+    bool announcing;       /* it is being told of the rings... */
+    bool announced_ring;   /* ...and has been told of all of the first one */
     order_book orders;     /* what the policy wants done */
     reclaim_ring inactive; /* those of them that can be dropped at once: taken out ahead of need, or sealed */
+    reclaim_ring inactive_marked;    /* the same, marked by a policy: dropped last */
     _Atomic uint64_t eviction_clock; /* pages that have lost their frames: refault distances are counted by it */
     cluster_ahead cluster_ahead;
     block_read *block_reads; /* by block_index */

@@ -103,7 +103,9 @@ static void check_region(check *c, const region *r) {
         return;
     }
     mark_ring(c, r, &c->pool->ring);
+    mark_ring(c, r, &c->pool->ring_marked);
     mark_ring(c, r, &c->pool->inactive);
+    mark_ring(c, r, &c->pool->inactive_marked);
     for (size_t page = 0; page < r->object.pages && !c->found.failed; page++) {
         if (page % PAGE_WORDS_PER_CHUNK == 0 && !atomic_load(&r->object.touched[page / PAGE_WORDS_PER_CHUNK])) {
             page += PAGE_WORDS_PER_CHUNK - 1;

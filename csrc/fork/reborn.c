@@ -79,6 +79,7 @@ static void reset(uswap_pool *pool) {
     atomic_store(&pool->near_refaults, 0);
     atomic_store(&pool->lendable_slots, 0);
     pool->announced = 0;
+    pool->announcing = pool->announced_ring = false;
     pool->block_reads = NULL;
     pool->bounce_frames = 0;
 }

@@ -94,7 +94,8 @@ void events_note_slot(uswap_pool *pool, unsigned kind, swap_entry entry) {
 }
 
 void pages_came(uswap_pool *pool, const stay *stays, uint32_t count, unsigned kind, uint32_t distance) {
-    ring_push_pages(pool, &pool->ring, stays, count);
+    bool marked = kind == (USWAP_EVENT_RESCUED | EVENT_MARKED);
+    ring_push_pages(pool, marked ? &pool->ring_marked : &pool->ring, stays, count);
     if (unlikely(distance < atomic_load_explicit(&pool->near_distance, memory_order_relaxed)) &&
         (kind & ~EVENT_MARKED) == USWAP_EVENT_FAULTED)
         atomic_fetch_add_explicit(&pool->near_refaults, count, memory_order_relaxed);

@@ -1,6 +1,7 @@
 #include "reclaim/inactive.h"
 
 #include "frame/drop_mapped.h"
+#include "reclaim/reclaimer.h"
 #include "reclaim/sealed.h"
 #include "swap/swap_cache.h"
 
@@ -14,7 +15,7 @@ uint64_t inactive_target(uswap_pool *pool) {
 }
 
 uint64_t inactive_frames(uswap_pool *pool) {
-    return ring_length(&pool->inactive);
+    return ring_length(&pool->inactive) + ring_length(&pool->inactive_marked);
 }
 
 void inactive_add(uswap_pool *pool, swap_entry entry) {
@@ -24,13 +25,14 @@ void inactive_add(uswap_pool *pool, swap_entry entry) {
         return; /* its slots are being put, and the frame with them */
     stay present = stay_of(r, page_ref_page(owner));
     region_put(r);
-    ring_push_page(pool, &pool->inactive, present);
+    bool marked = swap_cache_load(pool, entry) & SLOT_MARKED;
+    ring_push_page(pool, marked ? &pool->inactive_marked : &pool->inactive, present);
 }
 
 /* What one call drops. */
 typedef struct {
     context *ctx;
-    reclaim_ring *from; /* the inactive list, or what a policy has prepared */
+    reclaim_ring *from; /* one of the inactive lists, or what a policy has prepared */
     frame_run run;      /* frames from the cache */
     victim sealed[DROP_MAPPED_MAX];
     uint32_t sealed_count;
@@ -38,7 +40,7 @@ typedef struct {
 } dropping;
 
 static bool is_prepared(const dropping *d) {
-    return d->from != &d->ctx->pool->inactive;
+    return d->from == &d->ctx->pool->orders.rings[ORDER_EVICT];
 }
 
 /* Context: page locked. Return: whether it was taken over with its lock and references, to be dropped with others. */
@@ -173,8 +175,11 @@ static uint64_t drop(context *ctx, uint64_t want, bool prepared_only) {
     d.run.count = d.sealed_count = 0;
     d.freed = 0;
     drop_from(&d, &pool->orders.rings[ORDER_EVICT], want);
-    if (!prepared_only)
-        drop_from(&d, &pool->inactive, want);
+    if (!prepared_only) {
+        bool led = reclaimer_is_led(pool);
+        drop_from(&d, led ? &pool->inactive : &pool->inactive_marked, want);
+        drop_from(&d, led ? &pool->inactive_marked : &pool->inactive, want);
+    }
     frame_run_end(pool, &d.run);
     return d.freed;
 }

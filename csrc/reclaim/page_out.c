@@ -4,6 +4,7 @@
 #include "frame/drop_mapped.h"
 #include "reclaim/batch.h"
 #include "reclaim/inactive.h"
+#include "reclaim/reclaimer.h"
 #include "reclaim/sealed.h"
 #include "reclaim/write_slots.h"
 #include "scratch.h"
@@ -273,7 +274,7 @@ static void evict_batch(batch *b) {
 static uint64_t evict_from(context *ctx, reclaim_ring *from, uint64_t want, uint64_t left, unsigned how) {
     uint64_t freed = 0;
     batch b = {.ctx = ctx,
-               .popped = from == &ctx->pool->ring,
+               .popped = from == &ctx->pool->ring || from == &ctx->pool->ring_marked,
                .ahead = how & OUT_AHEAD,
                .unmap = how & OUT_UNMAP,
                .marked = how & OUT_MARKED,
@@ -294,7 +295,11 @@ static uint64_t evict_from(context *ctx, reclaim_ring *from, uint64_t want, uint
 }
 
 static uint64_t evict_oldest(context *ctx, uint64_t want, unsigned how) {
-    return evict_from(ctx, &ctx->pool->ring, want, ring_length(&ctx->pool->ring), how);
+    uswap_pool *pool = ctx->pool;
+    bool led = reclaimer_is_led(pool);
+    reclaim_ring *first = led ? &pool->ring : &pool->ring_marked, *second = led ? &pool->ring_marked : &pool->ring;
+    uint64_t freed = evict_from(ctx, first, want, ring_length(first), how);
+    return freed + (freed < want ? evict_from(ctx, second, want - freed, ring_length(second), how) : 0);
 }
 
 /* Orders first: what is cold, or what a policy has prepared. */

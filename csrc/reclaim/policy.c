@@ -23,6 +23,7 @@ EXPORT int uswap_policy_attach(uswap_pool *pool, uint32_t wanted, uint32_t every
     if (status != 0)
         return status;
     pool->announced = 0;
+    pool->announcing = pool->announced_ring = false;
     status = events_listen(pool, wanted, every);
     if (status != 0)
         status = error_set(err, USWAP_E_NO_MEMORY, 0, "policy", NULL, "no memory for a policy's buffers");
@@ -58,12 +59,16 @@ EXPORT int uswap_policy_wake(uswap_pool *pool, uswap_error *err) {
 
 /* ---- what it is told ---- */
 
-/* The next pages of the reclaim ring, as if they had just come: some were not told of. Return: how many. */
-static uint32_t announce(uswap_pool *pool, event_buffer *into, bool *more) {
-    uint32_t count = ring_copy(&pool->ring, &pool->announced, into->stays, EVENTS_MAX, more);
+/* The next pages of the reclaim rings, as if they had just come: some were not told of. Return: how many. */
+static uint32_t announce(uswap_pool *pool, event_buffer *into) {
+    reclaim_ring *from = pool->announced_ring ? &pool->ring_marked : &pool->ring;
+    bool more;
+    uint32_t count = ring_copy(from, &pool->announced, into->stays, EVENTS_MAX, &more);
+    pool->announcing = more || (!pool->announced_ring && ring_length(&pool->ring_marked) > 0);
+    pool->announced_ring = pool->announcing && (pool->announced_ring || !more);
     for (uint32_t i = 0; i < count; i++) {
         into->distances[i] = REFAULT_NEVER;
-        into->kinds[i] = USWAP_EVENT_FAULTED;
+        into->kinds[i] = (uint8_t)(USWAP_EVENT_FAULTED | (from == &pool->ring_marked ? EVENT_MARKED : 0));
     }
     return count;
 }
@@ -105,15 +110,16 @@ static void sort(event_log *log, uint32_t count, uswap_events *events) {
 
 static void read_events(uswap_pool *pool, uswap_events *events) {
     event_log *log = &pool->events;
-    bool lost = false, more = pool->announced != 0;
+    bool lost = false, more = pool->announcing;
     memset(events, 0, sizeof *events);
     atomic_store(&pool->events_waiting, 0);
-    uint32_t count = more ? 0 : turn_over(log, &lost);
+    uint32_t count = turn_over(log, &lost);
     if (lost || more) {
-        /* All pages there are, from the oldest on; what was noted so far is among them. */
-        count = announce(pool, &log->reading, &more);
+        /* All pages there are, from the oldest on. What was noted so far is among them: pages enter a ring first, at its young end, so the
+         * log can be forgotten beside each part, and is not full again before the last one. */
+        count = announce(pool, &log->reading);
         events->lost = 1;
-        events->more = more;
+        events->more = pool->announcing;
     }
     sort(log, count, events);
 }

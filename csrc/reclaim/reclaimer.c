@@ -49,10 +49,13 @@ static bool is_called_off(uswap_pool *pool, actor who) {
            atomic_load(&pool->gate.closed);
 }
 
+bool reclaimer_is_led(const uswap_pool *pool) {
+    return atomic_load(&pool->native.policy) && clock_now_ns() <= atomic_load(&pool->native.steered_ns) + GONE_NS;
+}
+
 /* Whether pages become inactive by age: where a policy says what is aged, nothing is by age, as long as it says anything at all. */
 static bool is_by_age(uswap_pool *pool, actor who) {
-    return !atomic_load(&pool->native.policy) ||
-           (who == ACTOR_NATIVE && clock_now_ns() > atomic_load(&pool->native.steered_ns) + GONE_NS);
+    return !atomic_load(&pool->native.policy) || (who == ACTOR_NATIVE && !reclaimer_is_led(pool));
 }
 
 /* Evicts until the high watermark is reached, up to pages, makes sure of what will be wanted next, and waits for the writes. While these

@@ -13,6 +13,10 @@
 int reclaimer_start(uswap_pool *pool);
 void reclaimer_stop(uswap_pool *pool);
 
+/* Whether a policy says which pages leave: it is there, and has been seen of late (it looks in each second). Then those it has marked leave
+ * after all others; else before them: its marks are not renewed any more, and nobody would ask for these pages again. */
+bool reclaimer_is_led(const uswap_pool *pool);
+
 /* Whether waiting for the reclaimers is in vain: the last one found nothing to evict. */
 static inline bool reclaimer_is_exhausted(const uswap_pool *pool) {
     return atomic_load_explicit(&pool->native.exhausted, memory_order_relaxed) != 0;

@@ -116,8 +116,10 @@ static bool take_frames(context *ctx, bool zeroed, frame_id *first) {
     uswap_pool *pool = ctx->pool;
     if (block_take(pool, FRAME_AHEAD, zeroed, first))
         return true;
+    if (inactive_drop(ctx, BLOCK_PAGES) > 0 && block_take(pool, FRAME_AHEAD, zeroed, first))
+        return true;
     frame_pool_widen(&pool->frames);
-    return inactive_drop(ctx, BLOCK_PAGES) > 0 && block_take(pool, FRAME_AHEAD, zeroed, first);
+    return false;
 }
 
 bool page_in_block_touched(context *ctx, region *r, size_t page, swap_entry entry) {

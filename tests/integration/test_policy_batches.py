@@ -173,6 +173,36 @@ def test_the_mark_of_an_evicted_page_comes_back_with_it(make_pool: PoolFactory, 
     assert told.of("rescued", region) == []
 
 
+@pytest.mark.parametrize("touched", [False, True])
+def test_what_a_policy_has_marked_leaves_last_when_pages_leave_by_age(
+    make_pool: PoolFactory, told: Told, transport: str, touched: bool
+) -> None:
+    """It says nothing about what is to leave, as if it were late."""
+    pool, told = told_pool(make_pool, told, transport)
+    region, pages = told.region(pool)
+    pages.fill(1, 0, 1000)
+    told.settle()
+    stays = told.of("faulted", region)
+    told.order(Answer(age_marked=stays[:200]))  # the oldest, and the first on the list
+    told.order(Answer(age=stays[200:400]))
+    if touched:
+        pages.touch(pages_of(stays[:200]))
+        told.settle()
+        assert told.beside("rescued_marks", "rescued", region) == [1] * 200
+    filler = pool.region("16MiB")
+    filler.advise(uswap.Advice.RANDOM)
+    others, filled = Pages(filler), 2600
+    others.fill(2, 0, filled)
+    while not told.of("evicted", region):
+        others.fill(2, filled, 64)
+        filled += 64
+        told.settle()
+    ordinary = set(pages_of(stays[200:]))
+    assert set(pages_of(told.of("evicted", region))) <= ordinary
+    assert pages.wrong(1, 0, 1000) + others.wrong(2, 0, filled) == 0
+    assert_within_limit(pool)
+
+
 def test_pages_that_were_locked_are_kept_when_they_are_unlocked(make_pool: PoolFactory, told: Told) -> None:
     pool, told = told_pool(make_pool, told)
     region, pages = told.region(pool)

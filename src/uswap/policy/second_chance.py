@@ -17,21 +17,26 @@ loop larger than memory keeps a part of itself, where least recently used would 
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from itertools import compress
 from operator import not_
 from typing import Final
 
 from uswap.policy._numpy import imported_numpy
-from uswap.policy.interface import Answer, Batch, Need, Policy, View
+from uswap.policy.interface import Answer, Batch, Need, Policy, Stays, View
 from uswap.policy.queue import Queue, as_array
 
 # Share of a side that is on trial. All that is seen of the new ones is seen there; of the active ones a sample is
 # enough, and each touch on trial costs a soft fault.
 _NEW_ON_TRIAL: Final = 5 / 8
 _ACTIVE_ON_TRIAL: Final = 1 / 8
-# Shares of memory: so little and so much may be new.
+# Shares of memory: so little and so much may be new. Whoever reads faster than decisions are made has his frames
+# from the new ones meanwhile: of these there are as many as were evicted between two decisions of late beyond
+# what was
+# prepared, up to a share.
 _NEW_LEAST: Final = 1 / 20
 _NEW_MOST: Final = 9 / 10
+_NEW_FOR_FAST: Final = 1 / 4
 # Evictions, as a share of memory, after which the fast estimate has forgotten half: a new phase of the program is
 # noticed within a twentieth of memory.
 _WINDOW: Final = 1 / 32
@@ -40,6 +45,7 @@ _WINDOW: Final = 1 / 32
 _LUCKY_IF_ROOM: Final = 2
 _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
+_LUCKY_STREAMS: Final = 16
 # More than one in so many of the pages evicted of late were active: some have to leave.
 _CROWDED: Final = 16
 # Evictions, as a share of memory, after which others are lucky: of those that come soon (in a whole round of their
@@ -57,8 +63,17 @@ _PREPARED_FOR_STREAMS: Final = 1 / 4
 # Pages put on trial by one decision: so many for each evicted, and this share of memory: the disk is to follow.
 _AGED_PER_EVICTED: Final = 4
 _AGED_SHARE: Final = 1 / 64
+# Touches on trial that say nothing.
+_CHANCE: Final = 2
+# Pages that one decision lets leave, or puts on trial: until they have, nothing is decided, and nothing forgotten
+# that happens meanwhile (csrc/reclaim/events.h: EVENTS_MAX).
+_MOST: Final = 1 << 14
 # Between two looks at which side gives way, as a share of memory.
 _LOOK: Final = 1 / 256
+
+# Evictions, as a share of memory, in which what was read ahead is to be wanted: before, it is on no side. Eight
+# windows of the largest size (csrc/swap/page_in_ahead.c: WINDOW_SHARE).
+_AHEAD: Final = 1 / 2
 
 # Refault distances beyond this are NEVER.
 _FIRST_TOUCH: Final = 1 << 31
@@ -84,6 +99,10 @@ class _Side:
     def pages(self) -> int:
         return len(self.mapped) + self.on_trial
 
+    def forget(self) -> None:
+        """Its pages, not how their trials have ended."""
+        self.mapped, self.inactive, self.on_trial = Queue(), Queue(), 0
+
     def halve(self, *names: str) -> None:
         for name in names:
             setattr(self, name, getattr(self, name) / 2)
@@ -103,11 +122,15 @@ class SecondChance(Policy):
 
     def __init__(self) -> None:
         self.new, self.active = _Side(), _Side()
+        self._ahead: deque[tuple[int, array[int]]] = deque()  # evictions when they came, pages read ahead
         self._capacity = 1
         self._streams = False  # all that comes is new, or comes back late
         self._round = self._long_round = 0  # pages are lucky in one round, or in another
         self._gone = self._gone_active = 0.0  # evictions of late, and those of active pages
         self._since_window = self._since_round = 0
+        self._foreseen = 0  # evictions, when all that is prepared has left
+        self._pace = 0  # evictions beyond that until the next decision, the most of late
+        self._is_told = False  # of all there is: something was missed
 
     def start(self, view: View) -> None:
         self._view = view
@@ -115,12 +138,17 @@ class SecondChance(Policy):
     def decide(self, seen: Batch, need: Need) -> Answer:
         self._capacity = max(need.capacity, 1)
         self._see(seen)
+        self._wait_for(seen.read_ahead, need)
         self._agree_with(need)
+        self._pace = max(need.evictions - self._foreseen, self._pace * 7 // 8)
         prepared = int((_PREPARED_FOR_STREAMS if self._streams else _PREPARED) * self._capacity)
-        evicted = self._evict(need.frames - need.prepared, inactive_only=False)
-        evicted += self._evict(need.frames + prepared - need.prepared - len(evicted), inactive_only=True)
+        evicted = self._evict(min(need.frames - need.prepared, _MOST), inactive_only=False)
+        more = need.frames + prepared - need.prepared - len(evicted)
+        evicted += self._evict(min(more, _MOST), inactive_only=True)
+        self._foreseen = need.evictions + need.prepared + len(evicted)
         # Bounded: pages of one value leave no frame behind that could be on trial.
         room = min(_AGED_PER_EVICTED * len(evicted), self._capacity // 4) + int(_AGED_SHARE * self._capacity)
+        room = min(room, _MOST)
         if need.frames == 0 and need.mapped + need.inactive < self._capacity * (1 - _AGED_SHARE):
             room = 0  # there is memory for more
         aged, marked = self._age_new(room)
@@ -137,22 +165,44 @@ class SecondChance(Policy):
             side.touched += count
             side.on_trial -= count
         active.mapped.push(seen.rescued)
-        for others in (seen.kept, seen.read_ahead):
-            new.mapped.push(others)
+        new.mapped.push(seen.kept)
         self._see_faulted(seen)
+
+    def _wait_for(self, read_ahead: Stays, need: Need) -> None:
+        """Pages read ahead are not on trial: those the reader has come to have new stays."""
+        ahead = self._ahead
+        if len(read_ahead):
+            ahead.append((need.evictions, as_array(read_ahead)))
+        while ahead and need.evictions - ahead[0][0] > _AHEAD * self._capacity:
+            self.new.mapped.push(self._view.current(ahead.popleft()[1]))
 
     def _see_faulted(self, seen: Batch) -> None:
         """New ones, those that have come back soon, and those that have come back late."""
         if not len(seen.faulted):
             return
+        if seen.lost:
+            self._see_all(seen)
+            return
+        self._is_told = False
         nearest = min(seen.distances)
         self._streams = nearest >= self._capacity and not len(seen.rescued)
         if nearest > _FIRST_TOUCH:
             self.new.mapped.push(seen.faulted)
         elif nearest >= self._capacity:  # a stream, say: none has to be told from another
-            self._admit(as_array(seen.faulted), _LUCKY_LATE)
+            self._admit(as_array(seen.faulted), _LUCKY_STREAMS if self._streams else _LUCKY_LATE)
         else:
             self._see_refaulted(seen)
+
+    def _see_all(self, seen: Batch) -> None:
+        """A part of all pages there are: something was missed. Inactive ones are aged again."""
+        if not self._is_told:
+            self.new.forget()
+            self.active.forget()
+            self._ahead.clear()
+        self._is_told = True
+        marked, others = compress(seen.faulted, seen.marks), compress(seen.faulted, map(not_, seen.marks))
+        for side, stays in ((self.active, marked), (self.new, others)):
+            side.mapped.push(self._view.current(array("Q", stays)))
 
     def _see_refaulted(self, seen: Batch) -> None:
         soon = list(map(self._capacity.__gt__, seen.distances))
@@ -167,7 +217,7 @@ class SecondChance(Policy):
         self._admit(array("Q", compress(seen.faulted, map(not_, soon))), _LUCKY_LATE)
 
     def _admit(self, stays: array[int], one_in: int) -> None:
-        turn = self._long_round if one_in == _LUCKY_LATE else self._round
+        turn = self._long_round if one_in in (_LUCKY_LATE, _LUCKY_STREAMS) else self._round
         lucky, ordinary = (stays, _NONE) if one_in == 1 else _draw(stays, one_in, turn)
         self.new.mapped.push(ordinary, _ORDINARY)
         self.new.mapped.push(lucky, _LUCKY)
@@ -248,15 +298,13 @@ class SecondChance(Policy):
     def _side(self) -> _Side:
         """Which gives way."""
         new, active = self.new, self.active
-        if new.pages <= _NEW_LEAST * self._capacity:
+        if new.pages <= max(_NEW_LEAST * self._capacity, min(self._pace, _NEW_FOR_FAST * self._capacity)):
             return active
         if new.pages >= _NEW_MOST * self._capacity:
             return new
-        if _hotter(new.rescued, new.exposed, active.rescued, active.exposed, guard=2, factor=1):
+        if _hotter(new, active):
             return active  # the active ones have gone cold
-        if _hotter(active.rescued, active.exposed, new.rescued, new.exposed, guard=2, factor=1):
-            return new
-        if _hotter(new.touched, new.watched, active.touched, active.watched, guard=4, factor=2):
+        if _missed_more(new, active):
             return active
         return new
 
@@ -300,8 +348,17 @@ def _draw(stays: array[int], one_in: int, turn: int) -> tuple[array[int], array[
     return array("Q", compress(stays, selectors)), array("Q", compress(stays, map(not_, selectors)))
 
 
-def _hotter(
-    touches: float, chances: float, other_touches: float, other_chances: float, *, guard: int, factor: int
-) -> bool:
-    """Whether the first rate of touches is beyond factor times the other, by more than guard touches of chance."""
-    return (touches - guard) / (chances + 1) > factor * (other_touches + guard) / (other_chances + 1)
+def _missed_more(side: _Side, other: _Side) -> bool:
+    """Whether its pages are wanted twice as often, those that have left with those on trial."""
+    return (side.touched - 2 * _CHANCE) / (side.watched + 1) > 2 * (other.touched + 2 * _CHANCE) / (
+        other.watched + 1
+    )
+
+
+def _hotter(side: _Side, other: _Side) -> bool:
+    """Whether its pages on trial are touched more often, by more than some touches of chance."""
+    rate, other_rate = (
+        (side.rescued - _CHANCE) / (side.exposed + 1),
+        (other.rescued + _CHANCE) / (other.exposed + 1),
+    )
+    return rate > other_rate

@@ -96,7 +96,8 @@ class PoolModel:
         self._wants = frozenset(policy.wants) if policy else frozenset[str]()
         self._every = max(1, min(policy.every, EVENTS_MAX) * frames.events // EVENTS_MAX) if policy else 0
         self._out: dict[int, int] = {}  # page key -> evictions when it left, mark, generation
-        self._waiting = deque[int]()  # stays, to be dropped in this order: inactive and listed ones
+        self._waiting = deque[int]()  # stays, to be dropped in this order: inactive and listed ones...
+        self._waiting_marked = deque[int]()  # ...and these, when there are no others
         self._listed = set[int]()  # of them, those that are mapped
         self._prepared = deque[int]()  # Answer.evict, what is left of it
         self._leaving = list[int]()  # of these, what has to be written first
@@ -236,7 +237,7 @@ class PoolModel:
     def _drop(self, count: int, *, prepared_only: bool = False) -> int:
         """What is prepared, then what waits; => frames that came free."""
         freed, mapped = 0, self.mapped
-        prepared, waiting = self._prepared, self._waiting
+        prepared = self._prepared
         while prepared and freed < count:
             stay = prepared.popleft()
             if self._drop_inactive(stay):
@@ -247,13 +248,14 @@ class PoolModel:
                     freed += 1
                 else:
                     self._leaving.append(stay)
-        while waiting and freed < count and not prepared_only:
-            stay = waiting.popleft()
-            if stay in self._listed:
-                self._drop_mapped(stay)
-                freed += 1
-            else:
-                freed += self._drop_inactive(stay)
+        for waiting in () if prepared_only else (self._waiting, self._waiting_marked):
+            while waiting and freed < count:
+                stay = waiting.popleft()
+                if stay in self._listed:
+                    self._drop_mapped(stay)
+                    freed += 1
+                else:
+                    freed += self._drop_inactive(stay)
         return freed
 
     def _drop_inactive(self, stay: int) -> bool:
@@ -364,10 +366,13 @@ class PoolModel:
             if self._is_sealed(stay):
                 self._use_resting()  # a copy
             self.inactive[stay >> GENERATION_BITS] = (stay & GENERATION_MASK) << 1 | mark
-            self._waiting.append(stay)
+            waiting = self._waiting_marked if mark else self._waiting
+            waiting.append(stay)
             self._listed.discard(stay)
-            if len(self._waiting) > 4 * self.frames.capacity:
-                self._waiting = deque(self.current(self._waiting))
+            if len(waiting) > 4 * self.frames.capacity:
+                current = self.current(waiting)
+                waiting.clear()
+                waiting.extend(current)
             if self._wants:
                 self._note(stay, *what)
 
