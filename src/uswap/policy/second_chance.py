@@ -32,8 +32,7 @@ _NEW_ON_TRIAL: Final = 5 / 8
 _ACTIVE_ON_TRIAL: Final = 1 / 8
 # Shares of memory: so little and so much may be new. Whoever reads faster than decisions are made has his frames
 # from the new ones meanwhile: of these there are as many as were evicted between two decisions of late beyond
-# what was
-# prepared, up to a share.
+# what was prepared, up to a share.
 _NEW_LEAST: Final = 1 / 20
 _NEW_MOST: Final = 9 / 10
 _NEW_FOR_FAST: Final = 1 / 4
@@ -41,7 +40,8 @@ _NEW_FOR_FAST: Final = 1 / 4
 # noticed within a twentieth of memory.
 _WINDOW: Final = 1 / 32
 # One in so many of the pages that come back has a long trial: of those that come soon, once active ones have been
-# missed, while none of these has to leave for it, and while some do; of those that come late.
+# missed, while none of these has to leave for it, and while some do; of those that come late; and of those where all
+# come late, as in a loop.
 _LUCKY_IF_ROOM: Final = 2
 _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
