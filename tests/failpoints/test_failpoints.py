@@ -62,6 +62,7 @@ OTHERS = {
     "key.wiped",
     "hold.passed",
     "fork.child",
+    "fork.half",
     "fork.placed",
     "fork.quiet",
     "fork.endow",
