@@ -197,7 +197,7 @@ def check(configuration: Configuration, megabytes: int, extra: Sequence[str] = (
     options = ["-DVECTORSZ=2048", f"-DMEMLIM={megabytes}"]
     options += ["-DCOLLAPSE"] if configuration.exhaustive else ["-DBITSTATE"]
     options += ["-DNFAIR=4"] if configuration.live else ["-DSAFETY"]
-    arguments = ["./pan", "-m12000000" if configuration.exhaustive else "-m500000"]
+    arguments = ["./pan", f"-m{12 if configuration.large else 5}000000" if configuration.exhaustive else "-m500000"]
     arguments += ["-a", "-f"] if configuration.live else []
     arguments += [] if configuration.exhaustive else ["-w31"]
     defines = [*configuration.defines, *(["LIVE=1"] if configuration.live else []), *extra]

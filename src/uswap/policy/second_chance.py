@@ -40,8 +40,8 @@ _NEW_FOR_FAST: Final = 1 / 4
 # noticed within a twentieth of memory.
 _WINDOW: Final = 1 / 32
 # One in so many of the pages that come back has a long trial: of those that come soon, once active ones have been
-# missed, while none of these has to leave for it, and while some do; of those that come late; and of those where all
-# come late, as in a loop.
+# missed, while none of these has to leave for it, and while some do; of those that come late; and of those where
+# all come late, as in a loop.
 _LUCKY_IF_ROOM: Final = 2
 _LUCKY_SOON: Final = 8
 _LUCKY_LATE: Final = 32
