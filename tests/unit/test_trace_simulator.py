@@ -50,8 +50,9 @@ class Plain:
         self.mapped: list[int] = []
         self.inactive: list[int] = []
         self.marked: set[int] = set()
-        self.prepared: list[int] = []  # stays, as in the next two
+        self.prepared: list[int] = []  # stays, as in the next three
         self.waiting: list[int] = []
+        self.waiting_marked: list[int] = []  # these leave last
         self.leaving: list[int] = []
         self.listed: set[int] = set()
         self.generation: dict[int, int] = {}
@@ -93,7 +94,7 @@ class Plain:
         self.mapped.remove(stay >> 10)
         self.resting -= self.is_sealed(stay) and self.resting > 0
         self.inactive.append(stay >> 10)
-        self.waiting.append(stay)
+        (self.waiting_marked if mark else self.waiting).append(stay)
         self.listed.discard(stay)
         self.marked |= {stay >> 10} if mark else set()
         self.told["aged"].append(stay)
@@ -115,8 +116,8 @@ class Plain:
                 freed += self.evict(stay >> 10)
             elif self.is_there(stay, self.mapped):
                 self.leaving.append(stay)
-        while self.waiting and freed < count and not prepared_only:
-            stay = self.waiting.pop(0)
+        while (self.waiting or self.waiting_marked) and freed < count and not prepared_only:
+            stay = (self.waiting or self.waiting_marked).pop(0)
             if self.is_there(stay, self.inactive) or stay in self.listed:
                 freed += self.evict(stay >> 10)
         return freed
