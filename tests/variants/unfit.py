@@ -22,7 +22,16 @@ SANITIZED = ("asan", "tsan", "leaks")
 UNFIT: tuple[Unfit, ...] = (
     Unfit(SANITIZED, ("tests/unit/test_c_parts.py",), "its programs are compiled with both sanitizers anyway"),
     Unfit(SANITIZED, ("tests/unit/test_variants.py",), "it sets up sanitizers itself"),
-    Unfit(SANITIZED, ("tests/integration/test_run",), "a build with a sanitizer has no library for `uswap run`"),
+    Unfit(
+        SANITIZED,
+        (
+            "tests/integration/test_run.py",
+            "tests/integration/test_run_forks.py",
+            "tests/integration/test_run_more.py",
+            "tests/integration/test_run_report.py",
+        ),
+        "a build with a sanitizer has no library for `uswap run`",
+    ),
     Unfit(
         ("tsan",),
         ("tests/integration/test_shared_tables.py",),
