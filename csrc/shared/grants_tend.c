@@ -225,9 +225,14 @@ static void take(group *g, outlook *seen, uint64_t chunks) {
     }
 }
 
+static void say_used(group *g) {
+    atomic_store(&group_entry(g, g->self)->private_frames, atomic_load(&g->pool->frames.budget->used_frames));
+}
+
 static void end_giving(group *g, outlook *seen) {
     tending *state = g->tending;
     if (pool_limit_is_met(g->pool)) {
+        say_used(g); /* before: nobody is to see more in use than is held */
         FAILPOINT(grant_give);
         seen->held -= grants_give(g, state->giving);
         state->moved_ns = seen->now;
@@ -355,7 +360,7 @@ static bool somebody_wants(const outlook *seen) {
 
 static void publish(group *g, const outlook *seen) {
     member_entry *own = group_entry(g, g->self);
-    atomic_store(&own->private_frames, atomic_load(&g->pool->frames.budget->used_frames));
+    say_used(g);
     atomic_store(&own->granted_chunks, seen->held - MIN_OF(seen->beyond, seen->held));
     atomic_store(&own->near_refaults, atomic_load(&g->pool->near_refaults));
     atomic_store(&own->starved, seen->self.starved);

@@ -66,16 +66,32 @@ static uint32_t pid_in(uint64_t word) {
     return member_pid_of(word) & MEMBER_UNCLAIMED ? 0 : member_pid_of(word);
 }
 
-static uint64_t chunks_held(const commons *c, member_id id) {
-    uint64_t held = 0;
-    for (uint64_t i = 0; i < commons_head(c)->chunks; i++)
-        held += atomic_load_explicit(&commons_chunks(c)[i], memory_order_relaxed) == id.value;
-    return held;
+/* In one pass, in which each chunk is seen once: so the parts never add up to more than there are chunks. */
+static void count_parts(const commons *c, uint64_t held[MEMBERS_MAX]) {
+    for (uint64_t i = 0; i < commons_head(c)->chunks; i++) {
+        uint32_t word = atomic_load(&commons_chunks(c)[i]);
+        member_id id = {.value = (uint16_t)(word & UINT16_MAX)};
+        if (word != id.value)
+            continue;
+        uint64_t state = atomic_load_explicit(&commons_head(c)->members[member_index(id)].state, memory_order_relaxed);
+        held[member_index(id)] += member_equal(member_id_of(state), id);
+    }
+}
+
+/* What each member has said that it uses. */
+static void read_used(const commons *c, uint64_t used[MEMBERS_MAX]) {
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        used[i] = atomic_load(&commons_head(c)->members[i].private_frames);
 }
 
 uint32_t group_info_members(const commons *c, member_id self, uswap_member_info *infos, uint32_t capacity) {
     uint32_t count = 0;
-    uint64_t now = clock_now_ns();
+    uint64_t now = clock_now_ns(), held[MEMBERS_MAX] = {0}, before[MEMBERS_MAX], after[MEMBERS_MAX];
+    /* A member says what it uses before it gives chunks away, and after it has taken some. So of what it said before and after its chunks
+     * were counted, the smaller fits them. */
+    read_used(c, before);
+    count_parts(c, held);
+    read_used(c, after);
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         const member_entry *entry = &commons_head(c)->members[i];
         uint64_t word = atomic_load(&entry->state), beat = atomic_load(&entry->beat_ns);
@@ -86,8 +102,8 @@ uint32_t group_info_members(const commons *c, member_id self, uswap_member_info 
                                                .pid = pid_in(word),
                                                .state = member_state_of(word),
                                                .self = member_equal(member_id_of(word), self),
-                                               .limit_bytes = chunks_held(c, member_id_of(word)) * chunk_bytes(c),
-                                               .private_bytes = atomic_load(&entry->private_frames) << PAGE_SHIFT,
+                                               .limit_bytes = held[i] * chunk_bytes(c),
+                                               .private_bytes = MIN_OF(before[i], after[i]) << PAGE_SHIFT,
                                                .silent_ns = beat > 0 && now > beat ? now - beat : 0};
         count++;
     }

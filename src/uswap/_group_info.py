@@ -64,7 +64,7 @@ class MemberInfo:
         state: "joining", "alive", "leaving", or "dead": the others are cleaning up after it.
         itself: it is the process that asks.
         limit: its part of the pool's limit in bytes, for its private pages.
-        used: of it, bytes in use.
+        used: of it, bytes in use when it last looked around.
         silent_seconds: since its runtime last looked around; large if the process is stopped.
         member: the core's number for it.
     """

@@ -128,6 +128,9 @@ def test_the_limit_can_be_changed_under_load(jobs: uswap.Pool, more: Callable[[]
     assert first("pool.limit") == 32 * MIB
     assert sum(one.limit for one in jobs.members()) <= 32 * MIB
     assert all(one.used <= one.limit for one in jobs.members())
+    # Nobody touches a page now. What each of them really has:
+    resident = [one("pool.stats().resident_bytes") for one in (first, second)]
+    assert jobs.stats().resident_bytes + sum(resident) <= 32 * MIB
     with pytest.raises(uswap.LimitError):
         jobs.limit = "8MiB"
     jobs.limit = "64MiB"
@@ -340,7 +343,7 @@ def test_another_user_is_refused_even_if_he_gets_at_the_socket(jobs: uswap.Pool,
     for path in (runtime_folder.parent, runtime_folder, folder, Path(name)):
         path.chmod(0o777)
     read, write = os.pipe()
-    child = ctypes.CDLL(None).fork()
+    child = ctypes.PyDLL(None).fork()  # not os.fork: nobody is to register it; and it holds the GIL, as its parent does
     if child == 0:
         with contextlib.suppress(BaseException):
             os.setgroups([])
