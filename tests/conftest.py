@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _support.guardian import guard_this_process
 from hypothesis import HealthCheck, settings
 from variants.unfit import reason_for
 
@@ -159,6 +160,12 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
     report = yield
     _refuse_skip(report, collector.nodeid)
     return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker of pytest-xdist's."""
+    if hasattr(config, "workerinput"):
+        guard_this_process()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
