@@ -98,10 +98,12 @@ def busy(work: Callable[[int], int], seeds: int) -> Iterator[None]:
     threads = [threading.Thread(target=run, args=(seed,), daemon=True) for seed in range(1, seeds + 1)]
     for thread in threads:
         thread.start()
-    yield
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert wrong
     assert sum(wrong) == 0
 

@@ -201,12 +201,15 @@ def test_slots_that_one_side_gives_up_are_not_used_again_while_the_other_has_the
 def test_what_a_killed_child_had_comes_back(swap_directory: Path) -> None:
     run(
         """
+    reads, writes = os.pipe()
     def work():
+        pages.fill(2, 0, 512)
+        os.write(writes, b"x")
         pages.fill(2)
         signal.pause()
     for _ in range(5):
         pid = child(work)
-        time.sleep(0.05)
+        assert os.read(reads, 1) == b"x"
         pages.fill(3)
         os.kill(pid, signal.SIGKILL)
         end_of(pid)

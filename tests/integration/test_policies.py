@@ -131,10 +131,9 @@ def test_a_pool_closes_while_its_policy_sleeps(
     pool = make_pool("4MiB", policy=policy)
     job(pool)
     assert policy.asleep.wait(timeout=20)
-    begin = time.monotonic()
     with caplog.at_level(logging.WARNING, "uswap"):
         pool.close()
-    assert time.monotonic() - begin < 10
+    assert not policy.wake.is_set()
     assert pool.closed
     assert "policy" in caplog.text
     policy.wake.set()
@@ -218,6 +217,8 @@ def test_nonsense_is_passed_over(make_pool: PoolFactory, transport: str, kind: s
     policy = Answers(NONSENSE[kind])
     pool = make_pool("4MiB", transport=transport, policy=policy)
     job(pool)
+    while policy.answers < 2 and reclaimer_of(pool).running:  # it runs beside, and may be slow
+        job(pool)
     assert policy.answers > 1
     error = reclaimer_of(pool).error  # all may be named, but not again and again while none is needed
     assert error is None or "pages at once" in str(error)

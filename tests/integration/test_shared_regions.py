@@ -343,19 +343,21 @@ def test_a_killed_member_leaves_nothing_and_harms_nobody(jobs: uswap.Pool, membe
     jobs.check()
 
 
-def await_rest(pool: uswap.Pool) -> None:
+def await_rest(pool: uswap.Pool, member: Member) -> None:
     """Until nobody evicts shared pages any more."""
     before = None
     while (now := pool.group_info()) != before:
         before = now
         time.sleep(0.5)
+        pool.check()  # returns when nobody is in the core: what a slow one did shows in the figures
+        member("pool.check()")
 
 
 def test_with_a_stopped_member_the_others_go_on(jobs: uswap.Pool, member: Member) -> None:
     a = jobs.zeros(1 << 24, dtype="u8", shared=True, name="a")  # 128 MiB
     member("import numpy as np; a = np.frombuffer(pool.open_region('a'), dtype='u8')")
     member("a[:] = 5")
-    await_rest(jobs)  # what it is just doing to a page, it keeps
+    await_rest(jobs, member)  # what it is just doing to a page, it keeps
     member.stop()
     try:
         assert int((a != 5).sum()) == 0

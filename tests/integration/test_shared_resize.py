@@ -302,7 +302,7 @@ def work(r, seed, pages, seconds):
     versions = {page: 0 for page in own}
     for page in own:
         rows[page] = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or not turns:
         page = chance.choice(own)
         wrong += bool((rows[page] != versions[page]).any())
         versions[page] = chance.randrange(1, 1 << 40)
@@ -340,7 +340,7 @@ def test_processes_work_on_while_one_of_them_changes_the_size(pool: uswap.Pool, 
             resized += 1
         for each in (one, two):
             wrong, turns = each.answer()
-            assert (wrong, turns > 0) == (0, True)
+            assert wrong == 0, turns
             each("r.close()")
     pool._core.call(lib.uswap_group_check)
     r.close()
@@ -356,7 +356,7 @@ def work(r, seed, least, most, seconds):
         # What was cut off in between is zeroes, in all of its words; nobody else writes it.
         found, known = int(rows[page, 0]), versions.get(page, 0)
         return (rows[page] != found).any() or (found != known and (found != 0 or page < least))
-    while time.monotonic() < end:
+    while time.monotonic() < end or not all(done):
         kind = chance.randrange(3)
         try:
             if kind == 0:
@@ -406,7 +406,7 @@ def test_all_of_them_change_the_size_at_once(pool: uswap.Pool, swap_directory: P
             each.send(f"work(r, {number}, {least}, {most}, 4.0)")
         for each in members:
             wrong, done = each.answer()
-            assert (wrong, all(done)) == (0, True), done
+            assert wrong == 0, done
             each("r.close()")
     pool._core.call(lib.uswap_group_check)
     r.refresh()
