@@ -189,6 +189,8 @@ CORE_CALLS = {
         "memfd_create",
         "socket",
         "accept4",
+        "recvmsg",
+        "fcntl",
         "mkostemp",
         "pipe2",
         "syscall",

@@ -146,8 +146,8 @@ static pid_t fork_elsewhere(void) {
 
 /* ---- a fork that there is no room for ---- */
 
-/* A child that has died by itself for want of memory has never been: nor does the program hear of its death. Context: SIGCHLD is blocked in this thread. */
-static void forget(pid_t child, const sigset_t *death) {
+/* A child that has died by itself for want of memory has never been: nor does the program hear of its death. */
+void run_forget_child(pid_t child, const sigset_t *death) {
     siginfo_t told;
     static const struct timespec now;
     while (waitpid(child, NULL, __WALL) < 0 && errno == EINTR)
@@ -180,7 +180,7 @@ EXPORT pid_t fork(void) {
     int error = errno;
     called = 0;
     if (child > 0 && refused) {
-        forget(child, &death);
+        run_forget_child(child, &death);
         run_forks_refused++;
         error = refused;
         child = -1;

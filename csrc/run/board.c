@@ -22,12 +22,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BOARD_BYTES (BOARD_SLOTS * sizeof(board_slot))
 /* What running.py has put into the environment, to be overwritten where it is: nothing is allocated for it. */
 #define BOARD_NAME "USWAP_RUN_BOARD"
 #define BOARD_FORMAT "%010d:%06d:%016llx"
 
-static board_slot *board;
+typedef struct {
+    board_totals totals;
+    board_slot slots[BOARD_SLOTS];
+} board_page;
+
+#define BOARD_BYTES sizeof(board_page)
+
+static board_page *board;
 static board_slot *mine; /* of this process; that of its parent in a child that has none */
 static pid_t mine_of;    /* the process that has taken it */
 
@@ -50,6 +56,23 @@ static bool is_gone(const board_slot *slot, pid_t pid) {
 
 /* ---- what is said of a slot ---- */
 
+static void add(_Atomic uint64_t *total, const _Atomic uint64_t *part) {
+    atomic_fetch_add(total, atomic_load(part));
+}
+
+/* => the slot is free. */
+static void let_go(board_slot *slot) {
+    const pool_counters *c = &slot->counters;
+    board_totals *t = &board->totals;
+    atomic_fetch_add(&t->processes, 1);
+    add(&t->faults, &c->faults);
+    add(&t->major_faults, &c->major_faults);
+    add(&t->pages_in, &c->pages_in);
+    add(&t->pages_out, &c->pages_out);
+    add(&t->stall_ns, &c->stall_ns);
+    atomic_store(&slot->holder, 0);
+}
+
 void run_board_say(board_slot *slot, int to, const char *how) {
     char line[512], limit[32], peak[32], in[32], out[32];
     const pool_counters *c = &slot->counters;
@@ -63,12 +86,32 @@ void run_board_say(board_slot *slot, int to, const char *how) {
                           run_size_text(c->pages_out << PAGE_SHIFT, out), (double)c->stall_ns / 1e9);
     ssize_t written = write(to, line, (size_t)MIN_OF(length, (int)sizeof line - 1));
     (void)written;
-    atomic_store(&slot->holder, 0);
+    let_go(slot);
+}
+
+void run_board_note_together(uint64_t bytes) {
+    if (board && bytes > atomic_load(&board->totals.peak_bytes)) /* one process says so at a time */
+        atomic_store(&board->totals.peak_bytes, bytes);
+}
+
+void run_board_say_together(int to) {
+    char line[512], limit[32], peak[32], in[32], out[32];
+    const board_totals *t = &board->totals;
+    int length =
+        snprintf(line, sizeof line,
+                 "uswap run: %llu processes together: peak %s of %s; %llu faults, %llu of them from swap; %s in, "
+                 "%s out; waited %.3f s\n",
+                 (unsigned long long)t->processes, run_size_text(t->peak_bytes, peak),
+                 run_size_text(run_set.limit_bytes, limit), (unsigned long long)t->faults,
+                 (unsigned long long)t->major_faults, run_size_text(t->pages_in << PAGE_SHIFT, in),
+                 run_size_text(t->pages_out << PAGE_SHIFT, out), (double)t->stall_ns / 1e9);
+    ssize_t written = write(to, line, (size_t)MIN_OF(length, (int)sizeof line - 1));
+    (void)written;
 }
 
 void run_board_tell(int to, pid_t but) {
     for (int i = 0; board && i < BOARD_SLOTS; i++) {
-        board_slot *slot = &board[i];
+        board_slot *slot = &board->slots[i];
         uint64_t holder = atomic_load(&slot->holder);
         pid_t pid = pid_of(holder);
         if (state_of(holder) == SLOT_FREE || pid == but || !is_gone(slot, pid))
@@ -82,14 +125,14 @@ void run_board_tell(int to, pid_t but) {
 
 board_slot *run_board_of(pid_t pid) {
     for (int i = 0; board && i < BOARD_SLOTS; i++)
-        if (atomic_load(&board[i].holder) == holder_word(pid, SLOT_LIVE))
-            return &board[i];
+        if (atomic_load(&board->slots[i].holder) == holder_word(pid, SLOT_LIVE))
+            return &board->slots[i];
     return NULL;
 }
 
 void run_board_said(void) {
     if (mine && mine_of == getpid())
-        atomic_store(&mine->holder, 0);
+        let_go(mine);
     mine = NULL;
 }
 
@@ -98,8 +141,8 @@ void run_board_said(void) {
 static board_slot *take_free(pid_t pid) {
     for (int i = 0; i < BOARD_SLOTS; i++) {
         uint64_t free = 0;
-        if (atomic_compare_exchange_strong(&board[i].holder, &free, holder_word(pid, SLOT_TAKEN)))
-            return &board[i];
+        if (atomic_compare_exchange_strong(&board->slots[i].holder, &free, holder_word(pid, SLOT_TAKEN)))
+            return &board->slots[i];
     }
     return NULL;
 }

@@ -27,6 +27,11 @@ typedef struct {
     pool_counters counters;
 } board_slot;
 
+/* What the slots that are free again came to, and the most that all processes had in memory together, if they share a limit (keeper.c looks now and then). */
+typedef struct {
+    _Atomic uint64_t processes, faults, major_faults, pages_in, pages_out, stall_ns, peak_bytes;
+} board_totals;
+
 /* This process becomes one that has a board, and forks: the child goes on with the program, and this one watches it. Or it has joined its ancestor's board. Context: before there
  * is a pool, or any thread. */
 void run_board_begin(void);
@@ -39,5 +44,10 @@ void run_board_tell(int to, pid_t but);
 board_slot *run_board_of(pid_t pid);
 /* One line on what it came to; how: what its end was, or "". Then it is free. */
 void run_board_say(board_slot *slot, int to, const char *how);
+
+/* All processes together have so much in memory now. */
+void run_board_note_together(uint64_t bytes);
+/* One line on all whose words have been said. */
+void run_board_say_together(int to);
 
 #endif

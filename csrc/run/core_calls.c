@@ -97,39 +97,74 @@ int run_core_open(const char *path, int flags, ...) {
     va_start(arguments, flags);
     mode_t mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(arguments, mode_t) : 0;
     va_end(arguments);
-    return run_descriptor_keep(open(path, flags, mode));
+    return KEPT(open(path, flags, mode));
 }
 
 int run_core_eventfd(unsigned count, int flags);
 int run_core_eventfd(unsigned count, int flags) {
-    return run_descriptor_keep(eventfd(count, flags));
+    return KEPT(eventfd(count, flags));
 }
 
 int run_core_memfd_create(const char *name, unsigned flags);
 int run_core_memfd_create(const char *name, unsigned flags) {
-    return run_descriptor_keep(memfd_create(name, flags));
+    return KEPT(memfd_create(name, flags));
 }
 
 int run_core_socket(int domain, int type, int protocol);
 int run_core_socket(int domain, int type, int protocol) {
-    return run_descriptor_keep(socket(domain, type, protocol));
+    return KEPT(socket(domain, type, protocol));
 }
 
 int run_core_accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
 int run_core_accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
-    return run_descriptor_keep(accept4(fd, address, length, flags));
+    return KEPT(accept4(fd, address, length, flags));
+}
+
+/* What comes with a message. */
+ssize_t run_core_recvmsg(int fd, struct msghdr *message, int flags);
+ssize_t run_core_recvmsg(int fd, struct msghdr *message, int flags) {
+    sigset_t mask;
+    run_descriptors_begin(&mask);
+    ssize_t bytes = recvmsg(fd, message, flags);
+    int error = errno;
+    for (struct cmsghdr *part = bytes < 0 ? NULL : CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        int *fds = (int *)(void *)CMSG_DATA(part);
+        for (size_t i = 0; i < (part->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++)
+            fds[i] = run_descriptor_keep(fds[i]);
+    }
+    run_descriptors_end(&mask);
+    errno = error;
+    return bytes;
+}
+
+int run_core_fcntl(int fd, int command, ...);
+int run_core_fcntl(int fd, int command, ...) {
+    va_list arguments;
+    va_start(arguments, command);
+    long argument = va_arg(arguments, long);
+    va_end(arguments);
+    if (command != F_DUPFD_CLOEXEC)
+        return fcntl(fd, command, argument);
+    int high = fcntl(fd, command, MAX_OF(argument, (long)run_descriptor_least()));
+    run_descriptor_note(high);
+    return high;
 }
 
 int run_core_mkostemp(char *path, int flags);
 int run_core_mkostemp(char *path, int flags) {
-    return run_descriptor_keep(mkostemp(path, flags));
+    return KEPT(mkostemp(path, flags));
 }
 
 int run_core_pipe2(int fds[2], int flags);
 int run_core_pipe2(int fds[2], int flags) {
+    sigset_t mask;
+    run_descriptors_begin(&mask);
     int status = pipe2(fds, flags);
     for (int i = 0; status == 0 && i < 2; i++)
         fds[i] = run_descriptor_keep(fds[i]);
+    run_descriptors_end(&mask);
     return status;
 }
 
@@ -146,23 +181,25 @@ long run_core_syscall(long number, ...) {
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(arguments, long);
     va_end(arguments);
-    long result = syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
-    return opens_descriptor(number) ? run_descriptor_keep((int)result) : result;
+    return opens_descriptor(number) ? KEPT(syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]))
+                                    : syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 /* /dev/userfaultfd gives its descriptor in this way. */
 int run_core_ioctl(int fd, unsigned long request, void *argument);
 int run_core_ioctl(int fd, unsigned long request, void *argument) {
-    int status = ioctl(fd, request, argument);
-    return request == USERFAULTFD_IOC_NEW ? run_descriptor_keep(status) : status;
+    return request == USERFAULTFD_IOC_NEW ? KEPT(ioctl(fd, request, argument)) : ioctl(fd, request, argument);
 }
 
 #ifdef USWAP_HAVE_URING
 int run_core_queue_init(unsigned entries, struct io_uring *ring, unsigned flags);
 int run_core_queue_init(unsigned entries, struct io_uring *ring, unsigned flags) {
+    sigset_t mask;
+    run_descriptors_begin(&mask);
     int status = io_uring_queue_init(entries, ring, flags);
     if (status == 0)
         ring->ring_fd = ring->enter_ring_fd = run_descriptor_keep(ring->ring_fd);
+    run_descriptors_end(&mask);
     return status;
 }
 #endif

@@ -4,6 +4,9 @@
  * Daemons close everything they have inherited, and so does subprocess between fork and exec; a shell opens on number 9 without asking. A descriptor
  * of the runtime that is closed in this way would be the end of all memory. So they lie high, and who closes or overwrites one of them is told
  * that it is not open.
+ *
+ * The kernel gives a new descriptor the lowest number, and only then can it be moved. Whoever closes numbers, or chooses them (dup2), must not meet it there: either
+ * would take the other's for his own. So the two exclude each other.
  */
 #define _GNU_SOURCE
 #include "run/run.h"
@@ -11,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,11 +26,67 @@
 
 static _Atomic uint64_t kept[KEPT_MAX / 64];
 
+/* How often threads of the program are closing or choosing numbers now; MOVING: a descriptor of the runtime is on its way up. Who chooses does nothing that could
+ * take long. A signal handler may do so while its thread does: it counts once more, and waits only for who moves, which is another thread. */
+#define MOVING (UINT32_C(1) << 31)
+static _Atomic uint32_t choosing;
+static _Thread_local uint32_t chosen_here __attribute__((tls_model("initial-exec"))); /* of it, by this thread */
+
+static void choose_begin(void) {
+    uint32_t seen = atomic_load(&choosing);
+    while ((seen & MOVING) || !atomic_compare_exchange_weak(&choosing, &seen, seen + 1))
+        if (seen & MOVING) {
+            sched_yield();
+            seen = atomic_load(&choosing);
+        }
+    chosen_here++;
+}
+
+static void choose_end(void) {
+    chosen_here--;
+    atomic_fetch_sub(&choosing, 1);
+}
+
+void run_descriptors_begin(sigset_t *before) {
+    signals_block(before);
+    uint32_t own = chosen_here;
+    while (!atomic_compare_exchange_weak(&choosing, &own, own | MOVING)) {
+        sched_yield();
+        own = chosen_here;
+    }
+}
+
+void run_descriptors_end(const sigset_t *before) {
+    atomic_store(&choosing, chosen_here); /* there was nobody else, and in the child of a fork there is nobody */
+    signals_restore(before);
+}
+
+/* ---- a fork: in its child no descriptor may be on its way, and nobody choosing. The last to be prepared, and the first to go on ---- */
+
+static sigset_t fork_mask; /* of who moves: the thread that forks */
+
+static void prepare(void) {
+    sigset_t before;
+    run_descriptors_begin(&before);
+    fork_mask = before;
+}
+
+static void go_on(void) {
+    sigset_t after = fork_mask;
+    run_descriptors_end(&after);
+}
+
+void run_descriptors_at_fork(void) {
+    run_core_pthread_atfork(prepare, go_on, go_on);
+}
+
+/* ---- the runtime's ---- */
+
 static bool is_kept(unsigned fd) {
     return fd < KEPT_MAX && (atomic_load_explicit(&kept[fd / 64], memory_order_relaxed) >> fd % 64 & 1);
 }
 
-static int least_number(void) {
+int run_descriptor_least(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return WANTED_LEAST / 2;
@@ -36,14 +96,18 @@ static int least_number(void) {
 int run_descriptor_keep(int fd) {
     if (fd < 0)
         return fd;
-    int high = fcntl(fd, F_DUPFD_CLOEXEC, least_number());
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, run_descriptor_least());
     if (high >= 0)
         syscall(SYS_close, fd);
     else
         high = fd;
-    if (high < KEPT_MAX)
-        atomic_fetch_or(&kept[high / 64], UINT64_C(1) << high % 64);
+    run_descriptor_note(high);
     return high;
+}
+
+void run_descriptor_note(int fd) {
+    if (fd >= 0 && fd < KEPT_MAX)
+        atomic_fetch_or(&kept[fd / 64], UINT64_C(1) << fd % 64);
 }
 
 void run_descriptor_forget(int fd) {
@@ -56,12 +120,32 @@ static int not_open(void) {
     return -1;
 }
 
+/* Whose number is in use is the program's, if it is not kept: nobody moves, and what is the program's stays so until it closes it. */
+static bool is_open(int fd) {
+    int error = errno;
+    bool open = fcntl(fd, F_GETFD) >= 0;
+    errno = error;
+    return open;
+}
+
 /* ---- what the program calls ---- */
 
 EXPORT int close(int fd) {
     if (fd >= 0 && is_kept((unsigned)fd))
         return not_open();
-    return (int)syscall(SYS_close, fd);
+    choose_begin();
+    bool open = is_open(fd);
+    choose_end();
+    return open ? (int)syscall(SYS_close, fd) : not_open();
+}
+
+/* What is there before is closed, which may take long. */
+static int put_at(int from, int to, int flags) {
+    choose_begin();
+    bool open = is_open(to);
+    int result = open ? 0 : (int)syscall(SYS_dup3, from, to, flags);
+    choose_end();
+    return open ? (int)syscall(SYS_dup3, from, to, flags) : result;
 }
 
 EXPORT int dup2(int from, int to) {
@@ -69,13 +153,13 @@ EXPORT int dup2(int from, int to) {
         return not_open();
     if (from == to)
         return fcntl(from, F_GETFD) < 0 ? -1 : to;
-    return (int)syscall(SYS_dup3, from, to, 0);
+    return put_at(from, to, 0);
 }
 
 EXPORT int dup3(int from, int to, int flags) {
     if ((from >= 0 && is_kept((unsigned)from)) || (to >= 0 && is_kept((unsigned)to)))
         return not_open();
-    return (int)syscall(SYS_dup3, from, to, flags);
+    return put_at(from, to, flags);
 }
 
 /* How programs find out which are open. */
@@ -88,11 +172,7 @@ EXPORT int fstat(int fd, struct stat *status) {
 EXPORT int fstat64(int fd, struct stat64 *status) __attribute__((alias("fstat")));
 
 /* Ranges between what is kept. */
-EXPORT int close_range(unsigned first, unsigned last, int flags) {
-    if (first > last) {
-        errno = EINVAL;
-        return -1;
-    }
+static int close_between(unsigned first, unsigned last, int flags) {
     for (unsigned at = first;; at++) {
         while (at <= MIN_OF(last, KEPT_MAX - 1u) && is_kept(at))
             at++;
@@ -109,6 +189,17 @@ EXPORT int close_range(unsigned first, unsigned last, int flags) {
             return 0;
         at = end;
     }
+}
+
+EXPORT int close_range(unsigned first, unsigned last, int flags) {
+    if (first > last) {
+        errno = EINVAL;
+        return -1;
+    }
+    choose_begin();
+    int status = close_between(first, last, flags);
+    choose_end();
+    return status;
 }
 
 EXPORT void closefrom(int first) {

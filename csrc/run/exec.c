@@ -22,9 +22,10 @@
 #endif
 
 /* What must be in every environment, as it was in ours: "NAME=value". The last one names this library. */
-enum { PRELOAD = 5, CARRIED };
-static const char *const names[CARRIED] = {"USWAP_RUN_LIMIT", "USWAP_RUN_SWAP",  "USWAP_RUN_SWAP_BYTES",
-                                           "USWAP_RUN_STATS", "USWAP_RUN_BOARD", "LD_PRELOAD"};
+enum { PRELOAD = 6, CARRIED };
+static const char *const names[CARRIED] = {"USWAP_RUN_LIMIT", "USWAP_RUN_SWAP", "USWAP_RUN_SWAP_BYTES",
+                                           "USWAP_RUN_STATS", "USWAP_RUN_POOL", "USWAP_RUN_BOARD",
+                                           "LD_PRELOAD"};
 static char carried[CARRIED][PATH_MAX + 64];
 /* This library alone, for an environment that names others: "LD_PRELOAD=path". */
 static char own[PATH_MAX + 16];

@@ -21,6 +21,13 @@ void run_report_begin(void) {
     to = run_descriptor_keep(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3));
 }
 
+/* Of all processes together, if they have one. */
+static uint64_t limit_of(const uswap_stats *s) {
+    uswap_group_info together;
+    bool shared = run_set.pool_folder[0] && uswap_group_get_info(run_pool, &together, NULL) == 0;
+    return shared ? together.limit_bytes : s->limit_bytes;
+}
+
 __attribute__((destructor)) static void report(void) {
     uswap_stats s;
     if (to < 0 || !run_pool || uswap_pool_stats(run_pool, &s, NULL) != 0)
@@ -31,7 +38,7 @@ __attribute__((destructor)) static void report(void) {
                  "uswap run: %s[%d]: peak %s of %s; %llu faults, %llu of them from swap; %s in, %s out; %s of "
                  "swap in use; waited %.3f s\n",
                  program_invocation_short_name, (int)getpid(), run_size_text(s.peak_resident_bytes, peak),
-                 run_size_text(s.limit_bytes, limit), (unsigned long long)s.faults, (unsigned long long)s.major_faults,
+                 run_size_text(limit_of(&s), limit), (unsigned long long)s.faults, (unsigned long long)s.major_faults,
                  run_size_text(s.pages_in << PAGE_SHIFT, in), run_size_text(s.pages_out << PAGE_SHIFT, out),
                  run_size_text(s.swap_used_bytes, swap), (double)s.stall_ns / 1e9);
     size_t bytes = (size_t)MIN_OF(length, (int)sizeof line - 1);

@@ -23,7 +23,8 @@ typedef struct {
     uint64_t limit_bytes; /* 0: this process is not to be limited */
     uint64_t swap_bytes;  /* the swap area grows no larger; 0: 90 % of the free disk */
     char swap_folder[512];
-    int report; /* 1: say at exit what it came to */
+    char pool_folder[512]; /* of the named pool whose limit it is; "": the limit is this process's alone */
+    int report;            /* 1: say at exit what it came to */
 } run_settings;
 
 extern run_settings run_set;
@@ -40,6 +41,14 @@ extern uswap_pool *run_pool;
 void run_say(const char *what, const char *why);
 /* Ends the process with one line on standard error and status 2. */
 _Noreturn void run_refuse(const char *what, const char *why);
+
+/* ---- join.c, keeper.c: one limit for all processes of the program ---- */
+
+/* A pool for this process, in the named pool of the settings, which is made if nobody is in it. Ends the process if that cannot be. Context: no other threads. */
+uswap_pool *run_join(uswap_pool *(*make)(void));
+/* A process that keeps the named pool from vanishing, until nobody else has been in it for a while; it is nobody's child. => there is the pool. Return: 0 or a
+ * uswap_status. Context: no other threads. */
+int run_keeper_start(uswap_error *err);
 
 /* ---- core_calls.c ---- */
 
@@ -74,6 +83,23 @@ size_t run_private_size(const void *block);
 /* The same file under a high number, noted as the runtime's. Return: that number; fd, if there is none. */
 int run_descriptor_keep(int fd);
 void run_descriptor_forget(int fd);
+/* For a descriptor that has been given such a number: it is the runtime's. */
+void run_descriptor_note(int fd);
+int run_descriptor_least(void);
+/* In between nobody closes or chooses numbers: around what makes a descriptor and keeps it, and a fork. Context: no signal interrupts; short. */
+void run_descriptors_begin(sigset_t *before);
+void run_descriptors_end(const sigset_t *before);
+/* Context: no handler of a fork has been registered. */
+void run_descriptors_at_fork(void);
+/* A call that makes one; kept. */
+#define KEPT(call)                                                                                                     \
+    ({                                                                                                                 \
+        sigset_t kept_mask_;                                                                                           \
+        run_descriptors_begin(&kept_mask_);                                                                            \
+        int kept_fd_ = run_descriptor_keep((int)(call));                                                               \
+        run_descriptors_end(&kept_mask_);                                                                              \
+        kept_fd_;                                                                                                      \
+    })
 
 /* ---- space.c: the addresses that managed memory has ---- */
 
@@ -108,6 +134,8 @@ void run_space_fork_end(void);
 /* ---- at_fork.c: the order in which a fork stops things ---- */
 
 void run_at_fork(void);
+/* Waits for a child to end, of which the program is to know nothing: nor of its death. Context: SIGCHLD, which death has, is blocked in this thread. */
+void run_forget_child(pid_t child, const sigset_t *death);
 /* How often there was no room for a child. */
 extern _Atomic uint64_t run_forks_refused;
 

@@ -24,6 +24,7 @@ static bool read_bytes(const char *name, uint64_t *bytes) {
 
 const char *run_settings_read(void) {
     const char *folder = getenv("USWAP_RUN_SWAP"), *report = getenv("USWAP_RUN_STATS");
+    const char *pool = getenv("USWAP_RUN_POOL");
     if (!read_bytes("USWAP_RUN_LIMIT", &run_set.limit_bytes))
         return "USWAP_RUN_LIMIT is no number of bytes";
     if (!read_bytes("USWAP_RUN_SWAP_BYTES", &run_set.swap_bytes))
@@ -31,6 +32,11 @@ const char *run_settings_read(void) {
     if (snprintf(run_set.swap_folder, sizeof run_set.swap_folder, "%s", folder ? folder : "/var/tmp") >=
         (int)sizeof run_set.swap_folder)
         return "the path in USWAP_RUN_SWAP is too long";
+    if (snprintf(run_set.pool_folder, sizeof run_set.pool_folder, "%s", pool ? pool : "") >=
+        (int)sizeof run_set.pool_folder)
+        return "the path in USWAP_RUN_POOL is too long";
+    if (pool && *pool && (*pool != '/' || strrchr(pool, '/') == pool))
+        return "USWAP_RUN_POOL is no path of a folder in another";
     run_set.report = report && strcmp(report, "1") == 0;
     return NULL;
 }

@@ -54,10 +54,11 @@ __attribute__((constructor)) static void start(void) {
     }
     uswap_error err = {.status = USWAP_OK};
     run_inside = 1;
+    run_descriptors_at_fork();
     run_board_begin();
     run_libc_begin();
     run_exec_begin();
-    run_pool = make_pool();
+    run_pool = run_set.pool_folder[0] ? run_join(make_pool) : make_pool();
     if (run_spaces_open(&err) != 0)
         run_refuse("no addresses can be managed here", err.detail);
     run_at_fork();

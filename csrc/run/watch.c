@@ -50,6 +50,8 @@ _Noreturn static void end_as(int status, pid_t child, int to) {
     if (slot)
         run_board_say(slot, to, how);
     run_board_tell(to, 0);
+    if (run_set.pool_folder[0])
+        run_board_say_together(to);
     if (WIFSIGNALED(status))
         end_by(WTERMSIG(status));
     _exit(WEXITSTATUS(status));

@@ -2,6 +2,7 @@
  * peers_known.c - which members are known, by id: their descriptors, and whether they are alive.
  */
 #define _GNU_SOURCE
+#include "fault/uffd.h"
 #include "shared/peers.h"
 
 #include <errno.h>
@@ -138,7 +139,8 @@ static bool is_dead(group *g, member_id id) {
             return pidfd == -ESRCH || !members_alive(g, id);
         known->pidfd = pidfd;
     }
-    return has_ended(known->pidfd);
+    int uffd = atomic_load(&known->uffd);
+    return has_ended(known->pidfd) || (uffd >= 0 && uffd_is_orphaned(uffd)); /* the latter: it is another program now */
 }
 
 uint64_t peers_look(group *g) {

@@ -127,6 +127,15 @@ class Joining:
         core.group = Group(core, self.folder)
 
 
+def run_group(core: Core) -> Group | None:
+    """The named pool that `uswap run --shared` has made of the core of this process; None: it has not."""
+    folder = os.environ.get("USWAP_RUN_POOL", "")
+    info = ffi.new("uswap_group_info *")
+    if not folder or int(lib.uswap_group_get_info(core.pointer, info, ffi.NULL)) != 0:
+        return None
+    return Group(core, Path(folder))
+
+
 def _swap_folder(area: SwapArea) -> str:
     """Where the swap file of the shared pages goes: beside the first swap area, or, if that is a device, in the
     default directory. Raises SwapAreaError."""

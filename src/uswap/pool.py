@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uswap import _mapping, sharing
 from uswap._core import Core, check_error, ffi, lib, new_error, require_core
 from uswap._errors import ClosedError, UnsupportedError
-from uswap._group import Joining, Making
+from uswap._group import Joining, Making, run_group
 from uswap._heap import PoolHeap
 from uswap._options import (
     CoreOptions,
@@ -446,6 +446,7 @@ def process_pool() -> Pool | None:
         core.abandoned = True  # never freed
         pool = Pool.__new__(Pool)
         pool._adopt(core)
+        core.group = run_group(core)
         _process_pool = pool
     return _process_pool
 

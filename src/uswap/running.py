@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from uswap._core import require_core
 from uswap._errors import ArgumentError, SwapAreaError, UnsupportedError
 from uswap._options import SwapArea, checked_limit, default_directory, default_limit
 from uswap._programs import check_can_preload, find_program
+from uswap._rendezvous import folder_of, sweep
 from uswap.pool import Pool
 
 _LIBRARY = Path(__file__).with_name("libuswap-run.so")
@@ -29,23 +31,27 @@ def run(
     limit: int | str | None = None,
     swap: StrPath | SwapArea | None = None,
     stats: bool = False,
+    shared: bool = False,
     env: Mapping[str, str] | None = None,
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
     """Runs a program, unchanged, whose memory is limited and swapped by uswap; `uswap run` does the same.
 
     What the program gets from malloc and its like, and from mmap in private anonymous pieces of 64 KiB and up, is
-    managed, in each process that it becomes or starts: each has a limit of its own. Its code, stacks, and what it
+    managed, in each process that it becomes or starts: each has a limit of its own, or, if shared, they all have
+    one. Its code, stacks, and what it
     maps of files are not. docs/running.md has the details.
 
     Args:
         command: the program (a path, or a name on $PATH) and its arguments. A file that ends in .py and may not be
             executed is run by this Python.
-        limit: bytes of resident memory, or "512MiB", for each process. None: as Pool.
+        limit: bytes of resident memory, or "512MiB", for each process, or for all together. None: as Pool.
         swap: the directory for the swap files, which have no name; None: as Pool. With SwapArea(directory, size=),
             each process has that much at most.
         stats: what each process came to is said on standard error. A small process then stands between this one and
             the program: signals, status and kill() go through it.
+        shared: all processes of the program share the limit. It must have a floor for each of them (about 4 MiB),
+            and one for a small process that keeps the pool for them until they are gone.
         env: its environment; None: this one's.
         options: as subprocess.run: check, input, stdin, stdout, stderr, capture_output, timeout, cwd, text, ...;
             but no shell and no executable.
@@ -66,7 +72,9 @@ def run(
     if options.get("shell") or "executable" in options:
         raise TypeError('no shell= and no executable=: name the program in command, as ["sh", "-c", "..."]')
     folder = options.get("cwd")
-    program, words, variables = prepare(command, limit=limit, swap=swap, stats=stats, env=env, folder=folder)
+    program, words, variables = prepare(
+        command, limit=limit, swap=swap, stats=stats, shared=shared, env=env, folder=folder
+    )
     return subprocess.run(words, executable=program, env=variables, **options)
 
 
@@ -76,6 +84,7 @@ def prepare(
     limit: int | str | None = None,
     swap: StrPath | SwapArea | None = None,
     stats: bool = False,
+    shared: bool = False,
     env: Mapping[str, str] | None = None,
     folder: StrPath | None = None,
 ) -> tuple[str, list[str], dict[str, str]]:
@@ -95,12 +104,23 @@ def prepare(
     variables["USWAP_RUN_SWAP"] = os.path.abspath(area.path)
     variables["USWAP_RUN_SWAP_BYTES"] = str(area.size_bytes)
     variables["USWAP_RUN_STATS"] = "1" if stats else "0"
-    variables.pop("USWAP_RUN_BOARD", None)
+    for name in ("USWAP_RUN_BOARD", "USWAP_RUN_POOL"):
+        variables.pop(name, None)
+    if shared:
+        variables["USWAP_RUN_POOL"] = str(_pool_folder())
     if stats:
         variables["USWAP_RUN_BOARD"] = _NO_BOARD
     others = [path for path in variables.get("LD_PRELOAD", "").replace(":", " ").split() if path != str(_library())]
     variables["LD_PRELOAD"] = ":".join([str(_library()), *others])
     return program, words, variables
+
+
+def _pool_folder() -> Path:
+    """A name for a pool that is nobody's yet; the program's first process makes it (csrc/run/join.c). What programs
+    have left that were killed to the last process goes."""
+    folder = folder_of(f"run-{os.getpid()}-{secrets.token_hex(8)}")
+    sweep(folder)
+    return folder
 
 
 def _library() -> Path:

@@ -262,7 +262,7 @@ def test_bad_use_is_one_line_before_the_program_starts(swap_directory: Path, tmp
     assert "is no directory" in refused("--limit", "16MiB", "--swap", __file__, "--", *echo)
     assert "no program" in refused("--limit", "16MiB", *swap, "--", "no-such-program")
     assert "no program" in refused("--limit", "16MiB", *swap)
-    assert "--shared is not there yet" in refused("--limit", "16MiB", "--shared", *swap, "--", *echo)
+    assert "cannot share the limit" in refused("--limit", "4MiB", "--shared", *swap, "--", *echo)
     assert "may not be executed" in refused(
         "--limit", "16MiB", *swap, "--", os.path.abspath(SUPPORT / "workload.c")
     )
