@@ -257,8 +257,9 @@ typedef struct {
     _Atomic uint64_t frame_next;   /* where the next search for a free frame begins: a hint */
     _Atomic uint64_t slot_next;    /* where the next search for free slots begins: a hint */
     _Atomic uint64_t hand;         /* the next frame to be looked at by who evicts: the order of all shared pages */
-    /* Shared frames that are not free: a hint, counted anew now and then (shared_hand.c). */
-    _Atomic uint64_t shared_used;
+    /* Shared frames that are not free: a hint, counted anew now and then (shared_hand.c). It lags behind: read it by shared_used_frames, and
+     * take no more of it than there is in shared chunks. */
+    _Atomic int64_t shared_used;
     /* A bit a member index that has, or had, pages held: evictors look at those alone. A dead member's bit stays, until the next in its place takes it
      * off: it costs a look. */
     _Atomic uint64_t holders;
@@ -282,6 +283,12 @@ typedef struct {
 
 static inline commons_header *commons_head(const commons *c) {
     return (commons_header *)(void *)c->base;
+}
+
+/* At least 0: of a frame that was given back and claimed anew the one may be counted before the other, and not at all by who dies. */
+static inline uint64_t shared_used_frames(const commons *c) {
+    int64_t used = atomic_load(&commons_head(c)->shared_used);
+    return used > 0 ? (uint64_t)used : 0;
 }
 
 static inline void *commons_at(const commons *c, uint64_t offset) {

@@ -167,7 +167,7 @@ static bool look_at(group *g, unsigned index, uint64_t now, need *seen) {
 
 static need look_at_shared(group *g) {
     commons_header *head = commons_head(&g->commons);
-    uint64_t used = atomic_load(&head->shared_used), chunks = grants_shared(g), frames = chunks * head->chunk_frames;
+    uint64_t used = shared_used_frames(&g->commons), chunks = grants_shared(g), frames = chunks * head->chunk_frames;
     bool any = false;
     for (uint32_t i = 0; i < OBJECTS_MAX && !any; i++)
         any = object_state_of(atomic_load_explicit(&head->objects[i].state, memory_order_relaxed)) != OBJECT_FREE;

@@ -43,10 +43,11 @@ void group_info_get(const commons *c, uswap_group_info *info) {
     const commons_header *head = commons_head(c);
     uint64_t free = 0, shared = 0, floor = group_floor_frames(atomic_load(&head->limit_bytes), 0);
     count_chunks(c, &free, &shared);
+    uint64_t used = MIN_OF(shared_used_frames(c), shared * head->chunk_frames);
     *info = (uswap_group_info){.limit_bytes = atomic_load(&head->limit_bytes),
                                .free_bytes = free * chunk_bytes(c),
                                .shared_limit_bytes = shared * chunk_bytes(c),
-                               .shared_resident_bytes = atomic_load(&head->shared_used) << PAGE_SHIFT,
+                               .shared_resident_bytes = used << PAGE_SHIFT,
                                .shared_swap_used_bytes = slots_used(c) << PAGE_SHIFT,
                                .floor_bytes = (floor + head->chunk_frames - 1) / head->chunk_frames * chunk_bytes(c),
                                .faults = atomic_load(&head->faults),

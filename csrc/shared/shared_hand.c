@@ -160,7 +160,9 @@ void hand_count(group *g, uint64_t *total, uint64_t *used) {
         *total += atomic_load(&commons_chunks(&g->commons)[chunk]) == CHUNK_SHARED ? head->chunk_frames : 0;
     if (now - s->counted_ns > COUNT_NS) { /* who died took its changes of the count with it */
         s->counted_ns = now;
-        atomic_store(&head->shared_used, count_used(g));
+        int64_t before = atomic_load(&head->shared_used);
+        /* If it has changed meanwhile we may have seen the change or not: what we have counted is nothing then. */
+        atomic_compare_exchange_strong(&head->shared_used, &before, (int64_t)count_used(g));
     }
-    *used = MIN_OF(atomic_load(&head->shared_used), *total);
+    *used = MIN_OF(shared_used_frames(&g->commons), *total);
 }

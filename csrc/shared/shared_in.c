@@ -26,7 +26,7 @@
 static bool next_frame(group *g, uint32_t want, bool ahead, uint32_t *frame) {
     share_state *s = share_of(g);
     if (s->frames_left == 0) {
-        uint64_t used = atomic_load_explicit(&commons_head(&g->commons)->shared_used, memory_order_relaxed);
+        uint64_t used = shared_used_frames(&g->commons);
         uint64_t keep = atomic_load(&s->frames_low) / 4;
         if (ahead && used + keep >= atomic_load(&s->frames_total)) {
             atomic_store(&s->cut_ns, clock_now_ns());

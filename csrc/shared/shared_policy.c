@@ -99,7 +99,7 @@ static void look_at_need(group *g, uswap_shared_events *events) {
     if (!s)
         return;
     uint64_t total = atomic_load(&s->frames_total), want = 2 * atomic_load(&s->frames_low);
-    uint64_t used = MIN_OF(atomic_load(&commons_head(&g->commons)->shared_used), total), free = total - used;
+    uint64_t used = MIN_OF(shared_used_frames(&g->commons), total), free = total - used;
     events->capacity_frames = total;
     events->short_frames = want > free && total > 0 ? want - free : 0;
 }

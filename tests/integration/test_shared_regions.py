@@ -1,7 +1,9 @@
 """Named pools and shared regions between real processes: one limit, the same memory, and every way to an end."""
 
 import gc
+import itertools
 import os
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from _support.failpoints import Action, armed
 from _support.members import Member, MemberError
+from _support.workload import Pages
 
 import uswap
 from uswap._core import lib
@@ -164,6 +167,31 @@ def test_more_than_the_limit_goes_to_swap_and_comes_back(jobs: uswap.Pool, membe
     (region,) = jobs.shared_regions()
     assert region.resident + region.swapped >= 120 * MIB
     member("del a")
+
+
+def test_figures_of_the_group_fit_each_other_while_pages_come_and_go(jobs: uswap.Pool) -> None:
+    shared, private = jobs.region("64MiB", shared=True), jobs.region("64MiB")
+    stop = threading.Event()
+
+    def press() -> None:
+        pages, others = Pages(shared), Pages(private)
+        for version in itertools.count(1):
+            if stop.is_set():
+                return
+            pages.fill(version)
+            others.fill(version)
+            shared.advise(uswap.Advice.DONTNEED)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    try:
+        for _ in range(4000):
+            info = jobs.group_info()
+            assert info.shared_resident_bytes <= info.shared_limit_bytes <= info.limit_bytes
+            assert info.shared_limit_bytes + info.free_bytes <= info.limit_bytes
+    finally:
+        stop.set()
+        presser.join()
 
 
 def test_advice_classes_locks_and_residence(jobs: uswap.Pool) -> None:
