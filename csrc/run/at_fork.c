@@ -67,12 +67,14 @@ static void prepare(void) {
     run_space_fork_begin();
     mask = before;
     run_inside = 1; /* the core may start threads, in the parent too */
+    run_descriptors_raise();
 }
 
 static void in_parent(void) {
     sigset_t after = mask;
     run_inside = 0;
     refused = run_pool->fork_error;
+    run_descriptors_restore();
     run_space_fork_end();
     if (heap_in_parent)
         heap_in_parent();
@@ -87,6 +89,7 @@ static void in_child(void) {
     if (run_pool->owner_pid != getpid()) /* all that follows lies in memory that is not here */
         run_refuse("a child of a fork cannot have its parent's memory", run_pool->fork_reason);
     run_inside = 0;
+    run_descriptors_restore();
     run_threads_in_child();
     run_sites_forget_waits();
     run_space_fork_end();

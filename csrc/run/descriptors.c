@@ -3,7 +3,7 @@
  *
  * Daemons close everything they have inherited, and so does subprocess between fork and exec; a shell opens on number 9 without asking. A descriptor
  * of the runtime that is closed in this way would be the end of all memory. So they lie high, and who closes or overwrites one of them is told
- * that it is not open.
+ * that it is not open. Nor do they count against a program that has set itself a low limit: while the runtime opens what it needs in a process, the limit is raised.
  *
  * The kernel gives a new descriptor the lowest number, and only then can it be moved. Whoever closes numbers, or chooses them (dup2), must not meet it there: either
  * would take the other's for his own. So the two exclude each other.
@@ -24,7 +24,12 @@
 /* Above what programs use by number, below what select(2) can take, and the kernel's table stays small: it is copied by each fork. */
 #define WANTED_LEAST 768
 
+/* Under a limit below this one there is no number that high. It is no more than select(2) can take: another thread may open a file meanwhile. */
+#define ROOMY_LIMIT 1024
+
 static _Atomic uint64_t kept[KEPT_MAX / 64];
+
+static rlim_t own_limit; /* the program's; 0: it has not been raised */
 
 /* How often threads of the program are closing or choosing numbers now; MOVING: a descriptor of the runtime is on its way up. Who chooses does nothing that could
  * take long. A signal handler may do so while its thread does: it counts once more, and waits only for who moves, which is another thread. */
@@ -91,6 +96,28 @@ int run_descriptor_least(void) {
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return WANTED_LEAST / 2;
     return (int)MIN_OF(limit.rlim_cur / 2, (rlim_t)WANTED_LEAST);
+}
+
+void run_descriptors_raise(void) {
+    struct rlimit limit;
+    own_limit = 0;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= MIN_OF(limit.rlim_max, (rlim_t)ROOMY_LIMIT))
+        return;
+    rlim_t own = limit.rlim_cur;
+    limit.rlim_cur = MIN_OF(limit.rlim_max, (rlim_t)ROOMY_LIMIT);
+    if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
+        own_limit = own;
+}
+
+void run_descriptors_restore(void) {
+    struct rlimit limit, found;
+    if (own_limit == 0 || getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    rlim_t raised = MIN_OF(limit.rlim_max, (rlim_t)ROOMY_LIMIT);
+    limit.rlim_cur = MIN_OF(own_limit, limit.rlim_max);
+    if (prlimit(0, RLIMIT_NOFILE, &limit, &found) == 0 && found.rlim_cur != raised)
+        setrlimit(RLIMIT_NOFILE, &found); /* another thread has set one meanwhile: that stays */
+    own_limit = 0;
 }
 
 int run_descriptor_keep(int fd) {

@@ -100,6 +100,10 @@ void run_descriptors_at_fork(void);
         run_descriptors_end(&kept_mask_);                                                                              \
         kept_fd_;                                                                                                      \
     })
+/* Between these two the runtime finds numbers for its descriptors although the program has set itself a low limit. Context: one thread at a time: at the start, or the
+ * one that forks. */
+void run_descriptors_raise(void);
+void run_descriptors_restore(void);
 
 /* ---- space.c: the addresses that managed memory has ---- */
 

@@ -55,6 +55,7 @@ __attribute__((constructor)) static void start(void) {
     uswap_error err = {.status = USWAP_OK};
     run_inside = 1;
     run_descriptors_at_fork();
+    run_descriptors_raise();
     run_board_begin();
     run_libc_begin();
     run_exec_begin();
@@ -64,6 +65,7 @@ __attribute__((constructor)) static void start(void) {
     run_at_fork();
     run_fork_handlers_release();
     run_report_begin();
+    run_descriptors_restore();
     process_pool = run_pool;
     run_inside = 0;
 }
