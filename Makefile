@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 TEST_VARIANTS := test-asan test-tsan test-invariants
 SANITIZED_TESTS := tests/integration/test_swap_cache.py tests/integration/test_shared_tables.py tests/stress/test_bytes.py
 
-.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader bench-verify bench-numpy stress soak run-suites mutants fuzz build build-test wheel clean
+.PHONY: demo test lint format pytest doctest bench bench-fit bench-scale bench-churn bench-reclaim bench-policies bench-curve bench-shared bench-loader bench-verify bench-numpy bench-run bench-run-fits stress soak run-suites mutants fuzz build build-test wheel clean
 .PHONY: model model-mutants $(TEST_VARIANTS) test-leaks test-sanitizers coverage
 
 demo: build
@@ -69,7 +69,7 @@ bench: build
 bench-fit bench-scale bench-churn bench-reclaim bench-shared bench-loader bench-verify bench-numpy: build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
-bench-policies bench-curve bench-run: $(VENV)/.bench build
+bench-policies bench-curve bench-run bench-run-fits: $(VENV)/.bench build
 	$(PY) benchmarks/$(subst -,_,$@).py $(BENCH_ARGS)
 
 # Checked loads and stores under eviction, as many as one likes: STRESS_ARGS='--operations 1e9 --seed 7'.
