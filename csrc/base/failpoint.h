@@ -91,6 +91,7 @@
     X(fork_mapped, "fork.mapped")             /* error: a child cannot have its regions watched */                     \
     X(fork_area, "fork.area")                 /* error: a child has no place to swap to */                             \
     X(fork_ready, "fork.ready")               /* the child has everything, and its threads */                          \
+    X(fork_released, "fork.released")         /* a child holds a slot no more, its owner is not to look yet */         \
     X(member_joined, "member.joined")         /* the place in the table is taken, nothing else is */                   \
     X(chunk_taken, "chunk.taken")             /* a chunk is this member's, or free again */                            \
     X(chunk_draining, "chunk.draining")       /* a chunk is being emptied, or filled, by this member */                \

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "swap/holders.h"
 
+#include "base/failpoint.h"
 #include "pool.h"
 #include "shared/group.h"
 #include "swap/swap_cache.h"
@@ -64,19 +65,18 @@ bool holders_close(holders *of, uint16_t member) {
 
 /* Of an area of this process: slots that it has never used nobody can hold, and its memory says which those are. */
 static void clear(const swap_area *area, holders *of, uint64_t bit) {
-    uint64_t gone = 0;
     for (uint64_t slot = 1; slot < area->total_slots; slot++) {
         if (!atomic_load_explicit(&area->slots_touched[slot / SLOTS_PER_CHUNK], memory_order_relaxed)) {
             slot += SLOTS_PER_CHUNK - 1 - slot % SLOTS_PER_CHUNK;
             continue;
         }
         _Atomic uint64_t *word = &of->words[slot];
-        if ((atomic_load_explicit(word, memory_order_relaxed) & bit) && atomic_fetch_and(word, ~bit) == bit)
-            gone++;
+        if (atomic_load_explicit(word, memory_order_relaxed) & bit)
+            atomic_fetch_and(word, ~bit);
     }
     atomic_fetch_and(&of->users, ~bit);
-    if (gone > 0)
-        atomic_fetch_add(&of->released, gone);
+    atomic_fetch_add(&of->released,
+                     1); /* though no bit was there: it may have died between its last one and this count */
 }
 
 /* Whether the life is over: its process has ended, or the place is another's. */
@@ -133,8 +133,10 @@ void holders_add(uswap_pool *pool, swap_entry entry, uint16_t member) {
 void holders_release(uswap_pool *pool, swap_entry entry) {
     holders *of = atomic_load(&pool->areas[swap_entry_area(entry)].holders);
     uint64_t bit = bit_of(pool->family_member);
-    if (atomic_fetch_and(&of->words[swap_entry_slot(entry)], ~bit) == bit)
-        atomic_fetch_add(&of->released, 1);
+    if (atomic_fetch_and(&of->words[swap_entry_slot(entry)], ~bit) != bit)
+        return;
+    FAILPOINT(fork_released);
+    atomic_fetch_add(&of->released, 1);
 }
 
 /* ---- lent slots ---- */

@@ -14,7 +14,7 @@
 
 typedef struct holders {
     _Atomic uint64_t users;    /* a bit a member that has the area open, the owner's too */
-    _Atomic uint64_t released; /* how often a slot has lost its last holder: the owner sweeps when it has changed */
+    _Atomic uint64_t released; /* changed after a slot has lost its last holder: then the owner sweeps */
     _Atomic uint16_t owner;    /* member_id of who gives its slots out */
     _Atomic uint16_t
         life[HOLDERS_MAX];    /* member_id whose bit it is now; 0: nobody's. Only the owner makes it 0, if it lives */

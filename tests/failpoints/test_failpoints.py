@@ -72,6 +72,7 @@ OTHERS = {
     "fork.mapped",
     "fork.area",
     "fork.ready",
+    "fork.released",
 }
 
 

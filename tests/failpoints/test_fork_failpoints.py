@@ -129,6 +129,35 @@ def test_nobody_waits_for_a_child_that_is_stopped_there(name: str, swap_director
     )
 
 
+def test_a_child_that_dies_giving_up_its_last_slot_leaves_it_to_its_parent(swap_directory: Path) -> None:
+    """The child does not hold the slot any more, and has not said so: its burial does (model/private_fork.pml)."""
+    run_program(
+        """
+    import os, signal
+    from _support.failpoints import Action, hits, set_failpoint
+    from _support.forks import await_alone, child, end_of
+    pool = uswap.Pool("16MiB", swap=SWAP)
+    region = pool.region("4KiB", name="page")
+    page = memoryview(region)
+    page[:] = os.urandom(4096)
+    set_failpoint("fork.released", Action.KILL)  # a parent owns its slots: it does not come there
+    go, begin = os.pipe()
+    def work():
+        os.read(go, 1)
+        region.advise(uswap.Advice.DONTNEED)
+    pid = child(work)
+    page[:] = os.urandom(4096)
+    region.advise(uswap.Advice.PAGEOUT)
+    assert pool.stats().swap_lent_bytes == 4096
+    os.write(begin, b"!")
+    assert end_of(pid) == -signal.SIGKILL
+    await_alone(pool)
+    pool.check()
+    """,
+        swap_directory,
+    )
+
+
 def test_each_step_is_passed(swap_directory: Path) -> None:
     out = run_program(
         HEAD
