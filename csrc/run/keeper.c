@@ -42,7 +42,7 @@ static bool is_alone(const group *g) {
 }
 
 static void note_use(const group *g) {
-    uint64_t frames = atomic_load(&commons_head(&g->commons)->shared_used);
+    uint64_t frames = shared_used_frames(&g->commons);
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
         if (peer_at(g, i).value != 0)
             frames += atomic_load(&commons_head(&g->commons)->members[i].private_frames);
