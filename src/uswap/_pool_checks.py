@@ -54,7 +54,7 @@ def warn_of_user_mode() -> None:
         "EFAULT, except inside Region.resident(). `uswap doctor` names the command that permits it; "
         "Pool(faults='inline') says that it is meant so"
     )
-    logger.warning("%s", text)
+    logger.info("%s", text)
     warnings.warn(text, UserModeWarning, stacklevel=_callers_level())
 
 
@@ -67,5 +67,5 @@ def warn_about_area(info: SwapAreaInfo, notes: int) -> None:
     }
     for note, text in texts.items():
         if notes & note:
+            logger.info("swap area %s %s", info.path, text)
             warnings.warn(f"swap area {info.path} {text}", UswapWarning, stacklevel=_callers_level())
-            logger.warning("swap area %s %s", info.path, text)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
+from uswap._errors import UswapWarning
 from uswap._version import __version__
 
 # verb -> what `uswap --help` says of it
@@ -41,4 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = next((word for word in words if word in VERBS), None)
     options = make_parser(verb).parse_args(words)
     module = importlib.import_module(f"uswap.commands.{options.verb}")
+    if arguments is None:
+        _warn_in_a_line(options.verb)
     return int(module.run(options))
+
+
+def _warn_in_a_line(verb: str) -> None:
+    """Our warnings are for the user of the command line: he has no use for a place in Python's source."""
+    other = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, UswapWarning):
+            print(f"uswap {verb}: {message}", file=file or sys.stderr)
+        else:
+            other(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show

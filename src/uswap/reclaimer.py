@@ -186,10 +186,10 @@ class Trouble:
         for kind, text in self.KINDS.items():
             if kind not in self._said and getattr(self._stats, kind) > 0:
                 self._said.add(kind)
-                logger.warning(text)
-                # Where warnings are errors this one would end the reclaimer and reach nobody.
-                with contextlib.suppress(UswapWarning):
+                try:
                     warnings.warn(text, UswapWarning, stacklevel=2)
+                except UswapWarning:  # warnings are errors: this one would end the reclaimer, and reach nobody
+                    logger.warning(text)
 
 
 @atexit.register

@@ -114,6 +114,13 @@ def test_a_program_gets_its_words_as_they_were_given(swap_directory: Path) -> No
         assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
 
 
+def test_a_warning_is_one_line_for_the_user_of_the_command(swap_directory: Path) -> None:
+    command = [sys.executable, "-m", "uswap", "run", "--limit", "16MiB", "--swap", "/dev/shm", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("uswap run: swap area /dev/shm lies in memory")
+
+
 def test_a_program_is_looked_for_where_it_will_run(swap_directory: Path, tmp_path: Path) -> None:
     prog = tmp_path / "prog"
     prog.write_text('#!/bin/sh\necho "$0 $PWD"\n')

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from _support.failpoints import Action, armed
+from _support.program import run_program
 from _support.workload import Pages, in_threads
 from conftest import PoolFactory
 
@@ -229,3 +230,16 @@ def test_a_hole_that_cannot_be_filled_stays_one(make_pool: PoolFactory, swap_dir
     pages = Pages(pool.region("256MiB"))
     pages.fill(1)
     assert pages.wrong(1) == 0
+
+
+def test_what_is_amiss_with_an_area_is_said_once(swap_directory: Path) -> None:
+    """To a program that has configured neither warnings nor logging both go to standard error."""
+    done = run_program(
+        """
+        import warnings
+        warnings.simplefilter("default")
+        uswap.Pool("4MiB", swap=uswap.SwapArea("/dev/shm", size="16MiB")).close()
+        """,
+        swap_directory,
+    )
+    assert done.stderr.count("lies in memory") == 1

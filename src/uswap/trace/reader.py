@@ -172,7 +172,7 @@ class Trace:
 def _read_header(file: BinaryIO, path: str) -> Header:
     prefix = file.read(PREFIX_BYTES)
     if not prefix.startswith(MAGIC):
-        raise TraceError(f"{path} is no trace of uswap", path=path, hint="`uswap run --trace` records one")
+        raise TraceError(f"{path} is no trace of uswap", path=path, hint="Pool.trace() records one")
     version, length = (int.from_bytes(prefix[at : at + 4], "little") for at in (8, 12))
     if len(prefix) == PREFIX_BYTES and version != VERSION:
         raise TraceError(
