@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import mmap
 import os
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from uswap._core import Core, ffi, lib, logger
-from uswap._errors import UswapError
+from uswap._errors import OutOfSpaceError, UswapError
 
 # Not in the mmap module before Python 3.11; the same on x86-64 and aarch64. The core counts frames, not the
 # kernel.
@@ -71,12 +72,21 @@ class ManagedMapping(Protocol):
 
 def map_fresh(kind: type[Any], size: int, file: int = -1) -> Any:
     """An instance of kind (mmap.mmap or a child of it) on a fresh mapping: private and anonymous, or, of a file's
-    descriptor, shared. Context: inside locked()."""
+    descriptor, shared. Raises OutOfSpaceError: no address space. Context: inside locked()."""
     unusable = []
     while True:
         lib.uswap_map_directly(1)
         try:
             mapping = mmap.mmap.__new__(kind, file, size, flags=_PRIVATE if file < 0 else _SHARED)
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                raise
+            raise OutOfSpaceError(
+                f"no address space for a region of {size} bytes",
+                operation="mmap",
+                errno=errno.ENOMEM,
+                hint="`ulimit -v` may bound it",
+            ) from error
         finally:
             lib.uswap_map_directly(0)
         start = address_of(mapping)

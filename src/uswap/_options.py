@@ -41,7 +41,7 @@ class SwapArea:
         priority: areas with a higher one are filled first.
 
     Raises:
-        ValueError: size is not a size.
+        ValueError, TypeError: no path, or size is not a size.
 
     Example:
         >>> SwapArea("/var/tmp/jobs.swap", size="20GiB", priority=5).size_bytes
@@ -53,8 +53,9 @@ class SwapArea:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        if not os.fspath(self.path):
-            raise ValueError("a swap area needs a path")
+        path = os.fsdecode(self.path)
+        if not path or "\0" in path:
+            raise ValueError(f"a swap area needs a path, not {path!r}")
         if self.size is not None:
             parse_size(self.size, "swap area size")
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
@@ -86,7 +87,7 @@ def swap_areas(spec: SwapSpec) -> list[SwapArea]:
 
     Raises:
         SwapAreaError: no such directory, or $USWAP_DIR cannot be used.
-        ValueError: an empty list.
+        ValueError: an empty list. TypeError: no path.
     """
     if spec is None:
         named = os.environ.get("USWAP_SWAP", "")
@@ -95,6 +96,8 @@ def swap_areas(spec: SwapSpec) -> list[SwapArea]:
         spec = [path for path in named.split(os.pathsep) if path]
     if isinstance(spec, (str, os.PathLike, SwapArea)):
         spec = [spec]
+    if not isinstance(spec, Iterable) or isinstance(spec, bytes):
+        raise TypeError(f"swap must be a path, a SwapArea, or several of them, not {type(spec).__name__}")
     areas = [area if isinstance(area, SwapArea) else SwapArea(area) for area in spec]
     if not areas:
         raise ValueError("swap: at least one swap area is needed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import mmap
+import operator
 import os
 import sys
 from collections.abc import Iterator
@@ -164,8 +165,8 @@ class Region(mmap.mmap):
         """(start, length) in bytes; up to the end means the rest of the last page too."""
         self._check_open()
         size = len(self)
-        if length is None:
-            length = size - start
+        start = _bytes(start, "start")
+        length = size - start if length is None else _bytes(length, "length")
         if start < 0 or length < 0 or start + length > size:
             raise ValueError(f"bytes {start} to {start + length} are not all in a region of {size} bytes")
         return start, length if start + length < size else round_to_pages(size) - start
@@ -421,6 +422,13 @@ def region_infos(core: Core) -> list[RegionInfo]:
             core.call(lib.uswap_region_get_info, number, raw)
             infos.append(region_info_from_core(ffi, lib, raw, int(raw.size_bytes), 0))
     return infos
+
+
+def _bytes(value: int, what: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a number of bytes, not {type(value).__name__}") from None
 
 
 def make_region(

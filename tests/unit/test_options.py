@@ -182,6 +182,15 @@ def test_directories_in_memory_and_missing_ones_are_passed_over(
     assert "USWAP_DIR" in caught.value.hint
 
 
+def test_what_is_no_path_is_no_swap_area() -> None:
+    for nothing in (5, b"/var/tmp", 1.5):
+        with pytest.raises(TypeError, match="swap must be a path"):
+            uswap.Pool("32MiB", swap=nothing)  # type: ignore[arg-type]
+    for path in ("", "/var/tmp/a\0b"):
+        with pytest.raises(ValueError, match="needs a path"):
+            uswap.Pool("32MiB", swap=path)
+
+
 def test_the_default_swap_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USWAP_DIR", str(tmp_path))
     with uswap.Pool("32MiB") as pool:

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 
 import pytest
+from conftest import PoolFactory
 
 import uswap
 from uswap import Advice, PageClass, Protection
@@ -82,11 +83,24 @@ def test_ranges_outside_are_refused(pool: uswap.Pool) -> None:
             r.advise(Advice.COLD, start, length)
         with pytest.raises(ValueError, match="not all in a region"):
             r.lock(start, length)
+    for start, length in (("1MiB", 1), (0, "1MiB"), (0.5, 1), (0, 1.5)):
+        with pytest.raises(TypeError, match="must be a number of bytes"):
+            r.lock(start, length)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not a valid Advice"):
         r.advise(99)
     with pytest.raises(ValueError, match="protection is made of"):
         r.protect(64)
     r.close()
+
+
+@pytest.mark.parametrize("size", [1 << 50, 1 << 60, (1 << 63) - 4096])
+def test_more_than_can_be_addressed_is_out_of_space(make_pool: PoolFactory, size: int) -> None:
+    pool = make_pool(overcommit=True)
+    with pytest.raises(uswap.OutOfSpaceError, match="no address space"):
+        pool.region(4096, reserve=size)
+    with pytest.raises(uswap.OutOfSpaceError):
+        pool.region(size)
+    assert pool.regions() == []
 
 
 def test_madvise_by_number_is_advice(pool: uswap.Pool) -> None:
