@@ -128,6 +128,7 @@ class SecondChance(Policy):
         self._round = self._long_round = 0  # pages are lucky in one round, or in another
         self._gone = self._gone_active = 0.0  # evictions of late, and those of active pages
         self._since_window = self._since_round = 0
+        self._is_begun = False
         self._foreseen = 0  # evictions, when all that is prepared has left
         self._pace = 0  # evictions beyond that until the next decision, the most of late
         self._is_told = False  # of all there is: something was missed
@@ -139,18 +140,15 @@ class SecondChance(Policy):
         self._capacity = max(need.capacity, 1)
         self._see(seen)
         self._wait_for(seen.read_ahead, need)
+        unasked = self._unasked(need)
         self._agree_with(need)
-        self._pace = max(need.evictions - self._foreseen, self._pace * 7 // 8)
+        self._pace = max(unasked, self._pace * 7 // 8)
         prepared = int((_PREPARED_FOR_STREAMS if self._streams else _PREPARED) * self._capacity)
         evicted = self._evict(min(need.frames - need.prepared, _MOST), inactive_only=False)
         more = need.frames + prepared - need.prepared - len(evicted)
         evicted += self._evict(min(more, _MOST), inactive_only=True)
         self._foreseen = need.evictions + need.prepared + len(evicted)
-        # Bounded: pages of one value leave no frame behind that could be on trial.
-        room = min(_AGED_PER_EVICTED * len(evicted), self._capacity // 4) + int(_AGED_SHARE * self._capacity)
-        room = min(room, _MOST)
-        if need.frames == 0 and need.mapped + need.inactive < self._capacity * (1 - _AGED_SHARE):
-            room = 0  # there is memory for more
+        room = self._room_on_trial(len(evicted), unasked, need)
         aged, marked = self._age_new(room)
         marked += self._age_active(room)
         return Answer(evict=evicted, age=aged, age_marked=marked)
@@ -221,6 +219,23 @@ class SecondChance(Policy):
         lucky, ordinary = (stays, _NONE) if one_in == 1 else _draw(stays, one_in, turn)
         self.new.mapped.push(ordinary, _ORDINARY)
         self.new.mapped.push(lucky, _LUCKY)
+
+    def _unasked(self, need: Need) -> int:
+        """How many have left without an order since all that was prepared had: those on trial, ordinary ones first.
+
+        They come back as others of their side do. Were they not counted as gone, new ones would seem to be missed
+        often, the more the later decisions are, and pages in use would leave for them.
+        """
+        unasked = max(need.evictions - self._foreseen, 0) if self._is_begun else 0
+        self._is_begun = True
+        left = unasked
+        for side in (self.new, self.active):
+            of_side = min(left, max(side.on_trial, 0))
+            self._account(side, of_side)
+            side.on_trial -= of_side
+            left -= of_side
+        self._account(self.new, left)  # from where they were mapped
+        return unasked
 
     def _agree_with(self, need: Need) -> None:
         """Pages are discarded, and evicted by others, without a word."""
@@ -309,6 +324,15 @@ class SecondChance(Policy):
         return new
 
     # ---- what is to be tried ------------------------------------------------------------------------------------
+
+    def _room_on_trial(self, evicted: int, unasked: int, need: Need) -> int:
+        """How many are to be tried now. Where many leave without an order, as many more: when none is left on
+        trial, pages leave in the order in which they came, those in use too."""
+        if need.frames == 0 and need.mapped + need.inactive < self._capacity * (1 - _AGED_SHARE):
+            return 0  # there is memory for more
+        # Bounded: pages of one value leave no frame behind that could be on trial.
+        room = min(_AGED_PER_EVICTED * evicted, self._capacity // 4) + int(_AGED_SHARE * self._capacity)
+        return min(room + min(_AGED_PER_EVICTED * unasked, self._capacity // 2), _MOST)
 
     def _age_new(self, room: int) -> tuple[array[int], array[int]]:
         """(ordinary ones, lucky ones: their trial is among the active pages)"""
