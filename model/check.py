@@ -46,6 +46,10 @@ class Configuration:
     large: bool = False
     seconds: int = 900
 
+    def has(self, file: str) -> bool:
+        """Whether the file is part of it."""
+        return file != "private_fork.pml" or "FORK=1" in self.defines
+
 
 @dataclass
 class Outcome:
@@ -77,6 +81,8 @@ class Outcome:
 
 _SMALL = ("PAGES=2", "THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1")
 _PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1")
+# Pages of one kind, without read-ahead, as the private protocol has been checked with both by itself.
+_FORK = ("FORK=1", "THREADS=1", "VALUES=0", "AHEAD=0")
 _THREE = ("THREADS=2", "LAST_THREADS=1", "CRASH=1")
 CONFIGURATIONS = (
     Configuration("private: 2 pages, 2 threads, 1 process", "private",
@@ -84,6 +90,10 @@ CONFIGURATIONS = (
     Configuration("private: 1 page, 1 thread, 1 process", "private", ("THREADS=1",)),
     Configuration("private: 1 page, 2 threads, 1 process, errors, discards", "private",
                   ("THREADS=2", "SLOTS=3", "ERRORS=1", "DISCARDS=1"), large=True),
+    Configuration("private: 1 page, a fork, 2 + 1 threads, the child may die", "private", (*_FORK, "CRASH=1"),
+                  large=True),
+    Configuration("private: 1 page, a fork, 2 + 1 threads, either may die", "private", (*_FORK, "CRASH=2"),
+                  exhaustive=False, seconds=10),
     Configuration("2 pages, 2 threads, 1 process", "shared", _SMALL),
     Configuration("1 page, 2 threads, 1 process, errors, discards", "shared",
                   ("THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=2", "DISCARDS=1")),
@@ -126,6 +136,13 @@ MUTANTS = (
            ("THREADS=1", "DISCARDS=1")),
     Mutant("LOST_FRAME", "private", "a lost frame: the last to unpin does not drop it", ("THREADS=2", "FRAMES=2")),
     Mutant("LOST_USE", "private", "a lost use: the slot that a page kept is not given up", ("THREADS=1",)),
+    Mutant("FORK_HOLDS_NOTHING", "private", "a lost use: a fork does not note that the child uses a slot", _FORK),
+    Mutant("FORK_KEEPS_THE_SEAL", "private", "a page is sealed in the child, but not write-protected", _FORK),
+    Mutant("FORK_DOES_NOT_DRAIN", "private", "a fork does not wait for the writes that are under way", _FORK),
+    Mutant("LENDS_WITHOUT_A_LOOK", "private", "a skipped recheck: a slot is lent to who has given it up", _FORK,
+           deep=True),
+    Mutant("BURIES_WITHOUT_A_SWEEP", "private", "a lost slot: a child dies between its bit and its count",
+           (*_FORK, "CRASH=1"), deep=True),
     Mutant("NO_WAITERS", "shared", "a missed wake: who does not get LOCK leaves no WAITERS", _TWO),
     Mutant("LATE_READER", "shared", "a skipped recheck: who has read in vain does not look whose page it is", _TWO),
     Mutant("NO_RECHECK", "shared", "a skipped recheck: an eviction ends although the page was taken back", _ONE),
@@ -163,6 +180,16 @@ def build(folder: Path, model: str, defines: Sequence[str], options: Sequence[st
     _run([os.environ.get("CC", "cc"), "-O1", "-w", *options, "-o", "pan", "pan.c"], folder)
 
 
+def _options_of_fork(defines: Sequence[str]) -> list[str]:
+    """Where a death stops all others for a moment, no two steps are independent."""
+    return ["-DNOREDUCE"] if "FORK=1" in defines else []
+
+
+def _arguments_of_fork(defines: Sequence[str]) -> list[str]:
+    """Under "unless" spin knows no end states: private.pml looks itself whether all is at rest."""
+    return ["-E"] if "FORK=1" in defines else []
+
+
 def _number(pattern: str, text: str) -> float:
     found = re.search(pattern, text)
     return float(found.group(1)) if found else 0.0
@@ -197,9 +224,11 @@ def check(configuration: Configuration, megabytes: int, extra: Sequence[str] = (
     options = ["-DVECTORSZ=2048", f"-DMEMLIM={megabytes}"]
     options += ["-DCOLLAPSE"] if configuration.exhaustive else ["-DBITSTATE"]
     options += ["-DNFAIR=4"] if configuration.live else ["-DSAFETY"]
+    options += _options_of_fork(configuration.defines)
     arguments = ["./pan", f"-m{12 if configuration.large else 5}000000" if configuration.exhaustive else "-m500000"]
     arguments += ["-a", "-f"] if configuration.live else []
     arguments += [] if configuration.exhaustive else ["-w31"]
+    arguments += _arguments_of_fork(configuration.defines)
     defines = [*configuration.defines, *(["LIVE=1"] if configuration.live else []), *extra]
     properties = "every fault ends" if configuration.live else "assertions, end states"
     with tempfile.TemporaryDirectory(prefix="uswap-model-") as name:
@@ -241,7 +270,9 @@ def _search(mutant: Mutant, megabytes: int, options: Sequence[str], arguments: S
     with tempfile.TemporaryDirectory(prefix="uswap-model-") as name:
         folder = Path(name)
         defines = [*mutant.defines, f"MUTANT_{mutant.name}"]
-        build(folder, mutant.model, defines, ["-DSAFETY", "-DVECTORSZ=2048", f"-DMEMLIM={megabytes}", *options])
+        options = ["-DSAFETY", "-DVECTORSZ=2048", f"-DMEMLIM={megabytes}", *options, *_options_of_fork(defines)]
+        build(folder, mutant.model, defines, options)
+        arguments = [*arguments, *_arguments_of_fork(defines)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(["./pan", *arguments], cwd=folder, capture_output=True, text=True, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -267,8 +298,10 @@ def never_reached(outcomes: dict[str, list[tuple[Configuration, Outcome]]]) -> l
     """Lines of the models that no configuration has reached, and that do not say why ("unreached:")."""
     wrong = []
     for runs in outcomes.values():
-        lines = set.intersection(*(set(outcome.unreached) for _, outcome in runs))
+        lines = set.union(*(set(outcome.unreached) for _, outcome in runs))
         for name, number in sorted(lines):
+            if any((name, number) not in outcome.unreached for c, outcome in runs if c.has(name)):
+                continue
             source = (HERE / name).read_text().splitlines()[number - 1]
             if "unreached:" not in source:
                 wrong.append(f"{name}:{number}: {source.strip()}")
