@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -49,10 +50,13 @@ static const char ALONE[] =
     "this program brings its own malloc: it cannot fork under uswap run (posix_spawn and vfork work)";
 static bool brings_malloc;
 
+/* A program at fixed addresses that takes the address of a function in a library has an entry of that name without defining it: not in front of ours. */
 static bool is_in_front(const char *name) {
     Dl_info first, ours;
+    const ElfW(Sym) *symbol = NULL;
     void *found = dlsym(RTLD_DEFAULT, name);
-    return found && dladdr(found, &first) && dladdr(&brings_malloc, &ours) && first.dli_fbase != ours.dli_fbase;
+    return found && dladdr1(found, &first, (void **)&symbol, RTLD_DL_SYMENT) && dladdr(&brings_malloc, &ours) &&
+           first.dli_fbase != ours.dli_fbase && !(symbol && symbol->st_shndx == SHN_UNDEF);
 }
 
 static void prepare(void) {

@@ -49,3 +49,16 @@ def test_a_program_with_its_own_malloc_is_told_that_it_cannot_fork(swap_director
     assert (done.stdout, done.returncode) == ("no fork: ENOMEM\n0 1\n", 0)
     (line,) = done.stderr.splitlines()
     assert line.startswith("uswap run: this program brings its own malloc")
+
+
+def test_a_program_that_takes_mallocs_address_does_not_bring_its_own(swap_directory: Path, tmp_path: Path) -> None:
+    """Where code lies at fixed addresses, as node's does, malloc then has an entry of the program's."""
+    source, own = tmp_path / "takes.c", tmp_path / "takes"
+    source.write_text(
+        "#include <stdlib.h>\n#include <stdio.h>\n#include <unistd.h>\n#include <sys/wait.h>\n"
+        "int main(void) { void *(*volatile get)(size_t) = malloc; int status = 1; free(get(100000));"
+        ' if (fork() == 0) _exit(0); wait(&status); printf("%d\\n", status); }\n'
+    )
+    subprocess.run(["cc", "-O0", "-fno-pie", "-no-pie", "-o", str(own), str(source)], check=True)
+    done = uswap.run([str(own)], limit="8MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 0)
