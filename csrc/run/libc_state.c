@@ -41,27 +41,29 @@ void run_libc_begin(void) {
 
 /* ---- streams ---- */
 
-/* A function of libc that makes a stream. */
-#define MAKES_STREAM(name, parameters, arguments)                                                                      \
+/* A function of libc that makes a stream, unless own is one. */
+#define MAKES_STREAM(name, parameters, arguments, own)                                                                 \
     EXPORT FILE *name parameters {                                                                                     \
         static FILE *(*libc)parameters;                                                                                \
         if (!libc)                                                                                                     \
             run_look_up(#name, &libc);                                                                                 \
         run_inside++;                                                                                                  \
-        FILE *stream = libc arguments;                                                                                 \
+        FILE *stream = own;                                                                                            \
+        if (!stream)                                                                                                   \
+            stream = libc arguments;                                                                                   \
         run_inside--;                                                                                                  \
         return stream;                                                                                                 \
     }
 
-MAKES_STREAM(fopen, (const char *path, const char *mode), (path, mode))
-MAKES_STREAM(fopen64, (const char *path, const char *mode), (path, mode))
-MAKES_STREAM(fdopen, (int fd, const char *mode), (fd, mode))
-MAKES_STREAM(popen, (const char *command, const char *mode), (command, mode))
-MAKES_STREAM(fmemopen, (void *memory, size_t bytes, const char *mode), (memory, bytes, mode))
-MAKES_STREAM(fopencookie, (void *cookie, const char *mode, cookie_io_functions_t calls), (cookie, mode, calls))
-MAKES_STREAM(open_memstream, (char **block, size_t *bytes), (block, bytes))
-MAKES_STREAM(tmpfile, (void), ())
-MAKES_STREAM(tmpfile64, (void), ())
+MAKES_STREAM(fopen, (const char *path, const char *mode), (path, mode), run_open_stat(path, mode))
+MAKES_STREAM(fopen64, (const char *path, const char *mode), (path, mode), run_open_stat(path, mode))
+MAKES_STREAM(fdopen, (int fd, const char *mode), (fd, mode), NULL)
+MAKES_STREAM(popen, (const char *command, const char *mode), (command, mode), NULL)
+MAKES_STREAM(fmemopen, (void *memory, size_t bytes, const char *mode), (memory, bytes, mode), NULL)
+MAKES_STREAM(fopencookie, (void *cookie, const char *mode, cookie_io_functions_t calls), (cookie, mode, calls), NULL)
+MAKES_STREAM(open_memstream, (char **block, size_t *bytes), (block, bytes), NULL)
+MAKES_STREAM(tmpfile, (void), (), NULL)
+MAKES_STREAM(tmpfile64, (void), (), NULL)
 
 /* ---- groups ---- */
 

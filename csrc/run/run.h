@@ -11,6 +11,7 @@
 #include "base/lock.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -159,6 +160,12 @@ void run_libc_begin(void);
 
 void run_threads_begin(void);
 void run_threads_in_child(void);
+long run_threads_count(void);
+
+/* ---- proc_stat.c ---- */
+
+/* Return: a stream of what the program is to see in that file; NULL: what there is. errno is not looked at. */
+FILE *run_open_stat(const char *path, const char *mode);
 
 /* ---- exec.c ---- */
 

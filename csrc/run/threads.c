@@ -44,6 +44,10 @@ void run_threads_in_child(void) {
     atomic_store(&threads, 1);
 }
 
+long run_threads_count(void) {
+    return atomic_load(&threads);
+}
+
 /* Counted before it runs: who has started it may end first. */
 static void *begin(void *argument) {
     work w = *(work *)argument;
