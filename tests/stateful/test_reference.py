@@ -1,13 +1,15 @@
 """The reference itself: it accepts whatever plain memory could show, also of accesses that run beside each other,
-and nothing else. Quietly: a second."""
+and nothing else. Quietly: three seconds."""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
 from uswap.testing import Program, memory
+from uswap.testing.memory import PAGE
 
 WAIT_SECONDS = 60.0
 
@@ -68,4 +70,46 @@ def test_what_somebody_else_has_stored_is_found_in_pages_that_are_kept_in() -> N
     program.keep_in(region=0, page=0, count=1)
     with pytest.raises(AssertionError, match="lost or stale data: region 1, byte 0"):
         program.join()
+    program.abandon()
+
+
+def test_a_shared_region_is_as_long_as_its_processes_have_made_it(runtime_folder: Path) -> None:
+    with Program(shared=True) as program:
+        shared = program.shared
+        assert shared is not None
+        program.peer_joins()
+        program.write(region=0, start=0, length=8 * PAGE, value=5)
+        program.peer_resizes(peer=0, pages=100)
+        assert (shared.pages, shared.whole) == (64, 100 * PAGE)
+        program.refresh_shared()
+        program.write(region=0, start=90 * PAGE, length=PAGE, value=6)
+        program.peer_reads(peer=0, start=90 * PAGE, length=PAGE)
+        program.resize_shared(pages=4)
+        assert shared.whole == 100 * PAGE  # the peer sees more
+        program.peer_leaves(peer=0)
+        program.resize_shared(pages=4)
+        program.resize_shared(pages=100)
+        program.read(region=0, start=0, length=100 * PAGE)
+        assert (shared.pages, program.ledger.checked) == (100, 2)
+
+
+def test_what_a_shared_region_has_of_its_longer_life_is_found(runtime_folder: Path) -> None:
+    program = Program(shared=True)
+    program.resize_shared(pages=1)
+    program.resize_shared(pages=9)
+    memory.store(program.address(program.regions[0]) + 8 * PAGE, b"\x07")
+    with pytest.raises(AssertionError, match=f"lost or stale data: shared region 0, byte {8 * PAGE}"):
+        program.read_all(region=0)
+    program.abandon()
+
+
+def test_a_shared_region_that_is_cut_under_somebody_is_found(runtime_folder: Path) -> None:
+    program = Program(shared=True)
+    program.peer_joins()
+    assert program.peers[0]("resize", PAGE)[0].startswith("BusyError")  # this process sees more
+    program.resize_shared(pages=70)
+    program.peers[0].seen = 70 * PAGE  # it does not, but were it so
+    with pytest.raises(AssertionError, match="cut to 266240 bytes, and somebody sees more"):
+        program.resize_shared(pages=65)
+    program.peer_leaves(peer=0)
     program.abandon()

@@ -30,6 +30,8 @@ _peer = st.integers(0, PEERS_MAX - 1)
 _page = st.integers(0, REGION_PAGES_MAX - 1)
 # Mostly a few pages: that is where steps meet.
 _count = st.one_of(st.integers(1, 4), st.integers(1, REGION_PAGES_MAX))
+# Mostly about as many as a shared region begins with.
+_shared_pages = st.one_of(st.integers(1, 70), st.integers(1, REGION_PAGES_MAX))
 _start = st.one_of(
     st.integers(0, 8 * PAGE), st.integers(0, REGION_PAGES_MAX * PAGE), st.builds(lambda page: page * PAGE, _page)
 )
@@ -95,6 +97,10 @@ _SHARED: dict[str, _Strategies] = {
     "peer_reads": {"peer": _peer, "start": _start, "length": _length},
     "peer_advises": {"peer": _peer, "advice": _often, "page": _page, "count": _count},
     "peer_uses_memory": {"peer": _peer, "pages": st.integers(1, 600)},
+    "resize_shared": {"pages": _shared_pages},
+    "refresh_shared": {},
+    "peer_resizes": {"peer": _peer, "pages": _shared_pages},
+    "peer_refreshes": {"peer": _peer},
     "kill_peer": {"peer": _peer},
     "peer_leaves": {"peer": _peer},
 }
@@ -109,7 +115,7 @@ _SHARED_FAILPOINTS: dict[str, _Strategies] = {
     "peer_stops": {"peer": _peer, "at": st.deferred(lambda: st.sampled_from(shared_points())), "nth": _nth},
     "peer_will_die": {"peer": _peer, "at": st.deferred(lambda: st.sampled_from(shared_points())), "nth": _nth},
 }
-_OF_PEERS = (set(_SHARED) | set(_SHARED_FAILPOINTS)) - {"peer_joins"}
+_OF_PEERS = (set(_SHARED) | set(_SHARED_FAILPOINTS)) - {"peer_joins", "resize_shared", "refresh_shared"}
 
 
 class _Expected:
@@ -150,6 +156,10 @@ _WHEN: dict[str, Callable[[_Expected], bool]] = {
     "resize": lambda now: not now.held,
     "peer_joins": lambda now: now.quiet,
     "peer_leaves": lambda now: now.quiet and now.peers,
+    "resize_shared": lambda now: now.quiet,
+    "refresh_shared": lambda now: now.quiet,
+    "peer_resizes": lambda now: now.quiet and now.peers,
+    "peer_refreshes": lambda now: now.quiet and now.peers,
 }
 for _name in ("child_checks", "child_writes", "child_advises"):
     _WHEN[_name] = lambda now: now.child

@@ -49,6 +49,7 @@ class Mapped:
     number: int
     shared: bool = False
     model: bytearray = field(default_factory=bytearray)
+    beyond: int = 0  # bytes that a shared region has, and this process does not see
     read_only: set[int] = field(default_factory=set)  # pages
     no_access: set[int] = field(default_factory=set)
     locked: set[int] = field(default_factory=set)
@@ -58,16 +59,22 @@ class Mapped:
         """How many it has; the last one may be a part."""
         return -(-len(self.model) // PAGE)
 
-    def span(self, start: int, length: int) -> tuple[int, int]:
-        """The range as far as there is one: (start, length), in bytes."""
-        start = start % len(self.model)
-        return start, min(length, len(self.model) - start)
+    @property
+    def whole(self) -> int:
+        """Bytes of all of the region."""
+        return len(self.model) + self.beyond
 
-    def page_span(self, first: int, count: int) -> tuple[int, int]:
+    def span(self, start: int, length: int, seen: int | None = None) -> tuple[int, int]:
+        """The range as far as there is one: (start, length), in bytes. seen: by another process, too."""
+        end = len(self.model) if seen is None else min(seen, len(self.model))
+        start = start % end
+        return start, min(length, end - start)
+
+    def page_span(self, first: int, count: int, seen: int | None = None) -> tuple[int, int]:
         """The same in pages, as bytes: (start, length)."""
-        first = first % self.pages
-        start = first * PAGE
-        return start, min(count * PAGE, len(self.model) - start)
+        end = len(self.model) if seen is None else min(seen, len(self.model))
+        start = first % -(-end // PAGE) * PAGE
+        return start, min(count * PAGE, end - start)
 
     def may_load(self, start: int, length: int) -> bool:
         """Whether a program may."""

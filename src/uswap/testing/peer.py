@@ -17,6 +17,7 @@ from uswap.testing.memory import PAGE
 from uswap.testing.nursery import Nursery
 
 _SOCKET = 3  # its number in the peer
+_FOLDER = "USWAP_RUNTIME_DIR"  # where named pools are
 # A peer that is not wanted any more has this long to end in good order.
 _END_SECONDS = 30.0
 
@@ -28,12 +29,14 @@ class PeerDied(Exception):
 class Peer:
     """A process that has joined a named pool and its shared region.
 
-    doomed: it may die at any time, and is to. stopping: the point at which it may be stopped."""
+    doomed: it may die at any time, and is to. stopping: the point at which it may be stopped. seen: bytes of the
+    shared region."""
 
     def __init__(self, nursery: Nursery, pool: str, region: str, swap: str, **options: Any) -> None:
         ours, theirs = os.pipe(), os.pipe()
         self._nursery = nursery
-        job = {"pool": pool, "region": region, "swap": swap, "options": options}
+        # The nursery may be older than what this process says now.
+        job = {"pool": pool, "region": region, "swap": swap, "options": options, "folder": os.environ.get(_FOLDER)}
         descriptors = {0: ours[0], _SOCKET: theirs[1]}
         self._requests, self._answers = Connection(ours[1], readable=False), Connection(theirs[0], writable=False)
         try:
@@ -44,6 +47,7 @@ class Peer:
         self._pidfd = os.pidfd_open(self.pid)
         self._lock = threading.Lock()
         self.doomed = False
+        self.seen = 0
         self.stopping: str | None = None
         self.dead = False
 
@@ -100,6 +104,15 @@ class _Work:
         with contextlib.suppress(uswap.BusyError):  # somebody who is stopped has it
             self._region.advise(uswap.Advice[advice], start, length)
 
+    def resize(self, size: int) -> tuple[str, int]:
+        """The shared region; size 0: refresh. => why it was refused, or "", and how much of it is seen now."""
+        refused = ""
+        try:
+            self._region.resize(size) if size else self._region.refresh()
+        except (uswap.OutOfSpaceError, uswap.BusyError) as error:
+            refused = f"{type(error).__name__}: {error}"
+        return refused, len(self._region)
+
     def private(self, pages: int) -> None:
         """Memory of its own comes and goes: parts of the limit change hands."""
         with self._pool.region(pages * PAGE) as region:
@@ -124,6 +137,9 @@ class _Work:
 def run(job: dict[str, Any]) -> int:
     """The peer's process. => 0."""
     requests, answers = Connection(0, writable=False), Connection(_SOCKET, readable=False)
+    os.environ.pop(_FOLDER, None)
+    if job["folder"] is not None:
+        os.environ[_FOLDER] = job["folder"]
     work: _Work | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):  # who told it what to do has gone
         while True:

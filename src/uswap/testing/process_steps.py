@@ -135,6 +135,7 @@ class ProcessSteps(PoolSteps):
         peer = Peer(self.nursery, self.pool.name, self.shared.region.name, self.swap_folder)
         self.peers.append(peer)
         peer("join")
+        peer.seen = self.shared.whole
 
     def _peer(self, number: int) -> Peer | None:
         return self.peers[number % len(self.peers)] if self.peers else None
@@ -161,7 +162,7 @@ class ProcessSteps(PoolSteps):
         """A peer stores in the shared region."""
         found, mapped = self._peer(peer), self.shared
         if found is not None and mapped is not None:
-            start, length = mapped.span(start, length)
+            start, length = mapped.span(start, length, found.seen)
             data = memory.contents(value, length)
             self._ask_peer(
                 found, "store", start, data, access=Access(Kind.STORE, mapped, start, length, after=data)
@@ -172,7 +173,7 @@ class ProcessSteps(PoolSteps):
         """A peer loads from it, and it is compared."""
         found, mapped = self._peer(peer), self.shared
         if found is not None and mapped is not None:
-            start, length = mapped.span(start, length)
+            start, length = mapped.span(start, length, found.seen)
             access = Access(Kind.LOAD, mapped, start, length)
             self._ask_peer(
                 found, "load", start, length, access=access, finish=lambda data: self.ledger.check(access, data)
@@ -183,7 +184,7 @@ class ProcessSteps(PoolSteps):
         """Region.advise in a peer."""
         found, mapped = self._peer(peer), self.shared
         if found is not None and mapped is not None:
-            self._ask_peer(found, "advise", advice, *mapped.page_span(page, count))
+            self._ask_peer(found, "advise", advice, *mapped.page_span(page, count, found.seen))
 
     @step
     def peer_uses_memory(self, *, peer: int, pages: int) -> None:
@@ -290,8 +291,9 @@ class ProcessSteps(PoolSteps):
     def _peer_sees_all(self, peer: Peer) -> None:
         mapped = self.shared
         if mapped is not None:
-            access = Access(Kind.LOAD, mapped, 0, len(mapped.model), candidates=[bytes(mapped.model)])
-            self.ledger.check(access, peer("load", 0, len(mapped.model)))
+            start, length = mapped.span(0, len(mapped.model), peer.seen)
+            access = Access(Kind.LOAD, mapped, start, length, candidates=[bytes(mapped.model[:length])])
+            self.ledger.check(access, peer("load", start, length))
             peer("check")
 
     def kill_all(self) -> None:

@@ -17,7 +17,7 @@ from uswap.testing.engine import HANG_SECONDS
 from uswap.testing.memory import PAGE
 from uswap.testing.model import Access, Kind, Mapped
 from uswap.testing.policy import watched
-from uswap.testing.process_steps import ProcessSteps
+from uswap.testing.shape_steps import ShapeSteps
 
 _MEBIBYTE = 1 << 20
 _SWAP_BYTES = 48 * _MEBIBYTE
@@ -65,7 +65,7 @@ class Setup:
         return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
-class Program(ProcessSteps):
+class Program(ShapeSteps):
     """A pool under test. Each method that is a step does something to the pool and to the model, and raises
     AssertionError if they disagree; steps that make no sense just now do nothing. As a context manager, everything
     is compared once more at the end.
