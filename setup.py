@@ -183,6 +183,7 @@ CORE_CALLS = {
         "mremap",
         "mlock",
         "munlock",
+        "mincore",
         "close",
         "open",
         "eventfd",

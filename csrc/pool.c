@@ -135,9 +135,13 @@ static int check_options(const uswap_options *options, uswap_error *err) {
 /* Of an arena: a slot word has 30 bits for a frame of one of four. */
 #define PLACES_MAX ((UINT32_C(1) << 28) - BLOCK_PAGES)
 
+/* Of the addresses that the process may have, what all arenas take together at most is an eighth. */
+#define ADDRESS_PART (8 * ARENA_KINDS)
+
 static uint32_t machine_pages(void) {
     long pages = sysconf(_SC_PHYS_PAGES);
-    return pages > 0 ? (uint32_t)MIN_OF(pages, (long)PLACES_MAX) : UINT32_C(1) << 22;
+    size_t all = pages > 0 ? (size_t)pages : (size_t)1 << 22;
+    return (uint32_t)MIN_OF(MIN_OF(all, (size_t)PLACES_MAX), memory_address_share(ADDRESS_PART) >> PAGE_SHIFT);
 }
 
 static size_t arena_bytes(const uswap_pool *pool) {

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 static size_t whole_pages(size_t bytes) {
     return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
@@ -21,6 +22,13 @@ void *memory_map(size_t bytes) {
         return NULL;
     }
     return address;
+}
+
+size_t memory_address_share(unsigned part) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return SIZE_MAX;
+    return (limit.rlim_cur / part) & ~(PAGE_BYTES - 1);
 }
 
 void memory_inherit(void *address, size_t bytes, bool inherited) {

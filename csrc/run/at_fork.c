@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include "pool.h"
+#include "run/board.h"
 #include "run/sites.h"
 
 #include <dlfcn.h>
@@ -43,6 +44,11 @@ static _Thread_local int refused __attribute__((tls_model("initial-exec")));
 
 _Atomic uint64_t run_forks_refused;
 
+static void note_refused(void) {
+    run_forks_refused++;
+    run_board_note_refused();
+}
+
 static sigset_t mask; /* of the thread that forks; under the lock of the table */
 
 /* The program has a malloc of its own, in front of ours: what libc and the loader allocate by it lies in managed memory, and cannot be looked at in between. */
@@ -64,6 +70,9 @@ static void prepare(void) {
     if (brings_malloc) /* forkpty and the like, of libc's own */
         run_refuse(ALONE, NULL);
     signals_block(&before); /* a handler might want what is taken here */
+    if (!run_stacks_hold())
+        run_refuse("a fork cannot hold the stacks of the program's threads in memory",
+                   "too much of the limit is locked");
     if (_IO_list_lock)
         _IO_list_lock();
     if (heap_prepare)
@@ -80,6 +89,7 @@ static void in_parent(void) {
     refused = run_pool->fork_error;
     run_descriptors_restore();
     run_space_fork_end();
+    run_stacks_let_go();
     if (heap_in_parent)
         heap_in_parent();
     if (_IO_list_unlock)
@@ -94,9 +104,11 @@ static void in_child(void) {
         run_refuse("a child of a fork cannot have its parent's memory", run_pool->fork_reason);
     run_inside = 0;
     run_descriptors_restore();
+    run_forks_refused = 0;
     run_threads_in_child();
     run_sites_forget_waits();
     run_space_fork_end();
+    run_stacks_let_go();
     if (heap_in_child)
         heap_in_child();
     if (_IO_list_resetlock)
@@ -173,7 +185,7 @@ EXPORT pid_t fork(void) {
         return libc_fork();
     if (brings_malloc) {
         run_say(ALONE, NULL);
-        run_forks_refused++;
+        note_refused();
         errno = ENOMEM;
         return -1;
     }
@@ -188,7 +200,7 @@ EXPORT pid_t fork(void) {
     called = 0;
     if (child > 0 && refused) {
         run_forget_child(child, &death);
-        run_forks_refused++;
+        note_refused();
         error = refused;
         child = -1;
     }

@@ -60,6 +60,16 @@ static void add(_Atomic uint64_t *total, const _Atomic uint64_t *part) {
     atomic_fetch_add(total, atomic_load(part));
 }
 
+const char *run_refused_text(uint64_t forks, char text[48]) {
+    snprintf(text, 48, forks > 0 ? "; %llu fork%s refused" : "", (unsigned long long)forks, forks == 1 ? "" : "s");
+    return text;
+}
+
+void run_board_note_refused(void) {
+    if (mine && mine_of == getpid())
+        atomic_fetch_add(&mine->forks_refused, 1);
+}
+
 /* => the slot is free. */
 static void let_go(board_slot *slot) {
     const pool_counters *c = &slot->counters;
@@ -70,20 +80,22 @@ static void let_go(board_slot *slot) {
     add(&t->pages_in, &c->pages_in);
     add(&t->pages_out, &c->pages_out);
     add(&t->stall_ns, &c->stall_ns);
+    add(&t->forks_refused, &slot->forks_refused);
     atomic_store(&slot->holder, 0);
 }
 
 void run_board_say(board_slot *slot, int to, const char *how) {
-    char line[512], limit[32], peak[32], in[32], out[32];
+    char line[512], limit[32], peak[32], in[32], out[32], refused[48];
     const pool_counters *c = &slot->counters;
     pid_t pid = pid_of(atomic_load(&slot->holder));
     int length = snprintf(line, sizeof line,
                           "uswap run: %.63s[%d]%s: peak %s of %s; %llu faults, %llu of them from swap; %s in, %s out; "
-                          "waited %.3f s\n",
+                          "waited %.3f s%s\n",
                           slot->name, (int)pid, how, run_size_text(c->peak_frames << PAGE_SHIFT, peak),
                           run_size_text(slot->limit_bytes, limit), (unsigned long long)c->faults,
                           (unsigned long long)c->major_faults, run_size_text(c->pages_in << PAGE_SHIFT, in),
-                          run_size_text(c->pages_out << PAGE_SHIFT, out), (double)c->stall_ns / 1e9);
+                          run_size_text(c->pages_out << PAGE_SHIFT, out), (double)c->stall_ns / 1e9,
+                          run_refused_text(slot->forks_refused, refused));
     ssize_t written = write(to, line, (size_t)MIN_OF(length, (int)sizeof line - 1));
     (void)written;
     let_go(slot);
@@ -95,16 +107,16 @@ void run_board_note_together(uint64_t bytes) {
 }
 
 void run_board_say_together(int to) {
-    char line[512], limit[32], peak[32], in[32], out[32];
+    char line[512], limit[32], peak[32], in[32], out[32], refused[48];
     const board_totals *t = &board->totals;
-    int length =
-        snprintf(line, sizeof line,
-                 "uswap run: %llu processes together: peak %s of %s; %llu faults, %llu of them from swap; %s in, "
-                 "%s out; waited %.3f s\n",
-                 (unsigned long long)t->processes, run_size_text(t->peak_bytes, peak),
-                 run_size_text(run_set.limit_bytes, limit), (unsigned long long)t->faults,
-                 (unsigned long long)t->major_faults, run_size_text(t->pages_in << PAGE_SHIFT, in),
-                 run_size_text(t->pages_out << PAGE_SHIFT, out), (double)t->stall_ns / 1e9);
+    int length = snprintf(
+        line, sizeof line,
+        "uswap run: %llu processes together: peak %s of %s; %llu faults, %llu of them from swap; %s in, "
+        "%s out; waited %.3f s%s\n",
+        (unsigned long long)t->processes, run_size_text(t->peak_bytes, peak), run_size_text(run_set.limit_bytes, limit),
+        (unsigned long long)t->faults, (unsigned long long)t->major_faults,
+        run_size_text(t->pages_in << PAGE_SHIFT, in), run_size_text(t->pages_out << PAGE_SHIFT, out),
+        (double)t->stall_ns / 1e9, run_refused_text(t->forks_refused, refused));
     ssize_t written = write(to, line, (size_t)MIN_OF(length, (int)sizeof line - 1));
     (void)written;
 }

@@ -23,13 +23,14 @@ typedef struct {
     _Atomic uint64_t holder; /* slot_state in the lowest byte, above it the pid */
     uint64_t start_time;     /* with the pid: identity */
     uint64_t limit_bytes;
+    _Atomic uint64_t forks_refused;
     char name[64];
     pool_counters counters;
 } board_slot;
 
 /* What the slots that are free again came to, and the most that all processes had in memory together, if they share a limit (keeper.c looks now and then). */
 typedef struct {
-    _Atomic uint64_t processes, faults, major_faults, pages_in, pages_out, stall_ns, peak_bytes;
+    _Atomic uint64_t processes, faults, major_faults, pages_in, pages_out, stall_ns, peak_bytes, forks_refused;
 } board_totals;
 
 /* This process becomes one that has a board, and forks: the child goes on with the program, and this one watches it. Or it has joined its ancestor's board. Context: before there
@@ -37,6 +38,11 @@ typedef struct {
 void run_board_begin(void);
 /* What its process says itself is not said for it. */
 void run_board_said(void);
+
+/* A fork of this process has been refused. */
+void run_board_note_refused(void);
+/* "; 2 forks refused", or "" if it is none. */
+const char *run_refused_text(uint64_t forks, char text[48]);
 
 /* Whose slots are without a process: their figures go to the descriptor, and they are free. but: not this one's, which has its own words. */
 void run_board_tell(int to, pid_t but);

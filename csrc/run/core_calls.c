@@ -80,6 +80,10 @@ int run_core_munlock(const void *address, size_t bytes) {
     return (int)syscall(SYS_munlock, address, bytes);
 }
 
+int run_core_mincore(void *address, size_t bytes, unsigned char *pages) {
+    return (int)syscall(SYS_mincore, address, bytes, pages);
+}
+
 /* ---- descriptors ---- */
 
 int run_core_close(int fd) {

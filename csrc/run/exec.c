@@ -124,6 +124,18 @@ static char **complete(char *const *environment, char **into) {
     return into;
 }
 
+char **run_exec_completed(char *const *environment) {
+    char **room = is_complete(environment) ? NULL : run_private_malloc(room_for(environment));
+    return room ? complete(environment, room) : NULL;
+}
+
+bool run_exec_is_ours(const char *entry) {
+    for (int i = 0; i < CARRIED; i++)
+        if (is_named(entry, names[i]))
+            return true;
+    return false;
+}
+
 /* A macro, because the room lies on the stack of its caller. */
 #define COMPLETE(environment)                                                                                          \
     (is_complete(environment) ? (char **)(uintptr_t)(environment)                                                      \

@@ -58,7 +58,6 @@ void run_libc_begin(void) {
 MAKES_STREAM(fopen, (const char *path, const char *mode), (path, mode), run_open_stat(path, mode))
 MAKES_STREAM(fopen64, (const char *path, const char *mode), (path, mode), run_open_stat(path, mode))
 MAKES_STREAM(fdopen, (int fd, const char *mode), (fd, mode), NULL)
-MAKES_STREAM(popen, (const char *command, const char *mode), (command, mode), NULL)
 MAKES_STREAM(fmemopen, (void *memory, size_t bytes, const char *mode), (memory, bytes, mode), NULL)
 MAKES_STREAM(fopencookie, (void *cookie, const char *mode, cookie_io_functions_t calls), (cookie, mode, calls), NULL)
 MAKES_STREAM(open_memstream, (char **block, size_t *bytes), (block, bytes), NULL)

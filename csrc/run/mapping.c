@@ -2,6 +2,7 @@
  * mapping.c - mmap and its like, as the program calls them: what is large, private and anonymous is managed; all else is the kernel's.
  */
 #define _GNU_SOURCE
+#include "run/pieces.h"
 #include "run/sites.h"
 
 #include <errno.h>
@@ -18,8 +19,10 @@ static bool is_for_us(size_t bytes, int protection, int flags) {
 
 EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
     if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
-        if (run_space_has(address, bytes))
+        if (space_of(address, bytes))
             return MANAGED(run_space_map_fixed(address, bytes, protection, flags, fd, offset));
+        if (run_space_has(address, bytes))
+            return MANAGED(run_map_pieces(address, bytes, protection, flags, fd, offset));
     } else if (is_for_us(bytes, protection, flags)) {
         void *given = MANAGED(run_space_map(SPACE_MAPS, bytes, protection, flags, address));
         if (given != MAP_FAILED)
@@ -33,12 +36,12 @@ EXPORT void *mmap64(void *address, size_t bytes, int protection, int flags, int 
     __attribute__((alias("mmap")));
 
 EXPORT int munmap(void *address, size_t bytes) {
-    return run_space_has(address, bytes) ? MANAGED(run_space_unmap(address, bytes)) : run_core_munmap(address, bytes);
+    return BY_PIECES(address, bytes, run_space_unmap(start, length), run_core_munmap(start, length));
 }
 
 EXPORT int mprotect(void *address, size_t bytes, int protection) {
-    return run_space_has(address, bytes) ? MANAGED(run_space_protect(address, bytes, protection))
-                                         : run_core_mprotect(address, bytes, protection);
+    return BY_PIECES(address, bytes, run_space_protect(start, length, protection),
+                     run_core_mprotect(start, length, protection));
 }
 
 EXPORT void *mremap(void *address, size_t bytes, size_t new_bytes, int flags, ...) {
@@ -52,12 +55,14 @@ EXPORT void *mremap(void *address, size_t bytes, size_t new_bytes, int flags, ..
         errno = ENOMEM;
         return MAP_FAILED;
     }
+    void *moved;
+    if (MANAGED(run_remap_small(address, bytes, new_bytes, flags, target, &moved)))
+        return moved;
     return run_core_mremap(address, bytes, new_bytes, flags, target);
 }
 
 EXPORT int madvise(void *address, size_t bytes, int advice) {
-    return run_space_has(address, bytes) ? MANAGED(run_space_advise(address, bytes, advice))
-                                         : run_core_madvise(address, bytes, advice);
+    return BY_PIECES(address, bytes, run_space_advise(start, length, advice), run_core_madvise(start, length, advice));
 }
 
 EXPORT int posix_madvise(void *address, size_t bytes, int advice) {
@@ -66,11 +71,16 @@ EXPORT int posix_madvise(void *address, size_t bytes, int advice) {
     return madvise(address, bytes, advice) == 0 ? 0 : errno;
 }
 
+/* What is out is not in memory, which the kernel says itself; what has not been given out is no mapping. */
+EXPORT int mincore(void *address, size_t bytes, unsigned char *pages) {
+    return BY_PIECES(address, bytes, run_space_in_core(start, length, pages + (at_ - (uintptr_t)address) / PAGE_BYTES),
+                     run_core_mincore(start, length, pages + (at_ - (uintptr_t)address) / PAGE_BYTES));
+}
+
 /* ---- locked memory: counted in the limit, and refused where it would take too much of it ---- */
 
 EXPORT int mlock(const void *address, size_t bytes) {
-    return run_space_has(address, bytes) ? MANAGED(run_space_lock(address, bytes, true))
-                                         : run_core_mlock(address, bytes);
+    return BY_PIECES(address, bytes, run_space_lock(start, length, true), run_core_mlock(start, length));
 }
 
 EXPORT int mlock2(const void *address, size_t bytes, unsigned flags) {
@@ -79,8 +89,7 @@ EXPORT int mlock2(const void *address, size_t bytes, unsigned flags) {
 }
 
 EXPORT int munlock(const void *address, size_t bytes) {
-    return run_space_has(address, bytes) ? MANAGED(run_space_lock(address, bytes, false))
-                                         : run_core_munlock(address, bytes);
+    return BY_PIECES(address, bytes, run_space_lock(start, length, false), run_core_munlock(start, length));
 }
 
 /* All of memory in memory is what a limit denies; the kernel would besides make every address of the spaces a page. */

@@ -10,6 +10,7 @@
 #include "base/base.h"
 #include "base/lock.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -66,6 +67,7 @@ int run_core_madvise(void *address, size_t bytes, int advice);
 void *run_core_mremap(void *address, size_t bytes, size_t new_bytes, int flags, ...);
 int run_core_mlock(const void *address, size_t bytes);
 int run_core_munlock(const void *address, size_t bytes);
+int run_core_mincore(void *address, size_t bytes, unsigned char *pages);
 int run_core_close(int fd);
 int run_core_fstat(int fd, struct stat *status);
 
@@ -115,6 +117,8 @@ typedef enum { SPACE_MAPS = 0, SPACE_HEAP = 1, SPACES = 2 } run_space;
 
 /* Whether any of these bytes lie in managed addresses. */
 bool run_space_has(const void *address, size_t bytes);
+/* Whether all of these are managed and given out. */
+bool run_space_given(uintptr_t start, uintptr_t end);
 /* A call of those below, which no handler of the program's interrupts: one that maps memory, too, would wait for the thread that it has interrupted. */
 #define MANAGED(call)                                                                                                  \
     ({                                                                                                                 \
@@ -131,10 +135,21 @@ int run_space_unmap(void *address, size_t bytes);
 int run_space_protect(void *address, size_t bytes, int protection);
 int run_space_advise(void *address, size_t bytes, int advice);
 int run_space_lock(const void *address, size_t bytes, bool locked);
+int run_space_in_core(void *address, size_t bytes, unsigned char *pages);
 void *run_space_remap(void *address, size_t bytes, size_t new_bytes, int flags, void *target);
 /* Nobody is inside while a process forks. */
 void run_space_fork_begin(void);
 void run_space_fork_end(void);
+
+/* ---- stacks.c: stacks of threads that the program has allocated itself ---- */
+
+/* A thread is about to be made with such attributes (NULL: libc's own). Return: false: no memory to note it. */
+bool run_stacks_note(const pthread_attr_t *attributes);
+/* This thread has begun: now it is known how much of its stack libc has. */
+void run_stacks_note_here(void);
+/* During a fork what libc has there is in memory, and locked. Return: false: there is no room for it. */
+bool run_stacks_hold(void);
+void run_stacks_let_go(void);
 
 /* ---- at_fork.c: the order in which a fork stops things ---- */
 
@@ -173,6 +188,9 @@ FILE *run_open_stat(const char *path, const char *mode);
 #define RUN_LIBRARY "libuswap-run.so"
 
 void run_exec_begin(void);
+/* An environment with what this one lacks of ours, from the private heap. Return: NULL: it lacks nothing, or there is no memory. */
+char **run_exec_completed(char *const *environment);
+bool run_exec_is_ours(const char *entry);
 
 /* ---- report.c ---- */
 

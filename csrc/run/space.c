@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "run/space.h"
 
+#include "base/memory.h"
 #include "pool.h"
 #include "region/region_range.h"
 
@@ -15,7 +16,10 @@
 #include <sys/mman.h>
 
 #define HUGE_BYTES ((size_t)2 << 20)
-#define LEAST_BYTES ((size_t)1 << 32)
+/* A space has no use below that. */
+#define LEAST_BYTES ((size_t)256 << 20)
+/* Of what the process may have of addresses (RLIMIT_AS), a space takes this part at most: the rest is for code, stacks, files, and the runtime. */
+#define PART_OF_LIMIT 4
 
 space spaces[SPACES];
 small_lock space_lock;
@@ -30,9 +34,16 @@ void *space_fail_map(int error) {
     return MAP_FAILED;
 }
 
+static size_t most_bytes(void) {
+    size_t bytes = SPACE_MOST_BYTES, share = memory_address_share(PART_OF_LIMIT);
+    while (bytes > share)
+        bytes /= 2;
+    return bytes;
+}
+
 /* As many addresses as there are to be had, from the most down. Return: how many bytes; 0: too few. */
 static size_t find_addresses(void **address) {
-    for (size_t bytes = SPACE_MOST_BYTES; bytes >= LEAST_BYTES; bytes /= 2) {
+    for (size_t bytes = most_bytes(); bytes >= LEAST_BYTES; bytes /= 2) {
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
         *address = run_core_mmap(NULL, bytes + HUGE_BYTES, PROT_NONE, flags, -1, 0);
         if (*address != MAP_FAILED)
@@ -45,7 +56,7 @@ static int open_space(space *s, const char *name, uswap_error *err) {
     void *address;
     size_t bytes = find_addresses(&address);
     if (bytes == 0) {
-        snprintf(err->detail, sizeof err->detail, "less than 4 GiB of address space is free (see ulimit -v)");
+        snprintf(err->detail, sizeof err->detail, "too few addresses may be used: 1 GiB is the least (see ulimit -v)");
         return USWAP_E_NO_MEMORY;
     }
     s->base = ((uintptr_t)address + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1);
@@ -76,6 +87,14 @@ bool run_space_has(const void *address, size_t bytes) {
         if (start < spaces[i].end && end > spaces[i].base)
             return true;
     return false;
+}
+
+bool run_space_given(uintptr_t start, uintptr_t end) {
+    const space *s = space_of((void *)start, end - start);
+    small_lock_acquire(&space_lock);
+    bool given = s && ranges_cover(&s->given, start & ~(uintptr_t)(PAGE_BYTES - 1), whole_pages(end));
+    small_lock_release(&space_lock);
+    return given;
 }
 
 bool space_promise(size_t bytes) {

@@ -78,6 +78,17 @@ int run_space_advise(void *address, size_t bytes, int advice) {
     }
 }
 
+int run_space_in_core(void *address, size_t bytes, unsigned char *pages) {
+    space *s = space_of(address, bytes);
+    uintptr_t start = (uintptr_t)address;
+    small_lock_acquire(&space_lock);
+    bool given = s && ranges_cover(&s->given, start, start + whole_pages(bytes));
+    small_lock_release(&space_lock);
+    return start % PAGE_BYTES != 0 ? space_fail(EINVAL)
+           : given                 ? run_core_mincore(address, bytes, pages)
+                                   : space_fail(ENOMEM);
+}
+
 int run_space_lock(const void *address, size_t bytes, bool locked) {
     space *s = space_of(address, bytes);
     uintptr_t start = (uintptr_t)address & ~(PAGE_BYTES - 1), end = whole_pages((uintptr_t)address + bytes);

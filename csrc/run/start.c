@@ -2,6 +2,7 @@
  * start.c - before main: the pool of this process, from which all large memory comes from then on.
  */
 #define _GNU_SOURCE
+#include "base/memory.h"
 #include "pool.h"
 #include "run/board.h"
 #include "run/run.h"
@@ -9,7 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+/* Below that a program has hardly begun when there is no swap left. */
+#define LEAST_SWAP_BYTES ((uint64_t)16 << 20)
 
 uswap_pool *run_pool;
 
@@ -25,6 +30,25 @@ void run_refuse(const char *what, const char *why) {
     _exit(2);
 }
 
+/* No process may write files beyond that (RLIMIT_FSIZE): what is promised must be less. */
+static uint64_t swap_bytes(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return run_set.swap_bytes;
+    if (limit.rlim_cur < LEAST_SWAP_BYTES)
+        run_refuse("files may not grow to 16 MiB here (see ulimit -f), and a swap file is one", NULL);
+    uint64_t most = limit.rlim_cur & ~(uint64_t)(PAGE_BYTES - 1);
+    return run_set.swap_bytes ? MIN_OF(run_set.swap_bytes, most) : most;
+}
+
+/* What limits of the process's own may have to do with it. */
+static const char *why(uswap_error *err) {
+    size_t length = strlen(err->detail);
+    if (memory_address_share(1) != SIZE_MAX)
+        snprintf(err->detail + length, sizeof err->detail - length, " (its addresses are limited: see ulimit -v)");
+    return err->detail;
+}
+
 static uswap_pool *make_pool(void) {
     uswap_options options;
     uswap_pool *pool;
@@ -33,10 +57,11 @@ static uswap_pool *make_pool(void) {
     uswap_options_init(&options);
     options.limit_bytes = run_set.limit_bytes;
     options.fault_mode = USWAP_FAULTS_THREAD;
+    uint64_t most = swap_bytes();
     if (uswap_pool_create(&options, &pool, &err) != 0)
-        run_refuse("no memory can be managed here", err.detail);
-    if (uswap_pool_swapon(pool, run_set.swap_folder, 1, run_set.swap_bytes, 0, &area, &err) != 0)
-        run_refuse("there is no swap", err.detail);
+        run_refuse("no memory can be managed here", why(&err));
+    if (uswap_pool_swapon(pool, run_set.swap_folder, 1, most, 0, &area, &err) != 0)
+        run_refuse("there is no swap", why(&err));
     return pool;
 }
 
@@ -61,7 +86,7 @@ __attribute__((constructor)) static void start(void) {
     run_exec_begin();
     run_pool = run_set.pool_folder[0] ? run_join(make_pool) : make_pool();
     if (run_spaces_open(&err) != 0)
-        run_refuse("no addresses can be managed here", err.detail);
+        run_refuse("no addresses can be managed here", why(&err));
     run_at_fork();
     run_fork_handlers_release();
     run_report_begin();

@@ -52,14 +52,17 @@ long run_threads_count(void) {
 static void *begin(void *argument) {
     work w = *(work *)argument;
     run_private_free(argument);
+    run_stacks_note_here();
     pthread_setspecific(ending, (void *)1);
     return w.start ? w.start(w.argument) : (void *)(intptr_t)w.start_c11(w.argument);
 }
 
 static int create(pthread_t *thread, const pthread_attr_t *attributes, work w) {
     work *given = run_private_malloc(sizeof w);
-    if (!given)
+    if (!given || !run_stacks_note(attributes)) {
+        run_private_free(given);
         return EAGAIN;
+    }
     *given = w;
     atomic_fetch_add(&threads, 1);
     int error = libc_pthread_create(thread, attributes, begin, given);

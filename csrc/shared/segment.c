@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "shared/segment.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -11,6 +13,8 @@
 /* Address space only. 64 GiB hold the slots of 8 TiB of swap; where that much is refused (RLIMIT_AS) less must do. */
 #define RESERVE_BYTES ((size_t)64 << 30)
 #define RESERVE_LEAST_BYTES ((size_t)1 << 30)
+/* Of the addresses that the process may have, the most that it takes. */
+#define ADDRESS_PART 8
 #define HEADER_BYTES ((size_t)64 << 10)
 
 static uint64_t layout_stamp(void) {
@@ -74,7 +78,8 @@ static void say_whose(segment_header *head) {
 
 int segment_create(segment *seg) {
     *seg = (segment){.fd = -1};
-    int status = make(seg, HEADER_BYTES, RESERVE_BYTES, RESERVE_LEAST_BYTES);
+    size_t reserve = MIN_OF(RESERVE_BYTES, memory_address_share(ADDRESS_PART));
+    int status = make(seg, HEADER_BYTES, reserve, MIN_OF(RESERVE_LEAST_BYTES, reserve));
     if (status != 0)
         return status;
     segment_header *head = segment_head(seg);

@@ -30,6 +30,7 @@ UNFIT: tuple[Unfit, ...] = (
             "tests/integration/test_run_more.py",
             "tests/integration/test_run_report.py",
             "tests/integration/test_run_shared.py",
+            "tests/integration/test_run_edges.py",
         ),
         "a build with a sanitizer has no library for `uswap run`",
     ),
