@@ -53,7 +53,7 @@ NUMPY_MODULES = (
 EXCEPTIONS: dict[str, str] = {
     "test_large_pool": "it forks 200 workers: a process and its descendants are 64 at most, and share its limit",
 }
-# What is not run at all: module -> patterns of tests. In a virtual machine these wait for its host, without uswap, too.
+# What is not run at all: module -> patterns of tests. In a virtual machine these wait for its host, uswap or not.
 LEFT_OUT = {"test_socket": ("*VSOCK*",)}
 
 # Only the module's own process is to say at its end what it came to: tests look at what those they start write.

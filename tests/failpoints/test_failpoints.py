@@ -384,12 +384,12 @@ def test_a_discard_wakes_who_waits_for_the_read_of_what_it_throws_away(pool_fact
 
 
 class AgesAll(uswap.Policy):
-    """Everything is put on trial at once."""
+    """Everything is put on trial at once: also what it has heard of while its fault still went on."""
 
     every = 1
 
     def decide(self, seen: Batch, need: Need) -> Answer:
-        return Answer(age=seen.faulted)
+        return Answer(age=[*seen.faulted, *seen.kept])
 
 
 @pytest.mark.parametrize("nth", [1, 3])
