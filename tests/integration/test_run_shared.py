@@ -246,3 +246,13 @@ print(uswap.process_pool().limit, pool.stats().limit_bytes < 96 << 20)
     )
     assert (done.stdout, done.stderr) == (f"{LIMIT} True 2\n{96 << 20} True\n", "")
     await_true(lambda: list(runtime_folder.iterdir()) == [], "the keeper goes")
+
+
+def test_numbers_of_descriptors_are_the_programs_while_members_come(
+    swap_directory: Path, runtime_folder: Path
+) -> None:
+    """What others send has the lowest numbers for an instant."""
+    command = [program(SOURCE.with_name("run_numbers.c")), "10"]
+    done = uswap.run(command, limit=LIMIT, swap=swap_directory, shared=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("right\n", "", 0)
+    await_true(lambda: list(runtime_folder.iterdir()) == [], "the keeper goes")
