@@ -3,7 +3,7 @@
 The limit is a share of what the program takes at its peak without one. Each side in turn, as often as --repeats
 says; the first run of each program is thrown away. What they print must be the same. The peak is measured from
 outside: anonymous memory of a process, less its stack, its brk heap and its ELF files' own data, as smaps says. The
-side of kernel swap needs root.
+side of kernel swap needs root; where the kernel would kill the program, it is given more memory (oom_relief.py).
 
 Example: python benchmarks/bench_run.py --programs sort,dict --scale 0.1
 """
@@ -24,6 +24,7 @@ from typing import Any
 
 from harness import environment
 from memory_use import SampledPeak, family
+from oom_relief import OomRelief
 from run_programs import PROGRAMS, Program
 
 from uswap._sizes import format_size
@@ -98,8 +99,12 @@ def run_side(
         path, words, variables = prepare(command, limit=limit, swap=options.dir, stats=True, env=env)
         return execute([path, *words[1:]], variables, stdin, options.timeout, brk=False)
     if side == "kernel":
-        with kernel_swap.MemoryCgroup(limit) as group:
-            return execute(command, env, stdin, options.timeout, group.procs)
+        with (
+            kernel_swap.MemoryCgroup(limit) as group,
+            OomRelief(group.procs.parent, limit) as relief,
+        ):
+            done = execute(command, env, stdin, options.timeout, group.procs)
+            return done | {"limit_bytes": relief.limit_bytes}
     return execute(command, env, stdin, options.timeout)
 
 
@@ -134,12 +139,14 @@ def line_of(row: dict[str, Any]) -> str:
     own = row["runs"]["uswap"]
     over = max(run["peak_bytes"] for run in own) - row["limit_bytes"]
     right = all(run["right"] for run in row["runs"]["uswap"] + row["runs"]["memory"])
-    killed = any(not run["right"] for run in row["runs"].get("kernel", []))
+    kernel = row["runs"].get("kernel", [])
+    killed = any(not run["right"] for run in kernel)
+    given = max((run["limit_bytes"] - row["limit_bytes"] for run in kernel), default=0)
     return (
         f"{row['program']:<10}{row['peak_bytes'] / _MIB:>9.0f}{row['limit_bytes'] / _MIB:>8.0f}{over / _MIB:>+9.1f}"
         f"{middle('memory'):>10.1f}{middle('kernel'):>10.1f}{middle('uswap'):>10.1f}"
         f"{middle('uswap') / middle('kernel'):>9.2f}  {'same' if right else 'DIFFERENT'}"
-        f"{' (kernel: killed)' if killed else ''}"
+        f"{f' (kernel: {given >> 20} MiB more)' if given else ''}{' (kernel: not to its end)' if killed else ''}"
     )
 
 

@@ -1,6 +1,7 @@
 """What the long benchmarks compute from their measurements."""
 
 import itertools
+import subprocess
 import sys
 from array import array
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from uswap.bench import kernel_swap
 
 pytest.importorskip("numpy")
 
@@ -242,3 +245,21 @@ def test_memory_of_processes_is_sampled_less_what_they_had() -> None:
             time.sleep(0.01)
     assert pss.peak_bytes >= 32 * MIB
     del held
+
+
+@pytest.mark.skipif(
+    kernel_swap.unavailable_reason() is not None or not Path("/sys/fs/cgroup/memory/memory.oom_control").exists(),
+    reason="no cgroup and swap file for this user",
+)
+def test_who_would_be_killed_is_given_more() -> None:
+    import oom_relief
+
+    job = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); print(len(b'x' * (32 << 20)))"
+    with (
+        kernel_swap.MemoryCgroup(24 * MIB) as cgroup,
+        oom_relief.OomRelief(cgroup.procs.parent, 24 * MIB) as relief,
+    ):
+        done = subprocess.run([sys.executable, "-c", job, str(cgroup.procs)], capture_output=True, text=True)
+    assert done.stdout == f"{32 * MIB}\n"
+    assert relief.times > 0
+    assert relief.limit_bytes == 24 * MIB + relief.times * oom_relief.STEP_BYTES
