@@ -162,7 +162,7 @@ proctype discard(byte m) {
 end:    do
         :: atomic { !dead[m] && !calm && discards > 0 -> discards--; some_page();
             if
-            :: may_break(p) -> word[p].lock = 1; word[p].member = m + 1; got = 1 STEP break_read(p)
+            :: may_break(p) -> take_read(p); got = 1 STEP break_read(p)
             :: word[p].state == READING -> got = 0
             :: word[p].state != READING -> d_step { try_lock(p, true) }
             fi;

@@ -38,6 +38,19 @@ inline map_peers(p) {
 #endif
 #define may_break(p) (word[p].state == READING && unlocked(p) && word[p].member != m + 1 && ((BREAKS && !calm) || dead[word[p].member - 1]))
 
+/*
+ * A read that another breaks off cannot become right again where its member has one of a page at most: to read the page anew it must have ended this one.
+ * So what it was from and to is forgotten at once.
+ */
+#if UNITS == 1 && !defined(MUTANT_LATE_READER) && !defined(MUTANT_TAKES_OVER_A_STEP)
+#define STALE (SLOTS + 1)
+#define take_read(p) d_step { \
+        if :: dead[word[p].member - 1] :: else -> i = CELL(word[p].member - 1, p); reads[i] = STALE; read_frame[i] = 0; ahead[i] = 0; i = 0 fi; \
+        word[p].lock = 1; word[p].member = m + 1 }
+#else
+#define take_read(p) word[p].lock = 1; word[p].member = m + 1
+#endif
+
 inline forget_read(p) {
     reads[UNIT(m, p, u)] = 0;
     read_frame[UNIT(m, p, u)] = 0;
@@ -158,7 +171,7 @@ inline serve_fault(p) { /* shared_fault */
     if
     :: !got ->
         if
-        :: may_break(p) -> word[p].lock = 1; word[p].member = m + 1; got = 1 STEP break_read(p)
+        :: may_break(p) -> take_read(p); got = 1 STEP break_read(p)
         :: true /* WAITERS is set: who unlocks wakes */
         fi
     :: got
@@ -219,7 +232,7 @@ inline lose(p) {
 }
 
 inline come_in(p) { /* unit_complete */
-    d_step { f = read_frame[UNIT(m, p, u)]; s = reads[UNIT(m, p, u)] - 1; right = is_right(s) && !fails; fails = 0 };
+    d_step { f = read_frame[UNIT(m, p, u)]; s = reads[UNIT(m, p, u)] - 1; right = s < SLOTS && is_right(s) && !fails; fails = 0 };
     if
     :: !lock_read(p) -> d_step { forget_read(p); f = 0; s = 0; right = 0 }
     :: else ->
