@@ -1,5 +1,6 @@
 #include "reclaim/batch.h"
 
+#include "swap/page_in_ahead.h"
 #include "swap/swap_cache.h"
 
 /* A page in the swap cache whose turn has come: its frame is dropped. Context: page locked. */
@@ -11,10 +12,7 @@ static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
         return false; /* it is where it is to be */
     if (!swap_cache_take(pool, entry, CACHE_CLEAN, &frame, &flags))
         return false;
-    if (flags & SLOT_AHEAD) {
-        STAT_ADD(pool, read_ahead_waste, 1);
-        read_ahead_wasted(&r->ahead, page);
-    }
+    page_in_ahead_dropped(pool, r, page, flags);
     frame_run_drop(pool, &b->dropped, frame);
     swap_cache_evicted(pool, entry, flags);
     events_note_slot(pool, USWAP_EVENT_EVICTED, entry);

@@ -3,6 +3,7 @@
 #include "frame/drop_mapped.h"
 #include "reclaim/reclaimer.h"
 #include "reclaim/sealed.h"
+#include "swap/page_in_ahead.h"
 #include "swap/swap_cache.h"
 
 /* Frames kept clean, as a share of the limit, and the bound of that: what a fast disk writes in some 50 ms. */
@@ -67,7 +68,7 @@ static bool take_mapped(dropping *d, region *r, stay entry, uint64_t word) {
 }
 
 /* Context: page locked, SWAPPED. Return: whether its frame was dropped. */
-static bool drop_cached(dropping *d, stay entry, swap_entry slot) {
+static bool drop_cached(dropping *d, region *r, stay entry, swap_entry slot) {
     uswap_pool *pool = d->ctx->pool;
     frame_id frame;
     uint64_t flags;
@@ -78,6 +79,7 @@ static bool drop_cached(dropping *d, stay entry, swap_entry slot) {
         return false;
     if (!frame_rest(pool, frame))
         frame_run_drop(pool, &d->run, frame);
+    page_in_ahead_dropped(pool, r, stay_page(entry), flags);
     swap_cache_evicted(pool, slot, flags);
     events_note(pool, USWAP_EVENT_EVICTED, &entry, 1, REFAULT_NEVER);
     d->freed++;
@@ -95,7 +97,7 @@ static void drop_block(dropping *d, region *r, size_t first, size_t page, frame_
         swap_entry slot = page_entry_of(now);
         if (page_state_of(now) == PAGE_SWAPPED &&
             slot_frame_of(swap_cache_load(d->ctx->pool, slot)) == block + (frame_id)(at - first))
-            drop_cached(d, stay_of(r, at), slot);
+            drop_cached(d, r, stay_of(r, at), slot);
         if (at != page)
             page_unlock(word);
     }
@@ -123,7 +125,7 @@ static bool take(dropping *d, region *r, stay entry, uint64_t word) {
     swap_entry slot = page_entry_of(word);
     if (in_block(pool, r, stay_page(entry), slot, &first, &block)) {
         drop_block(d, r, first, stay_page(entry), block);
-    } else if (!drop_cached(d, entry, slot) && is_prepared(d) &&
+    } else if (!drop_cached(d, r, entry, slot) && is_prepared(d) &&
                slot_state_of(swap_cache_load(pool, slot)) == CACHE_WRITING) {
         ring_push_orders(pool, d->from, &entry, 1); /* soon */
     }

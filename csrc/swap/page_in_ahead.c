@@ -167,6 +167,13 @@ static void read_group(context *ctx, swap_entry entry) {
         frame_drop(pool, run.next, run.left);
 }
 
+void page_in_ahead_dropped(uswap_pool *pool, region *r, size_t page, uint64_t flags) {
+    if (!(flags & SLOT_AHEAD))
+        return;
+    STAT_ADD(pool, read_ahead_waste, 1);
+    read_ahead_wasted(&r->ahead, page);
+}
+
 void page_in_ordered(context *ctx) {
     uswap_pool *pool = ctx->pool;
     reclaim_ring *orders = &pool->orders.rings[ORDER_READ];

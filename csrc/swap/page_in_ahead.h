@@ -20,4 +20,8 @@ void page_in_plan(context *ctx, region *r, read_ahead_plan plan, bool stream);
 /* Reads what a policy has ordered to be read ahead, as far as speculative frames and requests go; the rest is forgotten. Context: in the gate. */
 void page_in_ordered(context *ctx);
 
+/* The page's frame has been dropped from the cache; flags: of its slot. If nobody wanted it since it was read ahead, its stream is to ask for
+ * less. Context: page locked. */
+void page_in_ahead_dropped(uswap_pool *pool, region *r, size_t page, uint64_t flags);
+
 #endif

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from _support.policies import Told, assert_within_limit, job, pages_of, reclaimer_of
+from _support.policies import Told, assert_within_limit, eventually, job, pages_of, reclaimer_of
 from _support.workload import PAGE, Pages
 from conftest import PoolFactory
 
@@ -28,6 +28,24 @@ def test_a_page_that_is_in_is_not_read_ahead(make_pool: PoolFactory, told: Told)
     assert pool.stats().read_ahead_pages == before.read_ahead_pages
     assert told.of("read_ahead", region) == []
     assert pages.wrong(1, 0, 100) == 0
+
+
+def test_what_was_read_ahead_and_leaves_by_order_was_read_in_vain(make_pool: PoolFactory, told: Told) -> None:
+    pool = make_pool("8MiB", policy=told)
+    region, pages = told.region(pool)
+    pages.fill(1, 0, 1000)
+    region.advise(uswap.Advice.PAGEOUT)
+    region.advise(uswap.Advice.SEQUENTIAL)
+    told.settle()
+    pages.touch(range(50, 950, 150))  # each begins a stream, whose first page waits in the cache
+    eventually(lambda: (told.settle(), told.of("read_ahead", region))[1])
+    markers = told.of("read_ahead", region)
+    told.order(Answer(evict=markers))
+    told.region(pool)[1].fill(2, 0, 2000)
+    told.settle()
+    assert set(pages_of(markers)) <= set(pages_of(told.of("evicted", region)))
+    assert pool.stats().read_ahead_waste >= len(markers)
+    assert pages.wrong(1, 0, 1000) == 0
 
 
 def test_the_same_page_cleaned_for_ever_takes_no_more_memory(make_pool: PoolFactory, told: Told) -> None:
