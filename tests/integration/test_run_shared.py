@@ -188,20 +188,20 @@ def test_what_is_left_when_all_are_killed_goes_when_the_next_is_started(
 
 
 def test_a_program_that_finds_no_floor_is_told_so(swap_directory: Path, runtime_folder: Path) -> None:
-    """Of 16 MiB a keeper and two processes have their floors."""
-    with running([program(SOURCE), "spawn", "1", "1", "1"], swap_directory, runtime_folder, "16MiB") as one:
-        one.pids(2)
+    """Of 12 MiB the keeper and one process have their floors."""
+    with running([program(SOURCE), "spawn", "1", "1"], swap_directory, runtime_folder, "12MiB") as one:
+        one.pids(1)
         assert one.process.stderr
         line = one.process.stderr.readline()
         assert line.startswith(
             "uswap run: this process cannot share the limit of the others: the pool's limit is not enough"
         )
-        assert one.end() == 1  # of its children one ended with a status
+        assert one.end() == 1  # its child ended with a status
         assert one.process.stderr.read() == ""
 
 
 def test_a_fork_without_a_floor_fails(swap_directory: Path, runtime_folder: Path) -> None:
-    with running([program(SOURCE), "fork", "1", "1", "1"], swap_directory, runtime_folder, "16MiB") as one:
+    with running([program(SOURCE), "fork", "1", "1"], swap_directory, runtime_folder, "12MiB") as one:
         assert one.process.wait(60) == 4
         assert one.process.stderr
         assert one.process.stderr.readline() == "fork: Cannot allocate memory\n"
