@@ -102,6 +102,8 @@ CONFIGURATIONS = (
                   ("THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=2", "DISCARDS=1")),
     Configuration("1 page, 1 thread, 2 processes, one dies, no read is broken off but the dead one's", "shared",
                   ("THREADS=1", "CRASH=1", "BREAKS=0", "ZEROING=0"), large=True),
+    Configuration("1 page, 1 thread, 2 processes, one dies", "shared",
+                  ("THREADS=1", "CRASH=1", "ZEROING=0"), large=True),
     Configuration("1 page, 2 + 1 threads, 2 processes, the last dies, no read is broken off but its own", "shared",
                   (*_THREE, "BREAKS=0"), large=True),
     Configuration("1 page, 2 + 1 threads, 2 processes, the last dies", "shared", _THREE, large=True, seconds=1800),
