@@ -37,7 +37,7 @@ URING_PROBE = (
 CRYPTO_PROBE = (
     "#include <openssl/evp.h>\nint uswap_probe_crypto(EVP_CIPHER_CTX *context);\n"
     "int uswap_probe_crypto(EVP_CIPHER_CTX *context) {\n"
-    'return EVP_CipherInit_ex(context, EVP_CIPHER_fetch(NULL, "AES-256-XTS", NULL), NULL, NULL, NULL, 1); }\n'
+    'return EVP_CipherInit_ex(context, EVP_CIPHER_fetch(NULL, "AES-128-XTS", NULL), NULL, NULL, NULL, 1); }\n'
 )
 
 

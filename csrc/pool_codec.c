@@ -68,7 +68,7 @@ int pool_codec_init(uswap_pool *pool) {
     if (!pool->options.encrypt)
         return 0;
     uint64_t limit_frames = pool->options.limit_bytes >> PAGE_SHIFT;
-    int status = codec_init(&pool->codec, USWAP_CODEC_AES_256_XTS, CONTEXTS);
+    int status = codec_init(&pool->codec, USWAP_CODEC_AES_128_XTS, CONTEXTS);
     return status == 0 ? pool_codec_make_frames(pool, limit_frames) : status;
 }
 

@@ -232,7 +232,7 @@ static int probe_uring(void) {
 
 static void probe_codec(uswap_probe *found) {
     codec made;
-    found->encrypt_errno = -codec_init(&made, USWAP_CODEC_AES_256_XTS, 1);
+    found->encrypt_errno = -codec_init(&made, USWAP_CODEC_AES_128_XTS, 1);
     found->key_locked = made.key_locked;
     codec_fini(&made);
 }

@@ -7,7 +7,7 @@ int codec_init(codec *c, uswap_codec_kind kind, uint32_t coders) {
     switch (kind) {
     case USWAP_CODEC_NONE:
         return 0;
-    case USWAP_CODEC_AES_256_XTS:
+    case USWAP_CODEC_AES_128_XTS:
 #ifdef USWAP_HAVE_CRYPTO
         return codec_cipher_init(c, coders);
 #else

@@ -38,7 +38,7 @@ int codec_init(codec *c, uswap_codec_kind kind, uint32_t coders);
 void codec_fini(codec *c);
 
 #ifdef USWAP_HAVE_CRYPTO
-/* AES-256-XTS with a key that nobody keeps. (codec_cipher.c) */
+/* AES-128-XTS with a key that nobody keeps. (codec_cipher.c) */
 int codec_cipher_init(codec *c, uint32_t coders);
 #endif
 

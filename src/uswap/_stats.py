@@ -22,7 +22,7 @@ class Stats:
         io_kind: "uring" or "sync": how swap areas are read and written.
         fault_mode: "thread" or "inline": who serves the faults of regions that name no other way.
         user_mode_only: faults inside system calls are not permitted: "thread" is refused.
-        codec: "none" or "aes-256-xts" (Pool(encrypt=True)): what pages go through on their way to swap.
+        codec: "none" or "aes-128-xts" (Pool(encrypt=True)): what pages go through on their way to swap.
         key_locked: the keys of the codec are locked in memory (RLIMIT_MEMLOCK may refuse that).
         resident_bytes: frames counted now: mapped, swap cache, in flight, metadata charge.
         peak_resident_bytes: the largest resident_bytes so far.
@@ -255,7 +255,7 @@ def stats_from_core(ffi: Any, lib: Any, raw: Any) -> Stats:
     named["io_kind"] = kinds.get(values["io_kind"], "auto")
     named["fault_mode"] = _fault_mode_name(lib, values["fault_mode"])
     named["user_mode_only"] = bool(values["user_mode_only"])
-    named["codec"] = "aes-256-xts" if values["codec"] == lib.USWAP_CODEC_AES_256_XTS else "none"
+    named["codec"] = "aes-128-xts" if values["codec"] == lib.USWAP_CODEC_AES_128_XTS else "none"
     named["key_locked"] = bool(values["key_locked"])
     return Stats(**named)
 

@@ -80,7 +80,7 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             "default" is "second-chance".
             None: the core's own choice, those that came first; so it is without reclaimer, and where nothing is to
             be taken out ahead of need (write_ahead=False) and no policy is named.
-        encrypt: what goes to the swap areas is encrypted (AES-256-XTS) with a key that ends with the pool;
+        encrypt: what goes to the swap areas is encrypted (AES-128-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
         snapshots: a forked child has the private regions as they were at the fork, under the same limit, and goes
             on with them. What is in memory is evicted at each fork; False: a fork costs nothing, and a child that
@@ -120,7 +120,7 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
 
         >>> with uswap.Pool(limit="64MiB", encrypt=True) as pool:
         ...     print(pool.stats().codec)
-        aes-256-xts
+        aes-128-xts
     """
 
     _auto_limit: AutoLimit | None

@@ -71,7 +71,7 @@ def test_plain_text_is_in_swap_only_without_encryption(
     assert (MARKER in second.read_bytes()) is not encrypt
     assert marked(region)
     stats = pool.stats()
-    assert stats.codec == ("aes-256-xts" if encrypt else "none")
+    assert stats.codec == ("aes-128-xts" if encrypt else "none")
     assert (stats.bounce_bytes > 0) is encrypt
     assert stats.hash_errors == stats.read_errors == 0
 

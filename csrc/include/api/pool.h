@@ -4,7 +4,7 @@
 
 typedef enum { USWAP_TRANSPORT_AUTO = 0, USWAP_TRANSPORT_MOVE = 1, USWAP_TRANSPORT_COPY = 2 } uswap_transport;
 typedef enum { USWAP_IO_AUTO = 0, USWAP_IO_URING = 1, USWAP_IO_SYNC = 2 } uswap_io_kind;
-typedef enum { USWAP_CODEC_NONE = 0, USWAP_CODEC_AES_256_XTS = 1 } uswap_codec_kind;
+typedef enum { USWAP_CODEC_NONE = 0, USWAP_CODEC_AES_128_XTS = 1 } uswap_codec_kind;
 
 /* Who serves the faults of a region (csrc/README.md, Inline faults). */
 typedef enum {
