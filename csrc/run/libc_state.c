@@ -11,6 +11,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <link.h>
+#include <printf.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,6 +64,48 @@ MAKES_STREAM(fopencookie, (void *cookie, const char *mode, cookie_io_functions_t
 MAKES_STREAM(open_memstream, (char **block, size_t *bytes), (block, bytes), NULL)
 MAKES_STREAM(tmpfile, (void), (), NULL)
 MAKES_STREAM(tmpfile64, (void), (), NULL)
+
+/* ---- what printf is told of: libquadmath tells it, say. From then on each printf looks into these tables, also the runtime's within fork ---- */
+
+EXPORT int register_printf_specifier(int specifier, printf_function *print, printf_arginfo_size_function *size) {
+    static int (*libc)(int, printf_function *, printf_arginfo_size_function *);
+    if (!libc)
+        run_look_up("register_printf_specifier", &libc);
+    run_inside++;
+    int result = libc(specifier, print, size);
+    run_inside--;
+    return result;
+}
+
+EXPORT int register_printf_function(int specifier, printf_function *print, printf_arginfo_function *arguments) {
+    static int (*libc)(int, printf_function *, printf_arginfo_function *);
+    if (!libc)
+        run_look_up("register_printf_function", &libc);
+    run_inside++;
+    int result = libc(specifier, print, arguments);
+    run_inside--;
+    return result;
+}
+
+EXPORT int register_printf_modifier(const wchar_t *text) {
+    static int (*libc)(const wchar_t *);
+    if (!libc)
+        run_look_up("register_printf_modifier", &libc);
+    run_inside++;
+    int result = libc(text);
+    run_inside--;
+    return result;
+}
+
+EXPORT int register_printf_type(printf_va_arg_function *take) {
+    static int (*libc)(printf_va_arg_function *);
+    if (!libc)
+        run_look_up("register_printf_type", &libc);
+    run_inside++;
+    int result = libc(take);
+    run_inside--;
+    return result;
+}
 
 /* ---- groups ---- */
 
