@@ -31,6 +31,7 @@ typedef struct {
     uint64_t target_frames;   /* what the core would have inactive by itself                                     */
     uint64_t prepared_frames; /* EVICT orders left                                                             */
     uint64_t evictions;
+    uint64_t filled; /* pages of one value that left: no frame of theirs stays, however they were ordered */
 } uswap_need;
 
 typedef enum {

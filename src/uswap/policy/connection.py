@@ -137,6 +137,7 @@ class Connection:
             int(need.target_frames),
             int(need.evictions),
             int(need.prepared_frames),
+            int(need.filled),
         )
 
     def _order(self, answer: Answer | None) -> None:

@@ -129,6 +129,7 @@ class SecondChance(Policy):
         self._gone = self._gone_active = 0.0  # evictions of late, and those of active pages
         self._since_window = self._since_round = 0
         self._is_begun = False
+        self._filled = 0  # pages of one value: these leave when they are aged, too
         self._foreseen = 0  # evictions, when all that is prepared has left
         self._pace = 0  # evictions beyond that until the next decision, the most of late
         self._is_told = False  # of all there is: something was missed
@@ -226,7 +227,8 @@ class SecondChance(Policy):
         They come back as others of their side do. Were they not counted as gone, new ones would seem to be missed
         often, the more the later decisions are, and pages in use would leave for them.
         """
-        unasked = max(need.evictions - self._foreseen, 0) if self._is_begun else 0
+        filled, self._filled = need.filled - self._filled, need.filled
+        unasked = max(need.evictions - self._foreseen - filled, 0) if self._is_begun else 0
         self._is_begun = True
         left = unasked
         for side in (self.new, self.active):
