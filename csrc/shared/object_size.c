@@ -123,8 +123,9 @@ static bool is_ours(const cut *c, uint64_t word) {
            member_equal(shared_member_of(word), c->g->self);
 }
 
-/* Return: whether it is locked, or ZERO; *since: when the first wait of all began. */
-static bool lock_one(const cut *c, shared_word *word, uint64_t *since) {
+/* A page that is ZERO may be locked all the same, by another thread of this process: who evicts it has not let go of it yet. Return: whether it is locked by
+ * the caller, or ZERO; *since: when the first wait of all began. */
+static bool lock_one(const cut *c, shared_word *word, uint64_t page, uint64_t *since) {
     event *unlocked = &commons_head(&c->g->commons)->pages_unlocked;
     for (;;) {
         uint32_t seen = event_count(unlocked);
@@ -132,8 +133,11 @@ static bool lock_one(const cut *c, shared_word *word, uint64_t *since) {
         if (shared_state_of(now) == SHARED_ZERO)
             return true;
         bool broken_off = shared_state_of(now) == SHARED_READING && shared_break_read(c->g, word);
-        if (broken_off || shared_try_lock(word, c->g->self, true))
+        if (broken_off || shared_try_lock(word, c->g->self, true)) {
+            if (shared_state_of(shared_load(word)) == SHARED_ZERO) /* discarded just before */
+                unlock(c, word, page);
             return true;
+        }
         *since = *since > 0 ? *since : clock_now_ns();
         if (clock_now_ns() - *since > WAIT_NS)
             return false;
@@ -155,16 +159,11 @@ static bool lock_all(const cut *c) {
     shared_word *words = words_of(c);
     uint64_t since = 0;
     for (uint64_t page = c->from, last; next_touched(c, &page, &last); page = last)
-        for (uint64_t i = page; i < last; i++) {
-            if (!lock_one(c, &words[i], &since)) {
+        for (uint64_t i = page; i < last; i++)
+            if (!lock_one(c, &words[i], i, &since)) {
                 unlock_all(c, i);
                 return false;
             }
-            uint64_t now = shared_load(&words[i]); /* discarded just before */
-            if (shared_state_of(now) == SHARED_ZERO && (now & SHARED_LOCK) &&
-                member_equal(shared_member_of(now), c->g->self))
-                unlock(c, &words[i], i);
-        }
     return true;
 }
 

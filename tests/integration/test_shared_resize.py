@@ -294,6 +294,23 @@ def test_readers_in_flight_and_evictions_meet_a_growing_region(pool: uswap.Pool)
     assert len(r) == 8 * MIB
 
 
+@needs_failpoints
+def test_a_page_that_is_just_leaving_is_let_go_by_who_evicts_it(pool: uswap.Pool) -> None:
+    """Full of zeroes, it is ZERO and still locked, by another thread of the same process: the cut passes it over."""
+    r = pool.region(2 * MIB, shared=True)
+    np.frombuffer(r, "u8")[:] = 0
+    with armed("shared.committed", Action.STOP):
+        evictor = threading.Thread(target=r.advise, args=(Advice.PAGEOUT, MIB, MIB))
+        evictor.start()
+        await_stopped("shared.committed")
+        r.resize(MIB)
+        release("shared.committed")
+        evictor.join(30)
+    pool._core.call(lib.uswap_group_check)
+    r.resize(2 * MIB)
+    assert Pages(r).wrong(0) == 0
+
+
 WORK = """
 import random, threading, time
 def work(r, seed, pages, seconds):
