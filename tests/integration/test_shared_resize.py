@@ -296,7 +296,7 @@ def test_readers_in_flight_and_evictions_meet_a_growing_region(pool: uswap.Pool)
 
 @needs_failpoints
 def test_a_page_that_is_just_leaving_is_let_go_by_who_evicts_it(pool: uswap.Pool) -> None:
-    """Full of zeroes, it is ZERO and still locked, by another thread of the same process: the cut passes it over."""
+    """Full of zeroes, it is ZERO and still locked, by another thread of this process: the cut passes it over."""
     r = pool.region(2 * MIB, shared=True)
     np.frombuffer(r, "u8")[:] = 0
     with armed("shared.committed", Action.STOP):
