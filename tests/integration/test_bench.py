@@ -21,6 +21,7 @@ from uswap.bench.patterns import PATTERNS
 from uswap.bench.table import knee
 from uswap.cli import main
 
+LIMIT_PAGES = (16 << 20) // 4096
 QUICK = ["--size", "32MiB", "--limit", "16MiB", "--seconds", "0.05"]
 
 
@@ -111,8 +112,8 @@ def test_all_patterns(swap_directory: Path, tmp_path: Path, capsys: pytest.Captu
         assert sum(run["latency"].values()) == run["accesses"]
         assert 0 < run["p50_us"] <= run["p99_us"]
         assert run["mb_per_second"] == pytest.approx(run["accesses"] * 4096 / 1e6 / run["seconds"])
-        if entry["pattern"] in ("sequential", "rmw"):
-            assert run["counters"]["pages_in"] > 0
+        if entry["pattern"] in ("sequential", "rmw") and run["accesses"] > LIMIT_PAGES:
+            assert run["counters"]["pages_in"] > 0  # of so many pages some were not in memory
     for entry in document["disk"]:
         assert len(entry["raw"]) == 5
         assert all(run["accesses"] > 0 for run in entry["raw"])

@@ -88,6 +88,7 @@ class Watched(Policy):
         while self.answered < target:
             self.check(pool, hang_seconds)
             if pool.reclaimer is None or not pool.reclaimer.running:
+                self.check(pool, hang_seconds)  # it may have failed since, and ended
                 return
             if time.monotonic() > deadline:
                 raise PolicyFailure(
