@@ -83,7 +83,7 @@ class Watched(Policy):
 
     def settle(self, pool: Any, hang_seconds: float) -> None:
         """Until it has been asked, and has answered, about all that has happened so far. Raises PolicyFailure."""
-        target = self.asked + 1
+        target = self.asked + 2  # it is asked a second time when its first answer has been looked at
         deadline = time.monotonic() + hang_seconds
         while self.answered < target:
             self.check(pool, hang_seconds)
