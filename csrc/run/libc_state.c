@@ -67,45 +67,13 @@ MAKES_STREAM(tmpfile64, (void), (), NULL)
 
 /* ---- what printf is told of: libquadmath tells it, say. From then on each printf looks into these tables, also the runtime's within fork ---- */
 
-EXPORT int register_printf_specifier(int specifier, printf_function *print, printf_arginfo_size_function *size) {
-    static int (*libc)(int, printf_function *, printf_arginfo_size_function *);
-    if (!libc)
-        run_look_up("register_printf_specifier", &libc);
-    run_inside++;
-    int result = libc(specifier, print, size);
-    run_inside--;
-    return result;
-}
-
-EXPORT int register_printf_function(int specifier, printf_function *print, printf_arginfo_function *arguments) {
-    static int (*libc)(int, printf_function *, printf_arginfo_function *);
-    if (!libc)
-        run_look_up("register_printf_function", &libc);
-    run_inside++;
-    int result = libc(specifier, print, arguments);
-    run_inside--;
-    return result;
-}
-
-EXPORT int register_printf_modifier(const wchar_t *text) {
-    static int (*libc)(const wchar_t *);
-    if (!libc)
-        run_look_up("register_printf_modifier", &libc);
-    run_inside++;
-    int result = libc(text);
-    run_inside--;
-    return result;
-}
-
-EXPORT int register_printf_type(printf_va_arg_function *take) {
-    static int (*libc)(printf_va_arg_function *);
-    if (!libc)
-        run_look_up("register_printf_type", &libc);
-    run_inside++;
-    int result = libc(take);
-    run_inside--;
-    return result;
-}
+RUN_PRIVATE_CALL(int, register_printf_specifier,
+                 (int specifier, printf_function *print, printf_arginfo_size_function *size), (specifier, print, size))
+RUN_PRIVATE_CALL(int, register_printf_function,
+                 (int specifier, printf_function *print, printf_arginfo_function *arguments),
+                 (specifier, print, arguments))
+RUN_PRIVATE_CALL(int, register_printf_modifier, (const wchar_t *text), (text))
+RUN_PRIVATE_CALL(int, register_printf_type, (printf_va_arg_function * take), (take))
 
 /* ---- groups ---- */
 
@@ -124,12 +92,4 @@ EXPORT int setgroups(size_t count, const gid_t *list) {
     return status;
 }
 
-EXPORT int initgroups(const char *user, gid_t group) {
-    static int (*libc)(const char *, gid_t);
-    if (!libc)
-        run_look_up("initgroups", &libc);
-    run_inside++;
-    int status = libc(user, group);
-    run_inside--;
-    return status;
-}
+RUN_PRIVATE_CALL(int, initgroups, (const char *user, gid_t group), (user, group))

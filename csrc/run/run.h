@@ -60,6 +60,17 @@ extern _Thread_local int run_inside __attribute__((tls_model("initial-exec")));
 void run_map_directly(int on);
 /* => *function: libc's own of a name that is ours here. Whoever looks first: it is the same. */
 void run_look_up(const char *name, void *function);
+/* A function of libc's whose allocations lie in the private heap. */
+#define RUN_PRIVATE_CALL(type, name, parameters, arguments)                                                            \
+    EXPORT type name parameters {                                                                                      \
+        static type(*libc) parameters;                                                                                 \
+        if (!libc)                                                                                                     \
+            run_look_up(#name, &libc);                                                                                 \
+        run_inside++;                                                                                                  \
+        type result = libc arguments;                                                                                  \
+        run_inside--;                                                                                                  \
+        return result;                                                                                                 \
+    }
 void *run_core_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
 int run_core_munmap(void *address, size_t bytes);
 int run_core_mprotect(void *address, size_t bytes, int protection);

@@ -51,31 +51,39 @@ def test_a_program_with_its_own_malloc_is_told_that_it_cannot_fork(swap_director
     assert line.startswith("uswap run: this program brings its own malloc")
 
 
+def compiled(folder: Path, text: str, *options: str) -> Path:
+    """The program that this C text is."""
+    source, made = folder / "program.c", folder / "program"
+    source.write_text(text)
+    subprocess.run(["cc", "-O0", "-w", *options, "-o", str(made), str(source)], check=True)
+    return made
+
+
 def test_a_program_that_takes_mallocs_address_does_not_bring_its_own(swap_directory: Path, tmp_path: Path) -> None:
     """Where code lies at fixed addresses, as node's does, malloc then has an entry of the program's."""
-    source, own = tmp_path / "takes.c", tmp_path / "takes"
-    source.write_text(
+    own = compiled(
+        tmp_path,
         "#include <stdlib.h>\n#include <stdio.h>\n#include <unistd.h>\n#include <sys/wait.h>\n"
         "int main(void) { void *(*volatile get)(size_t) = malloc; int status = 1; free(get(100000));"
-        ' if (fork() == 0) _exit(0); wait(&status); printf("%d\\n", status); }\n'
+        ' if (fork() == 0) _exit(0); wait(&status); printf("%d\\n", status); }\n',
+        "-fno-pie",
+        "-no-pie",
     )
-    subprocess.run(["cc", "-O0", "-fno-pie", "-no-pie", "-o", str(own), str(source)], check=True)
     done = uswap.run([str(own)], limit="8MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("0\n", "", 0)
 
 
 def test_a_fork_after_printf_was_told_of_specifiers(swap_directory: Path, tmp_path: Path) -> None:
     """As libquadmath does, which NumPy loads: each printf looks into tables of libc's then, the runtime's too."""
-    source, own = tmp_path / "told.c", tmp_path / "told"
-    source.write_text(
+    own = compiled(
+        tmp_path,
         "#include <printf.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n"
         "#include <sys/wait.h>\n#include <wchar.h>\n"
         'static int print(FILE *to, const struct printf_info *i, const void *const *a) { return fputs("Y", to); }\n'
         "static int size(const struct printf_info *i, size_t n, int *types, int *sizes) { return 0; }\n"
         'int main(void) { register_printf_modifier(L"Q"); register_printf_specifier(89, print, size);'
         " char *memory = malloc(32 << 20); int status = 1; memset(memory, 1, 32 << 20);"
-        ' if (fork() == 0) _exit(0); wait(&status); printf("%Y %d\\n", status); }\n'
+        ' if (fork() == 0) _exit(0); wait(&status); printf("%Y %d\\n", status); }\n',
     )
-    subprocess.run(["cc", "-w", "-o", str(own), str(source)], check=True)
     done = uswap.run([str(own)], limit="8MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("Y 0\n", "", 0)
