@@ -221,6 +221,7 @@ struct uswap_pool {
     struct group *former;  /* what it has left: their memory stays, somebody may still look */
     _Atomic uint64_t
         near_distance; /* of a member of a group: with all of its limit, pages evicted so lately would have stayed */
+    _Atomic uint64_t left_ahead;    /* pages of one value that have left memory though they were only cleaned or aged */
     _Atomic uint64_t near_refaults; /* pages read back that lately */
 };
 

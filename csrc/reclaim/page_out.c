@@ -125,10 +125,16 @@ static void leave_swapped(batch *b, victim *v, swap_entry entry) {
     left(b, v, entry);
 }
 
-static void leave_zero(batch *b, victim *v) {
-    page_set_state(&v->r->object.words[v->page], PAGE_ZERO, SWAP_ENTRY_NONE);
+/* Nothing of the page is left in memory, though it was only to be cleaned or aged. */
+static void left_wholly(batch *b, victim *v) {
     left(b, v, SWAP_ENTRY_NONE);
     swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE, 0);
+    atomic_fetch_add_explicit(&b->ctx->pool->left_ahead, b->ahead, memory_order_relaxed);
+}
+
+static void leave_zero(batch *b, victim *v) {
+    page_set_state(&v->r->object.words[v->page], PAGE_ZERO, SWAP_ENTRY_NONE);
+    left_wholly(b, v);
 }
 
 /* All words of the page are this value. Return: false if it cannot be named by an index. */
@@ -142,8 +148,7 @@ static bool leave_filled(batch *b, victim *v, uint64_t value) {
     if (!fill_value_intern(b->ctx->pool, value, &fill))
         return false;
     page_set_filled(&v->r->object.words[v->page], fill);
-    left(b, v, SWAP_ENTRY_NONE);
-    swap_cache_evicted(b->ctx->pool, SWAP_ENTRY_NONE, 0);
+    left_wholly(b, v);
     STAT_ADD(b->ctx->pool, filled_drops, 1);
     return true;
 }

@@ -144,7 +144,7 @@ static void look_at_need(uswap_pool *pool, uswap_need *need) {
                          .target_frames = inactive_target(pool),
                          .prepared_frames = ring_length(&pool->orders.rings[ORDER_EVICT]),
                          .evictions = atomic_load(&pool->eviction_clock),
-                         .filled = STAT_GET(pool, zero_drops) + STAT_GET(pool, filled_drops)};
+                         .filled = atomic_load(&pool->left_ahead)};
 }
 
 EXPORT int uswap_policy_events(uswap_pool *pool, uswap_events *events, uswap_need *need, uswap_error *err) {

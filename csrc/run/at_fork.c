@@ -171,8 +171,9 @@ void run_forget_child(pid_t child, const sigset_t *death) {
     static const struct timespec now;
     while (waitpid(child, NULL, __WALL) < 0 && errno == EINTR)
         continue;
-    if (sigtimedwait(death, &told, &now) == SIGCHLD && told.si_pid != child) /* another's */
-        syscall(SYS_rt_sigqueueinfo, getpid(), SIGCHLD, &told);
+    if (sigtimedwait(death, &told, &now) == SIGCHLD && told.si_pid != child && /* another's */
+        syscall(SYS_rt_sigqueueinfo, getpid(), SIGCHLD, &told) != 0)
+        kill(getpid(), SIGCHLD); /* only the main thread may say what the kernel has said */
 }
 
 /* Coroutines have stacks in ordinary memory. While the core is still, nobody could bring in a page of it. */

@@ -95,7 +95,6 @@ int run_core_fstat(int fd, struct stat *status) {
     return (int)syscall(SYS_fstat, fd, status);
 }
 
-int run_core_open(const char *path, int flags, ...);
 int run_core_open(const char *path, int flags, ...) {
     va_list arguments;
     va_start(arguments, flags);
@@ -151,8 +150,11 @@ int run_core_fcntl(int fd, int command, ...) {
     va_end(arguments);
     if (command != F_DUPFD_CLOEXEC)
         return fcntl(fd, command, argument);
+    sigset_t mask;
+    run_descriptors_begin(&mask);
     int high = fcntl(fd, command, MAX_OF(argument, (long)run_descriptor_least()));
     run_descriptor_note(high);
+    run_descriptors_end(&mask);
     return high;
 }
 

@@ -62,27 +62,42 @@ void run_descriptors_begin(sigset_t *before) {
 }
 
 void run_descriptors_end(const sigset_t *before) {
-    atomic_store(&choosing, chosen_here); /* there was nobody else, and in the child of a fork there is nobody */
+    atomic_store(&choosing, chosen_here); /* there was nobody else */
     signals_restore(before);
 }
 
-/* ---- a fork: in its child no descriptor may be on its way, and nobody choosing. The last to be prepared, and the first to go on ---- */
+/* ---- a fork: in its child no descriptor may be on its way. The last to be prepared, and the first to go on ---- */
 
-static sigset_t fork_mask; /* of who moves: the thread that forks */
+static sigset_t fork_mask; /* of the thread that forks */
 
+/* Who moves is waited for: a thread of the runtime's. Who chooses is not: he may be about to touch memory, which nobody brings in now. He goes on in the
+ * parent, and is not there in the child. */
 static void prepare(void) {
     sigset_t before;
-    run_descriptors_begin(&before);
+    signals_block(&before);
+    uint32_t seen = atomic_load(&choosing) & ~MOVING;
+    while (!atomic_compare_exchange_weak(&choosing, &seen, seen | MOVING)) {
+        if (seen & MOVING)
+            sched_yield();
+        seen &= ~MOVING;
+    }
     fork_mask = before;
 }
 
-static void go_on(void) {
+static void in_parent(void) {
     sigset_t after = fork_mask;
-    run_descriptors_end(&after);
+    atomic_fetch_and(&choosing, ~MOVING);
+    signals_restore(&after);
+}
+
+static void in_child(void) {
+    sigset_t after = fork_mask;
+    atomic_store(&choosing, chosen_here);
+    signals_restore(&after);
 }
 
 void run_descriptors_at_fork(void) {
-    run_core_pthread_atfork(prepare, go_on, go_on);
+    run_core_pthread_atfork(prepare, in_parent, in_child);
 }
 
 /* ---- the runtime's ---- */

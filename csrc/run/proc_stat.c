@@ -31,10 +31,10 @@ static bool rewrite(int fd, char *text, size_t length) {
 }
 
 static ssize_t read_stat(char *text, size_t room) {
-    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    int fd = run_core_open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
     ssize_t length = fd < 0 ? -1 : read(fd, text, room - 1);
     if (fd >= 0)
-        close(fd);
+        run_core_close(fd);
     if (length >= 0)
         text[length] = '\0';
     return length;

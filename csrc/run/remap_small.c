@@ -62,10 +62,10 @@ static bool find(int fd, uintptr_t address, mapping *found) {
 }
 
 static bool look_up(uintptr_t address, mapping *found) {
-    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    int fd = run_core_open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     bool known = fd >= 0 && find(fd, address, found);
     if (fd >= 0)
-        close(fd);
+        run_core_close(fd);
     return known;
 }
 
@@ -84,8 +84,12 @@ static void *move(const mapping *m, void *address, size_t bytes, size_t new_byte
     if (m->access[0] != 'r')
         run_core_mprotect(address, bytes, PROT_READ); /* it is about to go */
     memcpy(moved, address, bytes);
-    if (protection_of(m) != (PROT_READ | PROT_WRITE))
-        run_space_protect(moved, new_bytes, protection_of(m));
+    int wanted = protection_of(m);
+    if (wanted != (PROT_READ | PROT_WRITE) && run_space_protect(moved, new_bytes, wanted) != 0) {
+        run_core_mprotect(address, bytes, wanted);
+        run_space_unmap(moved, new_bytes);
+        return space_fail_map(ENOMEM);
+    }
     run_core_munmap(address, bytes);
     return moved;
 }

@@ -79,6 +79,7 @@ void *run_core_mremap(void *address, size_t bytes, size_t new_bytes, int flags, 
 int run_core_mlock(const void *address, size_t bytes);
 int run_core_munlock(const void *address, size_t bytes);
 int run_core_mincore(void *address, size_t bytes, unsigned char *pages);
+int run_core_open(const char *path, int flags, ...);
 int run_core_close(int fd);
 int run_core_fstat(int fd, struct stat *status);
 
@@ -100,7 +101,7 @@ void run_descriptor_forget(int fd);
 /* For a descriptor that has been given such a number: it is the runtime's. */
 void run_descriptor_note(int fd);
 int run_descriptor_least(void);
-/* In between nobody closes or chooses numbers: around what makes a descriptor and keeps it, and a fork. Context: no signal interrupts; short. */
+/* In between nobody closes or chooses numbers: around what makes a descriptor and keeps it. Context: no signal interrupts; short. */
 void run_descriptors_begin(sigset_t *before);
 void run_descriptors_end(const sigset_t *before);
 /* Context: no handler of a fork has been registered. */

@@ -74,7 +74,8 @@ bool run_stacks_hold(void) {
             tops[left++] = tops[i];
     count = left;
     for (size_t i = 0; i < count; i++)
-        held &= run_space_lock((void *)tops[i].start, tops[i].end - tops[i].start, true) == 0;
+        held &= run_space_lock((void *)tops[i].start, tops[i].end - tops[i].start, true) == 0 ||
+                !run_space_given(tops[i].start, tops[i].end); /* unmapped since: its thread had ended */
     return held;
 }
 

@@ -87,3 +87,18 @@ def test_a_fork_after_printf_was_told_of_specifiers(swap_directory: Path, tmp_pa
     )
     done = uswap.run([str(own)], limit="8MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("Y 0\n", "", 0)
+
+
+def test_a_fork_does_not_wait_for_who_closes(swap_directory: Path) -> None:
+    """He may be about to touch a page of his stack, which nobody brings in meanwhile."""
+    command = [str(program(SOURCE.with_name("run_closing.c")))]
+    done = uswap.run(
+        command,
+        limit="8MiB",
+        swap=swap_directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("30\n", "", 0)

@@ -31,7 +31,7 @@ typedef struct {
     uint64_t target_frames;   /* what the core would have inactive by itself                                     */
     uint64_t prepared_frames; /* EVICT orders left                                                             */
     uint64_t evictions;
-    uint64_t filled; /* pages of one value that left: no frame of theirs stays, however they were ordered */
+    uint64_t filled; /* of them, pages of one value that were only to be cleaned or aged: no frame of theirs stays */
 } uswap_need;
 
 typedef enum {

@@ -129,8 +129,8 @@ class Need(NamedTuple):
         target: how many the core would have inactive by itself.
         evictions: how many pages have lost their frames so far: the clock of refault distances.
         prepared: of earlier answers, what was to be evicted and still is there.
-        filled: of evictions, how many were of pages full of one value: such a page leaves memory whether it was
-            to be evicted or aged.
+        filled: of evictions, how many were of pages full of one value that were only to be cleaned or aged: of such
+            a page nothing stays in memory.
     """
 
     frames: int
