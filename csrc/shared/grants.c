@@ -147,22 +147,23 @@ static bool retire(group *g, uint64_t chunk) {
     return left == 0;
 }
 
-/* Of those that are in work by this member: one step. Return: how many are free now; *in_work: how many are not. */
-static uint64_t drain(group *g, uint64_t want, uint64_t *in_work) {
-    uint64_t size = commons_head(&g->commons)->chunk_frames, done = 0;
+/* Of those that are in work by this member: one step, at most so many of them. Return: how many are free now, at most want. */
+static uint64_t drain(group *g, uint64_t want, uint64_t most) {
+    uint64_t size = commons_head(&g->commons)->chunk_frames, done = 0, in_work = 0;
     for (uint64_t chunk = chunks_of(g); chunk > 0; chunk--) {
         uint64_t at = chunk - 1;
         if (!chunk_is(g, at, draining_by(g->self)))
             continue;
-        bool empty = done + *in_work < want && retire(g, at);
-        if (!empty && done + *in_work < want && shared_out_frames(g, at * size, size) > 0)
+        bool needed = done < want && done + in_work < most;
+        bool empty = needed && retire(g, at);
+        if (!empty && needed && shared_out_frames(g, at * size, size) > 0)
             empty = retire(g, at);
-        if (done + *in_work >= want)
+        if (!needed)
             fill(g, at, draining_by(g->self));
         else if (empty)
             done += chunk_swap(g, at, draining_by(g->self), CHUNK_FREE);
         else
-            ++*in_work;
+            in_work++;
     }
     return done;
 }
@@ -181,11 +182,13 @@ static void begin_drains(group *g, uint64_t want) {
     FAILPOINT(chunk_draining);
 }
 
-uint64_t grants_unshare(group *g, uint64_t want) {
-    uint64_t in_work = 0, begun = count_of(g, draining_by(g->self), chunks_of(g));
-    if (begun < want)
-        begin_drains(g, want - begun);
-    uint64_t done = drain(g, want, &in_work);
+uint64_t grants_unshare(group *g, uint64_t want, uint64_t spare) {
+    uint64_t begun = count_of(g, draining_by(g->self), chunks_of(g)), most = want > 0 ? want + spare : 0;
+    if (begun < most)
+        begin_drains(g, most - begun);
+    uint64_t done = drain(g, want, most);
+    if (done == want && spare > 0) /* those that were in work beside these */
+        drain(g, 0, 0);
     say_given(g, done);
     return done;
 }

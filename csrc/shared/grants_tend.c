@@ -35,6 +35,8 @@
 
 /* Shared chunks that are emptied in one look: their pages are written meanwhile. */
 #define DRAIN_MOST 16
+/* None has become empty for so long: others are begun beside them. In each a page may be held, or in work by who is stopped. */
+#define STUCK_NS UINT64_C(50000000)
 
 /* Somebody's near refaults, as they were and as they fade. */
 typedef struct {
@@ -45,11 +47,13 @@ typedef struct {
 typedef struct tending {
     _Atomic uint64_t due_ns; /* the peer thread looks at it without the tend_lock of a family */
     uint64_t moved_ns, pressed_ns, faded_ns;
-    uint64_t wakeups;   /* of the reclaimers, as last seen */
-    uint64_t giving;    /* chunks that are still held; the limit is without them */
-    uint64_t giving_ns; /* since when */
-    uint64_t unable_ns; /* until then nothing is given */
-    uint64_t draining;  /* shared chunks, by this member */
+    uint64_t wakeups;    /* of the reclaimers, as last seen */
+    uint64_t giving;     /* chunks that are still held; the limit is without them */
+    uint64_t giving_ns;  /* since when */
+    uint64_t unable_ns;  /* until then nothing is given */
+    uint64_t draining;   /* shared chunks, by this member */
+    uint64_t spare;      /* and so many beside these */
+    uint64_t drained_ns; /* when one of them became empty, or others were begun */
     refault_record records[MEMBERS_MAX + 1];
 } tending;
 
@@ -276,6 +280,29 @@ static void tend_own(group *g, outlook *seen) {
         begin_giving(g, seen, MAX_OF(give, seen->beyond));
 }
 
+/* What is in work has not become empty, and somebody is short: twice as much is begun. */
+static void widen(tending *state, uint64_t now) {
+    if (state->draining == 0) {
+        state->spare = 0;
+        state->drained_ns = now;
+    } else if (now > state->drained_ns + STUCK_NS) {
+        state->spare = 2 * state->spare + 1;
+        state->drained_ns = now;
+    }
+}
+
+/* Empties so many shared chunks; if any will do, others where these do not come free. */
+static void drain(group *g, outlook *seen, uint64_t give, bool any_will_do) {
+    tending *state = g->tending;
+    widen(state, seen->now);
+    uint64_t done = grants_unshare(g, give, any_will_do ? MIN_OF(state->spare, (uint64_t)CHUNKS_MAX) : 0);
+    state->draining = give - done;
+    if (done > 0)
+        state->moved_ns = state->drained_ns = seen->now;
+    if (state->draining > 0)
+        shared_out_wake(g);
+}
+
 /* Shared pages and their chunks: by the first of those who look around, so that not all do the same at once. */
 static void tend_shared(group *g, outlook *seen) {
     tending *state = g->tending;
@@ -285,22 +312,15 @@ static void tend_shared(group *g, outlook *seen) {
     privates[seen->count] = seen->self;
     uint64_t free = grants_free(g);
     uint64_t want = seen->first ? need_to_take(&seen->shared, privates, seen->count + 1, free) : 0;
-    uint64_t give = seen->first ? need_to_give(&seen->shared, privates, seen->count + 1, free) : 0;
+    uint64_t give = seen->first ? need_to_give(&seen->shared, privates, seen->count + 1, free) : 0, beyond = 0;
     if (seen->first)
-        give = MAX_OF(give, beyond_limit(g, CHUNK_SHARED) + beyond_limit(g, CHUNK_DRAINING | g->self.value));
-    give = MIN_OF(give, (uint64_t)DRAIN_MOST);
+        beyond = beyond_limit(g, CHUNK_SHARED) + beyond_limit(g, CHUNK_DRAINING | g->self.value);
     if (want > 0 && grants_share(g, want) > 0) {
         state->moved_ns = seen->now;
         shared_out_wake(g); /* who waits for a frame looks again */
     }
-    if (give == 0 && state->draining == 0)
-        return;
-    uint64_t done = grants_unshare(g, give);
-    state->draining = give > done ? give - done : 0;
-    if (done > 0)
-        state->moved_ns = seen->now;
-    if (state->draining > 0)
-        shared_out_wake(g);
+    if (MAX_OF(give, beyond) > 0 || state->draining > 0)
+        drain(g, seen, MIN_OF(MAX_OF(give, beyond), (uint64_t)DRAIN_MOST), give >= beyond);
 }
 
 /* ---- for a forked child ---- */

@@ -200,7 +200,7 @@ static void undo(group *g, stage reached) {
         peers_stop(g);
     if (reached >= STAGE_PLACE) {
         FAILPOINT(group_leaving);
-        grants_unshare(g, 0);
+        grants_unshare(g, 0, 0);
         grants_give(g, CHUNKS_MAX);
         members_leave(g);
     }

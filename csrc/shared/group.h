@@ -197,9 +197,9 @@ uint64_t grants_free(const group *g);
 uint64_t grants_shared(const group *g);
 /* Makes free chunks shared ones, or shared ones free ones whose frames are all free. Return: how many. */
 uint64_t grants_share(group *g, uint64_t want);
-/* Those that are not empty yet stay in work, at most want of them, the next ones that the hand comes to: call again after evictions. With less
- * want (0: none), what is in work beyond it is shared again. */
-uint64_t grants_unshare(group *g, uint64_t want);
+/* Those that are not empty yet stay in work, at most want of them and spare ones, the next ones that the hand comes to: call again after
+ * evictions. With less want (0: none), what is in work beyond it is shared again. */
+uint64_t grants_unshare(group *g, uint64_t want, uint64_t spare);
 /* The dead member's chunks come free, and what it was draining is shared again. */
 void grants_of_dead(group *g, member_id dead);
 /* A new limit: chunks beyond it are given back by their holders. As many free ones below it are taken before (grants_take): then nobody loses. */

@@ -127,8 +127,8 @@ static void move_chunks(void) {
     if (dice(2) == 0)
         grants_share(&g, dice(2));
     if (grants_shared(&g) > SHARED_CHUNKS)
-        grants_unshare(&g, 1 + dice(2));
-    grants_unshare(&g, 0);
+        grants_unshare(&g, 1 + dice(2), dice(2));
+    grants_unshare(&g, 0, 0);
     grants_give(&g, taken + dice(2));
 }
 
@@ -169,7 +169,7 @@ static _Noreturn void worker(uint64_t seed) {
             mend_others();
     }
     mortal = false;
-    grants_unshare(&g, 0);
+    grants_unshare(&g, 0, 0);
     grants_give(&g, CHUNKS_MAX);
     mappers_leave(group_object(&g, 0), member_index(g.self));
     members_leave(&g);

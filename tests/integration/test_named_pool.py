@@ -204,6 +204,24 @@ def test_beside_a_stopped_member_others_come_and_go(jobs: uswap.Pool, more: Call
     assert stopped("len(pool.members())") == 2
 
 
+def test_a_newcomer_gets_memory_though_a_page_is_held_in_most_of_it(
+    runtime_folder: Path, swap: uswap.SwapArea, more: Callable[[], Member]
+) -> None:
+    """Shared memory comes free in chunks of many pages. One page that cannot leave (here it is locked; it may be in
+    work by who is stopped) keeps its chunk: then another is emptied."""
+    with uswap.Pool("20MiB", name="jobs", swap=swap) as pool:
+        region = pool.region("13MiB", shared=True)
+        for page in range(0, len(region), 4096):
+            region[page] = 1
+        for page in range(0, 9 * MIB, 192 << 10):
+            region.lock(page, 4096)
+        assert pool.group_info().free_bytes < pool.group_info().floor_bytes
+        process = more()
+        assert limit_of(pool, process.pid) >= pool.group_info().floor_bytes
+        process("pool.close()")
+        region.close()
+
+
 def test_only_stopped_members_cannot_let_anybody_in(runtime_folder: Path, swap_directory: Path) -> None:
     with Member() as maker:
         maker(f"pool = uswap.Pool('64MiB', name='jobs', swap=uswap.SwapArea({str(swap_directory)!r}, size='1GiB'))")

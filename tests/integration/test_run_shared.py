@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ class Running:
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe
             pipe.close()
+
+
+def kill(pid: int) -> Callable[[], None]:
+    """=> what returns when it has died, and nothing of it is open any more."""
+    fd = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+
+    def await_end() -> None:
+        with contextlib.closing(open(fd, closefd=True)):
+            assert select.select([fd], [], [], 60)[0]
+
+    return await_end
 
 
 @contextlib.contextmanager
@@ -175,12 +188,10 @@ def test_what_is_left_when_all_are_killed_goes_when_the_next_is_started(
 ) -> None:
     one = Running([program(SOURCE), "fork", "24", "24"], swap_directory, runtime_folder)
     one.pids(2)
-    keeper = one.keeper()
-    for pid in (keeper, *family(one.process.pid)):
-        os.kill(pid, signal.SIGKILL)
+    for end in [kill(pid) for pid in (one.keeper(), *family(one.process.pid))]:
+        end()
     assert one.end() == -signal.SIGKILL
     one.close()
-    await_true(lambda: not Path(f"/proc/{keeper}/exe").exists(), "the keeper is dead")
     assert one.folder.exists()
     with running(["true"], swap_directory, runtime_folder) as other:
         assert other.end() == 0
