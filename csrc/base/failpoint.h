@@ -66,6 +66,7 @@
     X(hold_passed, "hold.passed") /* user-mode faults: what is held was passed over, evictions may protect it yet */   \
     X(shared_committed, "shared.committed")   /* shared pages are SWAPPED and locked, the hole not punched */          \
     X(shared_punched, "shared.punched")       /* the hole is punched, the frames are not free yet */                   \
+    X(shared_counted, "shared.counted")       /* shared frames in use are counted anew, nothing is done with it */     \
     X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \
     X(object_made, "object.made")             /* an object has its place and words, no file */                         \
     X(object_mapped, "object.mapped")         /* a region is watched, its member no mapper yet */                      \

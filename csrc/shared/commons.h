@@ -258,8 +258,8 @@ typedef struct {
     _Atomic uint64_t slot_next;    /* where the next search for free slots begins: a hint */
     _Atomic uint64_t hand;         /* the next frame to be looked at by who evicts: the order of all shared pages */
     /* Shared frames that are not free: a hint, counted anew now and then (shared_hand.c). It lags behind: read it by shared_used_frames, and
-     * take no more of it than there is in shared chunks. */
-    _Atomic int64_t shared_used;
+     * take no more of it than there is in shared chunks. Above its lowest SHARED_USED_BITS: how often it was put right. */
+    _Atomic uint64_t shared_used;
     /* A bit a member index that has, or had, pages held: evictors look at those alone. A dead member's bit stays, until the next in its place takes it
      * off: it costs a look. */
     _Atomic uint64_t holders;
@@ -285,9 +285,18 @@ static inline commons_header *commons_head(const commons *c) {
     return (commons_header *)(void *)c->base;
 }
 
+/* 2 PiB of frames, either way. */
+#define SHARED_USED_BITS 40
+#define SHARED_USED_ROUND (UINT64_C(1) << SHARED_USED_BITS)
+
+static inline int64_t shared_used_of(uint64_t word) {
+    int64_t low = (int64_t)(word & (SHARED_USED_ROUND - 1)), round = (int64_t)SHARED_USED_ROUND;
+    return low < round / 2 ? low : low - round;
+}
+
 /* At least 0: of a frame that was given back and claimed anew the one may be counted before the other, and not at all by who dies. */
 static inline uint64_t shared_used_frames(const commons *c) {
-    int64_t used = atomic_load(&commons_head(c)->shared_used);
+    int64_t used = shared_used_of(atomic_load(&commons_head(c)->shared_used));
     return used > 0 ? (uint64_t)used : 0;
 }
 

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "shared/shared_core.h"
 
+#include "base/failpoint.h"
 #include "pool.h"
 
 #define STEP OUT_BATCH_LEAST
@@ -151,6 +152,22 @@ static uint64_t count_used(group *g) {
     return used;
 }
 
+/*
+ * What changes hands while the frames are looked at may have been seen or not: by so little the count may be wrong until the next time. So
+ * it takes what was found wrong, and not what was found; and nothing, if somebody else has put it right meanwhile. A count that holds only
+ * where nothing has changed would never be had of many frames that are in use.
+ */
+static void count_anew(group *g) {
+    _Atomic uint64_t *used = &commons_head(&g->commons)->shared_used;
+    uint64_t word = atomic_load(used), round = word - (uint64_t)shared_used_of(word);
+    uint64_t wrong = word - round - count_used(g);
+    FAILPOINT(shared_counted);
+    word = atomic_load(used);
+    while (wrong != 0 && word - (uint64_t)shared_used_of(word) == round &&
+           !atomic_compare_exchange_weak(used, &word, word - wrong + SHARED_USED_ROUND)) {
+    }
+}
+
 void hand_count(group *g, uint64_t *total, uint64_t *used) {
     commons_header *head = commons_head(&g->commons);
     out_state *s = out_of(g);
@@ -160,9 +177,7 @@ void hand_count(group *g, uint64_t *total, uint64_t *used) {
         *total += atomic_load(&commons_chunks(&g->commons)[chunk]) == CHUNK_SHARED ? head->chunk_frames : 0;
     if (now - s->counted_ns > COUNT_NS) { /* who died took its changes of the count with it */
         s->counted_ns = now;
-        int64_t before = atomic_load(&head->shared_used);
-        /* If it has changed meanwhile we may have seen the change or not: what we have counted is nothing then. */
-        atomic_compare_exchange_strong(&head->shared_used, &before, (int64_t)count_used(g));
+        count_anew(g);
     }
     *used = MIN_OF(shared_used_frames(&g->commons), *total);
 }

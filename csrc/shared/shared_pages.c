@@ -15,8 +15,8 @@
 uint32_t frames_claim(group *g, uint32_t want, uint32_t *frames) {
     uint32_t got = frame_table_claim(g, want, frames);
     share_state *s = share_of(g);
-    int64_t used = atomic_fetch_add_explicit(&commons_head(&g->commons)->shared_used, got, memory_order_relaxed) + got;
-    if (s && (uint64_t)MAX_OF(used, (int64_t)0) + atomic_load(&s->frames_low) > atomic_load(&s->frames_total))
+    atomic_fetch_add_explicit(&commons_head(&g->commons)->shared_used, got, memory_order_relaxed);
+    if (s && shared_used_frames(&g->commons) + atomic_load(&s->frames_low) > atomic_load(&s->frames_total))
         shared_out_wake(g);
     return got;
 }
