@@ -6,11 +6,6 @@
 
 #include "pool.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,34 +16,24 @@ static bool somebody_listens(uswap_error *err) {
     return uswap_group_living(run_set.pool_folder, err) > 0;
 }
 
-/* Return: a descriptor that is locked, or -1. */
-static int lock_parent(void) {
-    char parent[sizeof run_set.pool_folder];
-    strcpy(parent, run_set.pool_folder);
-    *strrchr(parent, '/') = '\0';
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    while (fd >= 0 && flock(fd, LOCK_EX) != 0)
-        if (errno != EINTR)
-            break;
-    return fd;
-}
-
 /* => somebody is in the pool. Return: 0 or a uswap_status. */
 static int make_if_nobody(uswap_error *err) {
     if (somebody_listens(err))
         return 0;
-    int lock = lock_parent(), status = 0;
-    if (lock < 0) {
-        snprintf(err->detail, sizeof err->detail, "the directory of %.300s cannot be opened", run_set.pool_folder);
-        return USWAP_E_OS;
-    }
+    int lock = run_pool_lock(RUN_PATIENCE_NS, err), status = 0;
+    if (lock < 0)
+        return lock;
     if (!somebody_listens(err)) {
         mkdir(run_set.pool_folder, 0700); /* is it there: the core looks whose it is */
-        status = run_keeper_start(err);
-        if (status != 0)
-            rmdir(run_set.pool_folder);
+        status = run_keeper_start(lock, err);
     }
-    run_core_close(lock); /* the keeper has closed it, too */
+    if (status == USWAP_E_BUSY) { /* the keeper may still make the pool, in this folder: until then nobody else does */
+        run_core_close(lock);
+        return status;
+    }
+    if (status != 0)
+        rmdir(run_set.pool_folder);
+    run_pool_unlock(lock);
     return status;
 }
 

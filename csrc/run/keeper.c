@@ -7,17 +7,17 @@
 #include "run/board.h"
 #include "run/run.h"
 
+#include "base/status.h"
 #include "pool.h"
 #include "shared/group.h"
 #include "shared/peers.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -63,17 +63,6 @@ static void watch_over(group *g) {
     } while (alone_since == 0 || now < alone_since + ALONE_NS);
 }
 
-/* Who looks for deserted folders locks this one by a file beside it. Who has it locked removes it himself. */
-static void remove_lock_file(void) {
-    char path[sizeof run_set.pool_folder + 8];
-    snprintf(path, sizeof path, "%s.lock", run_set.pool_folder);
-    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-        unlink(path);
-    if (fd >= 0)
-        run_core_close(fd);
-}
-
 static int make_pool(uswap_pool **pool, uswap_error *err) {
     uswap_options options;
     uswap_options_init(&options);
@@ -85,31 +74,28 @@ static int make_pool(uswap_pool **pool, uswap_error *err) {
                : uswap_group_create(*pool, run_set.pool_folder, run_set.limit_bytes, run_set.swap_folder, 0, err);
 }
 
-static void close_all_but(int fd) {
-    if (fd > 0)
-        syscall(SYS_close_range, 0, fd - 1, 0);
-    syscall(SYS_close_range, fd + 1, ~0U, 0);
-}
-
-_Noreturn static void keep(int to) {
+/* Whoever it was that has asked may be gone by now: then nobody is told, and it is alone. */
+_Noreturn static void keep(int to, int lock) {
     uswap_pool *pool;
     word said = {.status = 0};
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
-    close_all_but(to);
+    run_descriptors_close_all_but(to, lock);
     prctl(PR_SET_NAME, "uswap-keeper");
     pool_counters_elsewhere = NULL; /* it is none of the program's processes */
     if (chdir("/") != 0)            /* the program's may be unmounted */
         _exit(2);
     said.status = make_pool(&pool, &said.err);
+    run_core_close(lock);
     ssize_t written = write(to, &said, sizeof said);
+    (void)written;
     run_core_close(to);
-    if (said.status != 0 || written != sizeof said)
+    if (said.status != 0)
         _exit(2);
     watch_over(atomic_load(&pool->group));
     uswap_group_leave(pool, NULL);
-    remove_lock_file();
+    run_pool_lock_forget();
     _exit(0);
 }
 
@@ -121,18 +107,28 @@ static int no_keeper(uswap_error *err, const char *why) {
 }
 
 /* Its parent is gone at once: the program has no child that it does not know of. */
-static pid_t fork_orphan(int to) {
+static pid_t fork_orphan(int to, int lock) {
     pid_t between = fork();
     if (between != 0)
         return between;
     setsid();
     pid_t keeper = fork();
     if (keeper == 0)
-        keep(to);
+        keep(to, lock);
     _exit(keeper < 0);
 }
 
-int run_keeper_start(uswap_error *err) {
+/* Return: whether there is something to read, or its end. */
+static bool is_answered(int from) {
+    uint64_t deadline_ns = clock_now_ns() + RUN_PATIENCE_NS, now_ns;
+    struct pollfd answer = {.fd = from, .events = POLLIN};
+    int ready = 0;
+    while (ready <= 0 && (now_ns = clock_now_ns()) < deadline_ns)
+        ready = poll(&answer, 1, (int)((deadline_ns - now_ns) / 1000000) + 1);
+    return ready > 0;
+}
+
+int run_keeper_start(int lock, uswap_error *err) {
     int ends[2];
     word said;
     sigset_t death, before;
@@ -141,13 +137,16 @@ int run_keeper_start(uswap_error *err) {
     sigemptyset(&death);
     sigaddset(&death, SIGCHLD);
     pthread_sigmask(SIG_BLOCK, &death, &before);
-    pid_t between = fork_orphan(ends[1]);
+    pid_t between = fork_orphan(ends[1], lock);
     run_core_close(ends[1]);
     if (between > 0)
         run_forget_child(between, &death);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    bool told = read(ends[0], &said, sizeof said) == sizeof said;
+    bool answered = is_answered(ends[0]), told = answered && read(ends[0], &said, sizeof said) == sizeof said;
     run_core_close(ends[0]);
+    if (!answered)
+        return error_set(err, USWAP_E_BUSY, 0, "join", run_set.pool_folder,
+                         "the process that keeps the pool has been making it for long. Is it stopped?");
     if (!told)
         return no_keeper(err, between < 0 ? "there is no room for a process" : "it has died");
     *err = said.err;

@@ -44,13 +44,22 @@ void run_say(const char *what, const char *why);
 /* Ends the process with one line on standard error and status 2. */
 _Noreturn void run_refuse(const char *what, const char *why);
 
-/* ---- join.c, keeper.c: one limit for all processes of the program ---- */
+/* ---- join.c, keeper.c, pool_lock.c: one limit for all processes of the program ---- */
 
 /* A pool for this process, in the named pool of the settings, which is made if nobody is in it. Ends the process if that cannot be. Context: no other threads. */
 uswap_pool *run_join(uswap_pool *(*make)(void));
-/* A process that keeps the named pool from vanishing, until nobody else has been in it for a while; it is nobody's child. => there is the pool. Return: 0 or a
- * uswap_status. Context: no other threads. */
-int run_keeper_start(uswap_error *err);
+/* A process that keeps the named pool from vanishing, until nobody else has been in it for a while; it is nobody's child. => there is the pool. lock: of the pool; the keeper
+ * has it, too, until the pool can be found. Return: 0 or a uswap_status; USWAP_E_BUSY: it has not said anything for long, and has the lock. Context: no other threads. */
+int run_keeper_start(int lock, uswap_error *err);
+
+/* Nobody waits longer for who makes the pool: he is stopped. */
+#define RUN_PATIENCE_NS UINT64_C(10000000000)
+/* => nobody else makes the pool, joins it by its name in Python, or cleans up after it; nor in a child that has the descriptor. Return: a descriptor, or a uswap_status. */
+int run_pool_lock(uint64_t wait_ns, uswap_error *err);
+/* => the file is there no longer than the pool's folder. */
+void run_pool_unlock(int lock);
+/* The pool's folder has gone: so does the file, if nobody has it locked. */
+void run_pool_lock_forget(void);
 
 /* ---- core_calls.c ---- */
 
@@ -106,6 +115,8 @@ void run_descriptors_begin(sigset_t *before);
 void run_descriptors_end(const sigset_t *before);
 /* Context: no handler of a fork has been registered. */
 void run_descriptors_at_fork(void);
+/* The runtime's, too, for a process that is none of the program's. */
+void run_descriptors_close_all_but(int one, int other);
 /* A call that makes one; kept. */
 #define KEPT(call)                                                                                                     \
     ({                                                                                                                 \

@@ -14,19 +14,13 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 /* Pipes of the program's must end with it, not with this process. Return: standard error. */
 static int close_all_but(int board_fd) {
     int to = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
-    int low = MIN_OF(to, board_fd), high = MAX_OF(to, board_fd);
-    if (low > 0)
-        syscall(SYS_close_range, 0, low - 1, 0);
-    if (high - low > 1)
-        syscall(SYS_close_range, low + 1, high - 1, 0);
-    syscall(SYS_close_range, high + 1, ~0U, 0);
+    run_descriptors_close_all_but(to, board_fd);
     return to;
 }
 

@@ -1,8 +1,8 @@
 """Where named pools meet: their folders, who may get in, and the lock under which they come and go.
 
 The folder of the pool "jobs" is ``<runtime>/jobs``; the core keeps its sockets there. ``<runtime>/jobs.lock`` is
-held (flock) while the pool is made, joined, or cleaned up after. Everything is this user's alone: a folder or link
-of anybody else is refused, never used or removed.
+held (flock) while the pool is made, joined, or cleaned up after (csrc/run/pool_lock.c does so, too). Everything is
+this user's alone: a folder or link of anybody else is refused, never used or removed.
 """
 
 from __future__ import annotations

@@ -9,17 +9,18 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from _support.forks import await_true, pss_bytes
-from _support.native import program
+from _support.native import program, shared_object
 from _support.pss_watch import family, stopped
 
 import uswap
 from uswap._group_info import MemberInfo
 from uswap._group_look import look
+from uswap._rendezvous import locked, sweep
 from uswap.running import prepare
 
 SOURCE = Path(__file__).resolve().parents[1] / "_support" / "run_shared.c"
@@ -31,8 +32,15 @@ EACH = 16 << 20
 class Running:
     """A program under a limit of 64 MiB for all of it, and the folder in which its processes meet."""
 
-    def __init__(self, words: list[str], swap: Path, runtime: Path, limit: int | str = LIMIT) -> None:
-        executable, words, variables = prepare(words, limit=limit, swap=swap, shared=True)
+    def __init__(
+        self,
+        words: list[str],
+        swap: Path,
+        runtime: Path,
+        limit: int | str = LIMIT,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        executable, words, variables = prepare(words, limit=limit, swap=swap, shared=True, env=env)
         self.folder = Path(variables["USWAP_RUN_POOL"])
         assert self.folder.parent == runtime
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -79,9 +87,11 @@ def kill(pid: int) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def running(words: list[str], swap: Path, runtime: Path, limit: int | str = LIMIT) -> Iterator[Running]:
+def running(
+    words: list[str], swap: Path, runtime: Path, limit: int | str = LIMIT, env: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """At the end nothing is left of it: no process, no folder."""
-    one = Running(words, swap, runtime, limit)
+    one = Running(words, swap, runtime, limit, env)
     try:
         yield one
     finally:
@@ -216,6 +226,91 @@ def test_a_fork_without_a_floor_fails(swap_directory: Path, runtime_folder: Path
         assert one.process.wait(60) == 4
         assert one.process.stderr
         assert one.process.stderr.readline() == "fork: Cannot allocate memory\n"
+
+
+# ---- who makes the pool ----
+
+
+class HeldKeeper:
+    """The keeper of a program that is started with this environment stops when its folder is there, and nobody can
+    find it yet."""
+
+    def __init__(self, place: Path) -> None:
+        self._here, self._go = place / "here", place / "go"
+        for fifo in (self._here, self._go):
+            os.mkfifo(fifo)
+        hold = {"RUN_HOLD_HERE": str(self._here), "RUN_HOLD_GO": str(self._go)}
+        self.environment = {**os.environ, **hold, "LD_PRELOAD": shared_object(SOURCE.with_name("run_hold.c"))}
+
+    def await_it(self) -> None:
+        assert self._here.read_bytes() == b""
+
+    def release(self) -> None:
+        self._go.open("wb").close()
+
+
+def test_what_is_being_made_is_not_swept(swap_directory: Path, runtime_folder: Path, tmp_path: Path) -> None:
+    """By another program of the user's that is just being started."""
+    keeper = HeldKeeper(tmp_path)
+    with running([program(SOURCE), "fork", "1"], swap_directory, runtime_folder, env=keeper.environment) as one:
+        keeper.await_it()
+        try:
+            sweep(runtime_folder / "another")
+            assert one.folder.exists()
+        finally:
+            keeper.release()
+        assert one.pids(1) == [one.process.pid]
+        assert one.end() == 0
+
+
+def test_a_keeper_whose_program_was_killed_goes(swap_directory: Path, runtime_folder: Path, tmp_path: Path) -> None:
+    """Before there was a pool; and nobody else made one meanwhile, beside it."""
+    keeper = HeldKeeper(tmp_path)
+    with running([program(SOURCE), "fork", "1"], swap_directory, runtime_folder, env=keeper.environment) as one:
+        keeper.await_it()
+        one.process.kill()
+        assert one.process.wait(60) == -signal.SIGKILL
+        try:
+            with pytest.raises(uswap.BusyError), locked(one.folder, wait=0):
+                pass
+        finally:
+            keeper.release()
+
+
+def test_a_keeper_that_is_stopped_holds_up_no_other_program(
+    swap_directory: Path, runtime_folder: Path, tmp_path: Path
+) -> None:
+    keeper = HeldKeeper(tmp_path)
+    with running([program(SOURCE), "fork", "1"], swap_directory, runtime_folder, env=keeper.environment) as one:
+        keeper.await_it()
+        try:
+            done = uswap.run(
+                ["echo", "started"],
+                limit=LIMIT,
+                swap=swap_directory,
+                shared=True,
+                capture_output=True,
+                text=True,
+                timeout=20,
+            )
+        finally:
+            keeper.release()
+        assert (done.stdout, done.stderr, done.returncode) == ("started\n", "", 0)
+        assert one.pids(1) == [one.process.pid]
+        assert one.end() == 0
+
+
+def test_a_pool_that_another_is_making_for_ever_is_one_line(swap_directory: Path, runtime_folder: Path) -> None:
+    executable, words, variables = prepare(["echo", "started"], limit=LIMIT, swap=swap_directory, shared=True)
+    with locked(Path(variables["USWAP_RUN_POOL"])):
+        done = subprocess.run(
+            words, executable=executable, env=variables, capture_output=True, text=True, timeout=60
+        )
+    assert (done.stdout, done.returncode) == ("", 2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("uswap run: this process cannot share the limit of the others: ")
+    assert line.endswith(".lock is locked: another process has been making this pool for long. Is it stopped?")
+    assert list(runtime_folder.iterdir()) == []
 
 
 def test_a_limit_that_is_too_low_is_refused(swap_directory: Path, runtime_folder: Path) -> None:
