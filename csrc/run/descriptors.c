@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KEPT_MAX 65536
@@ -31,38 +32,61 @@ static _Atomic uint64_t kept[KEPT_MAX / 64];
 
 static rlim_t own_limit; /* the program's; 0: it has not been raised */
 
-/* How often threads of the program are closing or choosing numbers now; MOVING: a descriptor of the runtime is on its way up. Who chooses does nothing that could
- * take long. A signal handler may do so while its thread does: it counts once more, and waits only for who moves, which is another thread. */
-#define MOVING (UINT32_C(1) << 31)
-static _Atomic uint32_t choosing;
-static _Thread_local uint32_t chosen_here __attribute__((tls_model("initial-exec"))); /* of it, by this thread */
+/* A bit for each call of the program's that looks at numbers, or chooses one, now; WANTED: a descriptor of the runtime's is to be made, nobody else begins to choose; MOVING: it is
+ * on its way up. Who chooses makes no call that could take long, so he is waited for. But he may never come to the end: a child of vfork is killed, a handler leaves by
+ * longjmp. After PATIENCE_TURNS (a second and more) he is passed by. A handler that chooses while its thread does waits as long. */
+#define MOVING (UINT64_C(1) << 63)
+#define WANTED (UINT64_C(1) << 62)
+#define ALL_CHOOSING (WANTED - 1)
+#define YIELD_TURNS 100U
+#define PATIENCE_TURNS (YIELD_TURNS + 10000U)
+static _Atomic uint64_t choosing;
 
-static void choose_begin(void) {
-    uint32_t seen = atomic_load(&choosing);
-    while ((seen & MOVING) || !atomic_compare_exchange_weak(&choosing, &seen, seen + 1))
-        if (seen & MOVING) {
-            sched_yield();
-            seen = atomic_load(&choosing);
-        }
-    chosen_here++;
+/* Others go on. Return: the number of the next turn. */
+static unsigned rest(unsigned turn) {
+    static const struct timespec moment = {.tv_nsec = 100000};
+    int error = errno;
+    if (turn < YIELD_TURNS)
+        sched_yield();
+    else
+        nanosleep(&moment, NULL); /* whom it waits for may have less right to the processor */
+    errno = error;
+    return turn + 1;
 }
 
-static void choose_end(void) {
-    chosen_here--;
-    atomic_fetch_sub(&choosing, 1);
+/* Return: the bit of this call. */
+static uint64_t choose_begin(void) {
+    uint64_t seen = atomic_load(&choosing);
+    for (unsigned turn = 0;;) {
+        uint64_t bit = ~seen & (seen + 1);
+        if (seen < ALL_CHOOSING && atomic_compare_exchange_weak(&choosing, &seen, seen | bit))
+            return bit;
+        if (seen == ALL_CHOOSING && turn >= PATIENCE_TURNS)
+            atomic_compare_exchange_strong(&choosing, &seen, 0);
+        if (seen >= ALL_CHOOSING) {
+            turn = rest(turn);
+            seen = atomic_load(&choosing);
+        }
+    }
+}
+
+static void choose_end(uint64_t bit) {
+    atomic_fetch_and(&choosing, ~bit);
 }
 
 void run_descriptors_begin(sigset_t *before) {
     signals_block(before);
-    uint32_t own = chosen_here;
-    while (!atomic_compare_exchange_weak(&choosing, &own, own | MOVING)) {
-        sched_yield();
-        own = chosen_here;
+    for (unsigned turn = 0;;) {
+        uint64_t seen = atomic_fetch_or(&choosing, WANTED) | WANTED;
+        bool can = seen == WANTED || (!(seen & MOVING) && turn >= PATIENCE_TURNS);
+        if (can && atomic_compare_exchange_strong(&choosing, &seen, MOVING))
+            return;
+        turn = rest((seen & MOVING) ? MIN_OF(turn, YIELD_TURNS) : turn);
     }
 }
 
 void run_descriptors_end(const sigset_t *before) {
-    atomic_store(&choosing, chosen_here); /* there was nobody else */
+    atomic_fetch_and(&choosing, ~MOVING);
     signals_restore(before);
 }
 
@@ -75,12 +99,13 @@ static sigset_t fork_mask; /* of the thread that forks */
 static void prepare(void) {
     sigset_t before;
     signals_block(&before);
-    uint32_t seen = atomic_load(&choosing) & ~MOVING;
-    while (!atomic_compare_exchange_weak(&choosing, &seen, seen | MOVING)) {
-        if (seen & MOVING)
-            sched_yield();
-        seen &= ~MOVING;
-    }
+    uint64_t seen = atomic_load(&choosing);
+    unsigned turn = 0;
+    while ((seen & MOVING) || !atomic_compare_exchange_weak(&choosing, &seen, seen | MOVING))
+        if (seen & MOVING) {
+            turn = rest(turn);
+            seen = atomic_load(&choosing);
+        }
     fork_mask = before;
 }
 
@@ -92,7 +117,7 @@ static void in_parent(void) {
 
 static void in_child(void) {
     sigset_t after = fork_mask;
-    atomic_store(&choosing, chosen_here);
+    atomic_store(&choosing, 0);
     signals_restore(&after);
 }
 
@@ -184,18 +209,18 @@ void run_descriptors_close_all_but(int one, int other) {
 EXPORT int close(int fd) {
     if (fd >= 0 && is_kept((unsigned)fd))
         return not_open();
-    choose_begin();
+    uint64_t bit = choose_begin();
     bool open = is_open(fd);
-    choose_end();
+    choose_end(bit);
     return open ? (int)syscall(SYS_close, fd) : not_open();
 }
 
 /* What is there before is closed, which may take long. */
 static int put_at(int from, int to, int flags) {
-    choose_begin();
+    uint64_t bit = choose_begin();
     bool open = is_open(to);
     int result = open ? 0 : (int)syscall(SYS_dup3, from, to, flags);
-    choose_end();
+    choose_end(bit);
     return open ? (int)syscall(SYS_dup3, from, to, flags) : result;
 }
 
@@ -242,14 +267,44 @@ static int close_between(unsigned first, unsigned last, int flags) {
     }
 }
 
+/* Of some numbers from first on, those that the program has open: a bit each. */
+#define LOOKED_AT 64U
+
+static uint64_t open_of(unsigned first, unsigned last) {
+    uint64_t found = 0, bit = choose_begin();
+    for (unsigned i = 0; i < LOOKED_AT && first + i <= last; i++)
+        if (!is_kept(first + i) && is_open((int)(first + i)))
+            found |= UINT64_C(1) << i;
+    choose_end(bit);
+    return found;
+}
+
+/* To close may take long. So those that are open are closed one by one, while nobody waits for it; the kernel gives low numbers first, so the search ends where there have been none for a
+ * while. Return: where it has. */
+#define NONE_FOR 256U
+
+static unsigned close_each(unsigned first, unsigned last) {
+    unsigned at = first, open_until = first;
+    for (; at <= last && at < KEPT_MAX && at < open_until + NONE_FOR; at += LOOKED_AT)
+        for (uint64_t left = open_of(at, last); left != 0; left &= left - 1) {
+            syscall(SYS_close, at + (unsigned)__builtin_ctzll(left));
+            open_until = at + LOOKED_AT;
+        }
+    return at;
+}
+
 EXPORT int close_range(unsigned first, unsigned last, int flags) {
     if (first > last) {
         errno = EINVAL;
         return -1;
     }
-    choose_begin();
+    if (flags == 0)
+        first = close_each(first, last);
+    if (first > last)
+        return 0;
+    uint64_t bit = choose_begin();
     int status = close_between(first, last, flags);
-    choose_end();
+    choose_end(bit);
     return status;
 }
 

@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from _support.native import program
+
 import uswap
+
+SUPPORT = Path(__file__).resolve().parents[1] / "_support"
 
 # All but six numbers are taken when it forks, and when it executes a program that inherits them.
 LOW = """
@@ -30,3 +35,11 @@ def test_a_low_limit_of_descriptors_is_the_programs_alone(swap_directory: Path) 
     done = uswap.run(command, limit="16MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
     assert plain.stdout == "0 True\n29\nsub\n0\n"
     assert (done.stdout, done.stderr, done.returncode) == (plain.stdout, plain.stderr, plain.returncode)
+
+
+@pytest.mark.parametrize("way", ["range", "from", "kill"])
+def test_the_runtime_does_not_wait_for_ever_for_who_closes(swap_directory: Path, way: str) -> None:
+    """A close that takes long is none of its business; and a child of vfork may be killed while it closes."""
+    command = [program(SUPPORT / "run_choosing.c"), way]
+    done = uswap.run(command, limit="16MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("right\n", "", 0)
