@@ -25,7 +25,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-WARNINGS = ["-Wall", "-Wextra", "-Wundef", "-Wshadow", "-Wconversion"]
+# The last: callers' threads may have stacks as small as 256 KiB, and so have some of ours.
+WARNINGS = ["-Wall", "-Wextra", "-Wundef", "-Wshadow", "-Wconversion", "-Wframe-larger-than=32768"]
 XXHASH_PROBE = (
     "#include <xxhash.h>\nint uswap_probe_xxhash(void);\n"
     "int uswap_probe_xxhash(void) { return XXH_VERSION_NUMBER; }\n"

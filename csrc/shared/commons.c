@@ -8,6 +8,7 @@
 #include "shared/commons.h"
 
 #include "base/failpoint.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -117,17 +118,22 @@ int commons_create(commons *c, uint64_t limit_bytes) {
     return 0;
 }
 
+static bool same_layout(const commons_header *one, const commons_header *other) {
+    return one->chunk_frames == other->chunk_frames && one->chunks == other->chunks && one->frames == other->frames &&
+           one->slots_max == other->slots_max && one->chunks_at == other->chunks_at &&
+           one->hints_at == other->hints_at && one->clusters_at == other->clusters_at &&
+           one->frames_at == other->frames_at && one->slots_at == other->slots_at;
+}
+
 /* What another process says of itself is not believed: everything that this one indexes by must lie within. */
 static bool is_sound(const commons *c) {
     const commons_header *head = commons_head(c);
-    commons_header own = {.magic = 0};
     if (head->magic != COMMONS_MAGIC || head->layout != layout_stamp())
         return false;
-    if (!lay_out(&own, c->bytes, head->chunk_frames * 4096 << PAGE_SHIFT))
-        return false;
-    return own.chunk_frames == head->chunk_frames && own.chunks == head->chunks && own.frames == head->frames &&
-           own.slots_max == head->slots_max && own.chunks_at == head->chunks_at && own.hints_at == head->hints_at &&
-           own.clusters_at == head->clusters_at && own.frames_at == head->frames_at && own.slots_at == head->slots_at;
+    commons_header *own = memory_map(sizeof *own); /* much too large for a stack */
+    bool sound = own && lay_out(own, c->bytes, head->chunk_frames * 4096 << PAGE_SHIFT) && same_layout(own, head);
+    memory_unmap(own, sizeof *own);
+    return sound;
 }
 
 int commons_attach(commons *c, int fd) {

@@ -142,7 +142,7 @@ static int attach(group *g, peer_fds *fds, uswap_error *err) {
 static int find_commons(group *g, peer_answer *answer, peer_fds *fds, uswap_error *err) {
     int status = group_hello(g->folder_fd, g->folder, PEER_HELLO, answer, fds);
     if (status != 0)
-        return group_explain(g, status, err);
+        return group_explain(g->folder, status, err);
     status = attach(g, fds, err);
     g->map_for_peers = answer->map_for_peers != 0;
     if (status != 0)
@@ -253,7 +253,7 @@ static int enter(group *g, peer_answer *answer, peer_fds *known, uswap_error *er
     if (status == -EUSERS)
         return error_set(err, USWAP_E_BUSY, 0, "join", g->folder, "a pool has at most %d processes", MEMBERS_MAX - 1);
     if (status == -ENOENT && peer_folder_gone(g->folder_fd))
-        return group_explain(g, -ENOENT, err);
+        return group_explain(g->folder, -ENOENT, err);
     return group_os_failure(err, "start", g->folder, status);
 }
 
@@ -299,7 +299,7 @@ static int begin(uswap_pool *pool, const char *folder, group **made, uswap_error
     strcpy(g->folder, folder);
     g->folder_fd = peer_folder_open(folder);
     if (g->folder_fd < 0) {
-        int status = group_explain(g, g->folder_fd, err);
+        int status = group_explain(g->folder, g->folder_fd, err);
         give_up(g);
         return status;
     }

@@ -7,8 +7,6 @@
 #include "base/status.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 /* How often members that did not answer are asked again, and how patiently: first all of them briefly, as some may be stopped. */
@@ -19,25 +17,24 @@ int group_os_failure(uswap_error *err, const char *operation, const char *path, 
                      "cannot join processes in one pool: %s: %s", operation, error_text(-status));
 }
 
-int group_explain(const group *g, int status, uswap_error *err) {
+int group_explain(const char *folder, int status, uswap_error *err) {
     switch (status) {
     case -ENOENT:
     case -ECONNREFUSED:
-        return error_set(err, USWAP_E_CLOSED, 0, "join", g->folder, "no living process is in that pool");
+        return error_set(err, USWAP_E_CLOSED, 0, "join", folder, "no living process is in that pool");
     case -EPROTO:
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
-                         "the pool is of an incompatible build of uswap");
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", folder, "the pool is of an incompatible build of uswap");
     case -EPERM:
-        return error_set(err, USWAP_E_NOT_OURS, EPERM, "join", g->folder,
+        return error_set(err, USWAP_E_NOT_OURS, EPERM, "join", folder,
                          "the pool is another user's, or others could enter its folder");
     case -EXDEV:
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", g->folder,
+        return error_set(err, USWAP_E_UNSUPPORTED, 0, "join", folder,
                          "the pool's processes are in another pid namespace: they could not see this one die");
     case -ETIMEDOUT:
-        return error_set(err, USWAP_E_BUSY, 0, "join", g->folder,
+        return error_set(err, USWAP_E_BUSY, 0, "join", folder,
                          "no process of the pool answers: they are stopped, or being stopped");
     default:
-        return group_os_failure(err, "connect", g->folder, status);
+        return group_os_failure(err, "connect", folder, status);
     }
 }
 
@@ -71,27 +68,23 @@ int group_hello(int folder, const char *path, peer_kind kind, peer_answer *answe
 }
 
 int group_look(const char *path, commons *c, uswap_error *err) {
-    group g = {.folder_fd = peer_folder_open(path)};
     peer_answer answer;
     peer_fds fds;
-    snprintf(g.folder, sizeof g.folder, "%s", path);
-    int status = g.folder_fd;
+    int folder = peer_folder_open(path), status = folder;
     if (status >= 0) {
-        status = group_hello(g.folder_fd, path, PEER_LOOK, &answer, &fds);
-        close(g.folder_fd);
+        status = group_hello(folder, path, PEER_LOOK, &answer, &fds);
+        close(folder);
     }
     if (status == 0) {
         status = commons_attach(c, peer_fds_take(&fds, 0));
         peer_fds_close(&fds);
     }
-    return status == 0 ? 0 : group_explain(&g, status, err);
+    return status == 0 ? 0 : group_explain(path, status, err);
 }
 
 int group_living(const char *path, uswap_error *err) {
-    group g = {.folder_fd = peer_folder_open(path)};
-    snprintf(g.folder, sizeof g.folder, "%s", path);
-    int status = g.folder_fd < 0 ? g.folder_fd : peer_sockets_clean(g.folder_fd, path);
-    if (g.folder_fd >= 0)
-        close(g.folder_fd);
-    return status >= 0 ? status : group_explain(&g, status, err);
+    int folder = peer_folder_open(path), status = folder < 0 ? folder : peer_sockets_clean(folder, path);
+    if (folder >= 0)
+        close(folder);
+    return status >= 0 ? status : group_explain(path, status, err);
 }

@@ -459,3 +459,37 @@ def test_a_child_can_join_by_itself(jobs: uswap.Pool, more: Callable[[], Member]
     )
     assert code is None
     assert process("status") == 0
+
+
+def test_threads_with_small_stacks_make_join_and_leave_pools(
+    runtime_folder: Path, swap: uswap.SwapArea, swap_directory: Path
+) -> None:
+    with Member() as member:
+        member(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
+        member("import os, pickle, threading; failed = []; threading.excepthook = failed.append")
+        member(SMALL_STACK)
+        member("threading.stack_size(256 << 10); thread = threading.Thread(target=work); thread.start()")
+        member("thread.join()")
+        assert member("[str(one.exc_value) for one in failed]") == []
+
+
+SMALL_STACK = """
+def work():
+    pool = uswap.Pool("64MiB", name="jobs", swap=swap)
+    a = pool.zeros(1 << 20, dtype="u1", shared=True, name="a")
+    a[:] = 3
+    other = uswap.attach("jobs", swap=swap)
+    same = other.open_region("a")
+    assert bytes(same[:2]) == b"\\3\\3" == bytes(pickle.loads(pickle.dumps(a))[:2])
+    same.advise(uswap.Advice.PAGEOUT)
+    pool.members(), pool.group_info(), a.region.users(0)
+    same.close()
+    other.close()
+    child = os.fork()
+    if child == 0:
+        os._exit(pool.open_region("a")[0])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    del a
+    pool.check()
+    pool.close()
+"""

@@ -21,7 +21,7 @@ SHARED = (
     "repair",
     "group_check",
 )
-BASE = ("lock", "awake", "invariant", "status", "findings")
+BASE = ("lock", "awake", "invariant", "status", "findings", "memory")
 
 
 @pytest.fixture(scope="module")
