@@ -2,8 +2,8 @@
  * at_fork.c - the order in which a fork stops things.
  *
  * While the core is still (fork/prepare.c), a thread that touches a page waits; so nobody may wait for that thread then. What the forking thread must have is
- * therefore taken before: stdio's list, which fork takes, then jemalloc's locks, then the table of addresses. In the child it is the other way round: the core
- * goes on first, since the memory of all others is managed; it starts threads while those locks are held, so libc allocates from the private heap meanwhile.
+ * therefore taken before: stdio's list, which fork takes, then jemalloc's locks, then the stacks (who unmaps one waits for the fork, and might have a lock of
+ * jemalloc's), then the table of addresses. In the child it is the other way round: the core goes on first, since the memory of all others is managed; it starts threads while those locks are held, so libc allocates from the private heap meanwhile.
  */
 #define _GNU_SOURCE
 #include "pool.h"
@@ -70,13 +70,13 @@ static void prepare(void) {
     if (brings_malloc) /* forkpty and the like, of libc's own */
         run_refuse(ALONE, NULL);
     signals_block(&before); /* a handler might want what is taken here */
-    if (!run_stacks_hold())
-        run_refuse("a fork cannot hold the stacks of the program's threads in memory",
-                   "too much of the limit is locked");
     if (_IO_list_lock)
         _IO_list_lock();
     if (heap_prepare)
         heap_prepare();
+    if (!run_stacks_hold())
+        run_refuse("a fork cannot hold the stacks of the program's threads in memory",
+                   "too much of the limit is locked");
     run_space_fork_begin();
     mask = before;
     run_inside = 1; /* the core may start threads, in the parent too */

@@ -158,6 +158,9 @@ int run_space_unmap(void *address, size_t bytes);
 int run_space_protect(void *address, size_t bytes, int protection);
 int run_space_advise(void *address, size_t bytes, int advice);
 int run_space_lock(const void *address, size_t bytes, bool locked);
+/* Like run_space_lock, but counted: pages that are pinned twice stay until they have been let go twice. Context: start is that of a page. Return: whether they are. */
+bool run_space_pin(uintptr_t start, uintptr_t end);
+void run_space_unpin(uintptr_t start, uintptr_t end);
 int run_space_in_core(void *address, size_t bytes, unsigned char *pages);
 void *run_space_remap(void *address, size_t bytes, size_t new_bytes, int flags, void *target);
 /* Nobody is inside while a process forks. */
@@ -170,9 +173,11 @@ void run_space_fork_end(void);
 bool run_stacks_note(const pthread_attr_t *attributes);
 /* This thread has begun: now it is known how much of its stack libc has. */
 void run_stacks_note_here(void);
-/* During a fork what libc has there is in memory, and locked. Return: false: there is no room for it. */
+/* During a fork what libc has there is in memory, and pinned. Return: false: there is no room for it. Context: space_lock is all that this thread takes then. */
 bool run_stacks_hold(void);
 void run_stacks_let_go(void);
+/* Waits for a fork that holds them. */
+void run_stacks_await(void);
 
 /* ---- at_fork.c: the order in which a fork stops things ---- */
 

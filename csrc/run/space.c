@@ -110,6 +110,7 @@ int space_discard(const space *s, uintptr_t start, uintptr_t end) {
     int status = uswap_region_advise(run_pool, s->region, offset, bytes, USWAP_ADVICE_DONTNEED, NULL);
     if (status == USWAP_E_BUSY) { /* munmap and MAP_FIXED end a lock, too */
         uswap_region_unlock(run_pool, s->region, offset, bytes, NULL);
+        run_stacks_await();
         status = uswap_region_advise(run_pool, s->region, offset, bytes, USWAP_ADVICE_DONTNEED, NULL);
     }
     return status == 0 ? 0 : space_fail(EBUSY);

@@ -103,3 +103,17 @@ int run_space_lock(const void *address, size_t bytes, bool locked) {
         (locked ? uswap_region_lock : uswap_region_unlock)(run_pool, s->region, start - s->base, end - start, NULL);
     return status == 0 ? 0 : space_fail(status == USWAP_E_LIMIT ? ENOMEM : EAGAIN);
 }
+
+bool run_space_pin(uintptr_t start, uintptr_t end) {
+    const space *s = space_of((void *)start, end - start);
+    uint8_t held = 0;
+    if (s && run_space_given(start, end))
+        uswap_region_pin(run_pool, s->region, start - s->base, end - start, &held, NULL);
+    return held;
+}
+
+void run_space_unpin(uintptr_t start, uintptr_t end) {
+    const space *s = space_of((void *)start, end - start);
+    if (s)
+        uswap_region_unpin(run_pool, s->region, start - s->base, end - start, NULL);
+}

@@ -2,7 +2,8 @@
  * stacks.c - threads whose stacks the program has allocated itself: libc keeps what it knows of a thread at the upper end of its stack, and a fork looks into it.
  *
  * While the core is still nobody could bring that in, and in the child libc changes its list of these threads before anybody serves it. So the upper ends of all such
- * stacks are locked for the time of a fork. Of a thread that has ended libc says nothing: its end is kept in mind until the addresses go.
+ * stacks are pinned for the time of a fork: what the program has locked of them stays locked. Of a thread that has ended libc says nothing: its end is kept in mind
+ * until the addresses go.
  */
 #define _GNU_SOURCE
 #include "run/space.h"
@@ -14,6 +15,7 @@
 
 typedef struct {
     uintptr_t start, end;
+    bool pinned; /* during a fork: by it */
 } stack_top;
 
 static stack_top *tops;
@@ -73,14 +75,22 @@ bool run_stacks_hold(void) {
         if (run_space_given(tops[i].start, tops[i].end))
             tops[left++] = tops[i];
     count = left;
-    for (size_t i = 0; i < count; i++)
-        held &= run_space_lock((void *)tops[i].start, tops[i].end - tops[i].start, true) == 0 ||
-                !run_space_given(tops[i].start, tops[i].end); /* unmapped since: its thread had ended */
+    for (size_t i = 0; i < count; i++) {
+        tops[i].pinned = run_space_pin(tops[i].start, tops[i].end);
+        /* It may have been unmapped since: then its thread had ended. */
+        held &= tops[i].pinned || !run_space_given(tops[i].start, tops[i].end);
+    }
     return held;
 }
 
 void run_stacks_let_go(void) {
     for (size_t i = 0; i < count; i++)
-        run_space_lock((void *)tops[i].start, tops[i].end - tops[i].start, false);
+        if (tops[i].pinned)
+            run_space_unpin(tops[i].start, tops[i].end);
+    small_lock_release(&lock);
+}
+
+void run_stacks_await(void) {
+    small_lock_acquire(&lock);
     small_lock_release(&lock);
 }

@@ -1,5 +1,5 @@
 /*
- * run_edges.c - calls at the edges of what `uswap run` manages: run_edges small | borders | core | lock | stack. Prints "right", or what is not.
+ * run_edges.c - calls at the edges of what `uswap run` manages: run_edges EDGE, for an edge of those at the end. Prints "right", or what is not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -200,11 +201,91 @@ static void stack(void) {
     free(memory);
 }
 
+/* What the program has locked of such a stack stays so. */
+static void *wait_there(void *unused) {
+    pthread_barrier_wait(&both);
+    pthread_barrier_wait(&both);
+    return unused;
+}
+
+static void locked_stack(void) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    void *memory;
+    int status;
+    CHECK(posix_memalign(&memory, PAGE, MIB) == 0 && mlock(memory, MIB) == 0);
+    pthread_attr_init(&attributes);
+    CHECK(pthread_attr_setstack(&attributes, memory, MIB) == 0);
+    pthread_barrier_init(&both, NULL, 2);
+    CHECK(pthread_create(&thread, &attributes, wait_there, NULL) == 0);
+    pthread_barrier_wait(&both);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    memset(map(48 * MIB), 1, 48 * MIB);
+    CHECK(pages_in(memory, MIB) == MIB / PAGE);
+    CHECK(munlock(memory, MIB) == 0);
+    pthread_barrier_wait(&both);
+    CHECK(pthread_join(thread, NULL) == 0);
+    free(memory);
+}
+
+/* ---- what is locked stays so when it is elsewhere, or longer ---- */
+
+static void all_stay(unsigned char *p, size_t bytes) {
+    unsigned char *other = map(48 * MIB);
+    memset(other, 1, 48 * MIB);
+    CHECK(pages_in(p, bytes) == bytes / PAGE);
+    CHECK(munmap(other, 48 * MIB) == 0);
+}
+
+static void remap_locked(void) {
+    unsigned char *p = map(16 * KIB), *q;
+    memset(p, 7, 16 * KIB);
+    CHECK(mlock(p, 16 * KIB) == 0);
+    CHECK((p = mremap(p, 16 * KIB, 256 * KIB, MREMAP_MAYMOVE)) != MAP_FAILED); /* from the kernel's */
+    all_stay(p, 256 * KIB);
+    CHECK((q = mremap(p, 256 * KIB, 512 * KIB, 0)) == p); /* nothing is behind it */
+    all_stay(p, 512 * KIB);
+    CHECK(fixed(p + 512 * KIB, 64 * KIB, 0) == p + 512 * KIB);
+    CHECK((q = mremap(p, 512 * KIB, MIB, MREMAP_MAYMOVE)) != MAP_FAILED && q != p);
+    all_stay(q, MIB);
+    CHECK(is_all(q, 16 * KIB, 7) && is_all(q + 16 * KIB, MIB - 16 * KIB, 0));
+    CHECK(mremap(q, MIB, 32 * MIB, MREMAP_MAYMOVE) == MAP_FAILED); /* more than can be locked */
+    all_stay(q, MIB);
+    CHECK(munlock(q, MIB) == 0 && munmap(q, MIB) == 0);
+    p = map(128 * KIB);
+    CHECK(fixed(p, 128 * KIB, MAP_LOCKED) == p);
+    all_stay(p, 128 * KIB);
+}
+
+/* ---- its number of threads, where files may not grow ---- */
+
+static void stat_without_files(void) {
+    static const struct rlimit none;
+    char text[1024], *at;
+    CHECK(setrlimit(RLIMIT_FSIZE, &none) == 0);
+    FILE *stream = fopen("/proc/self/stat", "r");
+    CHECK(stream && fgets(text, sizeof text, stream) && fclose(stream) == 0);
+    CHECK((at = strrchr(text, ')')));
+    for (int field = 2; field < 20; field++)
+        CHECK((at = strchr(at + 1, ' ')));
+    CHECK(strtol(at, NULL, 10) == 1);
+}
+
 int main(int count, char **words) {
     static const struct {
         const char *name;
         void (*run)(void);
-    } all[] = {{"small", small}, {"borders", borders}, {"core", core}, {"lock", lock}, {"stack", stack}};
+    } all[] = {{"small", small},
+               {"borders", borders},
+               {"core", core},
+               {"lock", lock},
+               {"stack", stack},
+               {"locked stack", locked_stack},
+               {"remap locked", remap_locked},
+               {"stat", stat_without_files}};
     for (size_t i = 0; count == 2 && i < sizeof all / sizeof all[0]; i++)
         if (strcmp(words[1], all[i].name) == 0) {
             all[i].run();

@@ -17,7 +17,7 @@ from uswap.running import prepare
 SOURCE = Path(__file__).resolve().parents[1] / "_support" / "run_edges.c"
 
 
-@pytest.mark.parametrize("edge", ["small", "borders", "core", "lock", "stack"])
+@pytest.mark.parametrize("edge", ["small", "borders", "core", "lock", "stack", "locked stack"])
 def test_an_edge(swap_directory: Path, edge: str) -> None:
     command = [program(SOURCE), edge]
     done = uswap.run(command, limit="16MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
