@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char BECOME[] = "exec /bin/sh -c ";
+static const char BECOME[] = "exec /bin/sh -c -- ";
 
 /* In single quotes, as a shell takes it. Return: where it ends. */
 static char *put_quoted(char *at, const char *text) {
@@ -29,7 +29,7 @@ static size_t quoted_bytes(const char *text) {
     return bytes;
 }
 
-/* "export 'NAME=value' ...; exec /bin/sh -c 'command'". Return: NULL: no memory. */
+/* "export 'NAME=value' ...; exec /bin/sh -c -- 'command'". Return: NULL: no memory. */
 static char *with_settings(const char *command, char *const *environment) {
     size_t bytes = sizeof BECOME + quoted_bytes(command) + sizeof "export; ";
     for (char *const *entry = environment; *entry; entry++)

@@ -17,7 +17,10 @@ from uswap.running import prepare
 SOURCE = Path(__file__).resolve().parents[1] / "_support" / "run_edges.c"
 
 
-@pytest.mark.parametrize("edge", ["small", "borders", "core", "lock", "stack", "locked stack"])
+EDGES = ["small", "borders", "core", "lock", "stack", "locked stack"]
+
+
+@pytest.mark.parametrize("edge", EDGES)
 def test_an_edge(swap_directory: Path, edge: str) -> None:
     command = [program(SOURCE), edge]
     done = uswap.run(command, limit="16MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
@@ -33,6 +36,12 @@ def test_what_a_shell_starts_after_clearenv_is_limited(swap_directory: Path) -> 
     assert lines == [f"it's in {16 << 20}"] * 2 + [f"{3 << 8} {3 << 8}"]
     assert re.fullmatch(r"\S*/libuswap-run\.so:libm\.so\.6", libraries)
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_a_command_that_begins_with_a_dash_is_none_of_the_shells_options(swap_directory: Path) -> None:
+    command = [program(SOURCE.with_name("run_shell.c")), "-nothing 2>/dev/null; echo here"]
+    done = uswap.run(command, limit="16MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.splitlines()[:3], done.stderr) == (["here", "here", "0 0"], "")
 
 
 def limited(swap: uswap.SwapArea | Path, kind: int, most: int, *words: str) -> subprocess.CompletedProcess[str]:
