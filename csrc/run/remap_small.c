@@ -12,6 +12,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_COLD
+#define MADV_COLD 20 /* Linux 5.4 */
+#endif
+
 /* Addresses that 32 bits hold were asked for so (MAP_32BIT). */
 #define LOW_END ((uintptr_t)1 << 32)
 
@@ -77,6 +81,11 @@ static int protection_of(const mapping *m) {
     return (m->access[0] == 'r' ? PROT_READ : 0) | (m->access[1] == 'w' ? PROT_WRITE : 0);
 }
 
+/* Of a mapping like this, the kernel refuses the advice only if it is locked. */
+static bool is_locked(void *address, size_t bytes) {
+    return run_core_madvise(address, bytes, MADV_COLD) != 0 && errno == EINVAL;
+}
+
 static void *move(const mapping *m, void *address, size_t bytes, size_t new_bytes) {
     void *moved = run_space_map(SPACE_MAPS, new_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, NULL);
     if (moved == MAP_FAILED)
@@ -85,7 +94,8 @@ static void *move(const mapping *m, void *address, size_t bytes, size_t new_byte
         run_core_mprotect(address, bytes, PROT_READ); /* it is about to go */
     memcpy(moved, address, bytes);
     int wanted = protection_of(m);
-    if (wanted != (PROT_READ | PROT_WRITE) && run_space_protect(moved, new_bytes, wanted) != 0) {
+    if ((is_locked(address, bytes) && run_space_lock(moved, new_bytes, true) != 0) ||
+        (wanted != (PROT_READ | PROT_WRITE) && run_space_protect(moved, new_bytes, wanted) != 0)) {
         run_core_mprotect(address, bytes, wanted);
         run_space_unmap(moved, new_bytes);
         return space_fail_map(ENOMEM);

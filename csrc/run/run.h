@@ -158,6 +158,8 @@ int run_space_unmap(void *address, size_t bytes);
 int run_space_protect(void *address, size_t bytes, int protection);
 int run_space_advise(void *address, size_t bytes, int advice);
 int run_space_lock(const void *address, size_t bytes, bool locked);
+/* Whether the page there is, as a mapping is as a whole. */
+bool run_space_is_locked(const void *address);
 /* Like run_space_lock, but counted: pages that are pinned twice stay until they have been let go twice. Context: start is that of a page. Return: whether they are. */
 bool run_space_pin(uintptr_t start, uintptr_t end);
 void run_space_unpin(uintptr_t start, uintptr_t end);

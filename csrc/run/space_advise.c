@@ -4,6 +4,9 @@
 #define _GNU_SOURCE
 #include "run/space.h"
 
+#include "pool.h"
+#include "region/region_range.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -102,6 +105,17 @@ int run_space_lock(const void *address, size_t bytes, bool locked) {
     int status =
         (locked ? uswap_region_lock : uswap_region_unlock)(run_pool, s->region, start - s->base, end - start, NULL);
     return status == 0 ? 0 : space_fail(status == USWAP_E_LIMIT ? ENOMEM : EAGAIN);
+}
+
+bool run_space_is_locked(const void *address) {
+    const space *s = space_of(address, 1);
+    region *r = s ? region_get_by_id(&run_pool->regions, s->region) : NULL;
+    bool locked = false;
+    if (r) {
+        locked = page_load(&r->object.words[((uintptr_t)address - s->base) >> PAGE_SHIFT]) & PAGE_MLOCKED;
+        region_put(r);
+    }
+    return locked;
 }
 
 bool run_space_pin(uintptr_t start, uintptr_t end) {

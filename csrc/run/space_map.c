@@ -150,7 +150,11 @@ void *run_space_map_fixed(void *address, size_t bytes, int protection, int flags
         status = run_core_mprotect(address, bytes, protection);
     int error = errno;
     bool noted = note(s, &r, status == 0, promised);
-    return status == 0 && noted ? address : space_fail_map(status == 0 ? ENOMEM : error);
+    if (status != 0 || !noted)
+        return space_fail_map(status == 0 ? ENOMEM : error);
+    if ((flags & MAP_LOCKED) && !r.foreign)
+        run_space_lock(address, bytes, true);
+    return address;
 }
 
 /* ---- munmap, mprotect ---- */

@@ -27,7 +27,8 @@ static bool grow_here(space *s, const range *old, uintptr_t start, size_t bytes,
     small_lock_release(&space_lock);
     if (!grown)
         space_unpromise(promised);
-    else if (run_core_mprotect((void *)r.start, r.end - r.start, r.protection) != 0) {
+    else if (run_core_mprotect((void *)r.start, r.end - r.start, r.protection) != 0 ||
+             (run_space_is_locked((void *)start) && run_space_lock((void *)r.start, r.end - r.start, true) != 0)) {
         run_space_unmap((void *)r.start, r.end - r.start);
         grown = false;
     }
@@ -55,6 +56,10 @@ static void *move(space *s, const range *old, void *address, size_t bytes, size_
         errno = ENOMEM; /* out of what is managed: its contents would not be limited there */
     if (moved == MAP_FAILED)
         return MAP_FAILED;
+    if (run_space_is_locked(address) && run_space_lock(moved, new_bytes, true) != 0) {
+        run_space_unmap(moved, new_bytes);
+        return space_fail_map(ENOMEM);
+    }
     if (!(old->protection & PROT_READ))
         run_core_mprotect(address, bytes, PROT_READ); /* it is about to go */
     copy(s, (uintptr_t)address, (uintptr_t)moved, MIN_OF(bytes, new_bytes));

@@ -17,7 +17,7 @@ from uswap.running import prepare
 SOURCE = Path(__file__).resolve().parents[1] / "_support" / "run_edges.c"
 
 
-EDGES = ["small", "borders", "core", "lock", "stack", "locked stack"]
+EDGES = ["small", "borders", "core", "lock", "stack", "locked stack", "remap locked", "stat"]
 
 
 @pytest.mark.parametrize("edge", EDGES)
