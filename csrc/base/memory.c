@@ -4,10 +4,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-static size_t whole_pages(size_t bytes) {
-    return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
-}
-
 void *memory_map(size_t bytes) {
     size_t length = whole_pages(bytes);
     /* Without access at first: under mlockall(MCL_FUTURE) the kernel would populate all of it at once. */

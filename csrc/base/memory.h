@@ -6,6 +6,11 @@
 
 #include "base/base.h"
 
+/* So many bytes, or the next more that are a multiple of a page's. */
+static inline size_t whole_pages(size_t bytes) {
+    return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
 /* Zeroed, lazily touched address space without huge pages (metadata is counted by the 4 KiB page as it is touched).
  * Return: NULL where the kernel refuses. */
 void *memory_map(size_t bytes);

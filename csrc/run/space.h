@@ -5,6 +5,7 @@
 #define USWAP_RUN_SPACE_H
 
 #include "base/lock.h"
+#include "base/memory.h"
 #include "run/ranges.h"
 #include "run/run.h"
 
@@ -31,10 +32,6 @@ bool space_promise(size_t bytes);
 void space_unpromise(size_t bytes);
 /* Contents are thrown away, locked or not. Return: 0, or -1 with errno. */
 int space_discard(const space *s, uintptr_t start, uintptr_t end);
-
-static inline size_t whole_pages(size_t bytes) {
-    return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
-}
 
 /* Return values of calls that fail. */
 int space_fail(int error);

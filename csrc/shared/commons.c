@@ -35,10 +35,6 @@ static uint64_t layout_stamp(void) {
     return stamp;
 }
 
-static uint64_t whole_pages(uint64_t bytes) {
-    return (bytes + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1);
-}
-
 /* Before the header is of use: lays out the tables behind it. false: they do not fit. */
 static bool lay_out(commons_header *head, uint64_t bytes, uint64_t limit_bytes) {
     uint64_t limit_frames = limit_bytes >> PAGE_SHIFT;
