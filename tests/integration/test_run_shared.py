@@ -300,6 +300,23 @@ def test_a_keeper_that_is_stopped_holds_up_no_other_program(
         assert one.end() == 0
 
 
+def test_a_keeper_that_is_stopped_is_one_line(swap_directory: Path, runtime_folder: Path, tmp_path: Path) -> None:
+    """Until it goes on it has the lock: nobody makes a pool there beside it."""
+    keeper = HeldKeeper(tmp_path)
+    with running([program(SOURCE), "fork", "1"], swap_directory, runtime_folder, env=keeper.environment) as one:
+        keeper.await_it()
+        try:
+            assert one.process.wait(60) == 2
+            with pytest.raises(uswap.BusyError), locked(one.folder, wait=0):
+                pass
+        finally:
+            keeper.release()
+        assert one.process.stderr
+        (line,) = one.process.stderr.read().splitlines()
+        assert line.startswith("uswap run: this process cannot share the limit of the others: ")
+        assert line.endswith("the process that keeps the pool has been making it for long. Is it stopped?")
+
+
 def test_a_pool_that_another_is_making_for_ever_is_one_line(swap_directory: Path, runtime_folder: Path) -> None:
     executable, words, variables = prepare(["echo", "started"], limit=LIMIT, swap=swap_directory, shared=True)
     with locked(Path(variables["USWAP_RUN_POOL"])):
