@@ -250,8 +250,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         It may be set at any time, to what Pool() takes: downwards, setting evicts until it holds. Setting it ends
         auto, if that is on: from then on it is what was set.
 
-        Raises (when set): ValueError, TypeError, LimitError as Pool(); LimitError if too much is locked. BusyError: of a
-            named pool, if processes that are stopped have too much of it.
+        Raises (when set): ValueError, TypeError, LimitError as Pool(); LimitError if too much is locked.
+            BusyError: of a named pool, if processes that are stopped have too much of it.
         """
         group = self._core.group
         return self.stats().limit_bytes if group is None else group.info().limit_bytes
