@@ -13,15 +13,21 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MEBI = 1 << 20
+# Between two looks at the processor time of a search.
+LOOK_SECONDS = 0.5
+
+# A proctype, and a file and line whose statements are in it.
+Place = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Configuration:
         exhaustive: all states; else a bitstate search, which may miss some.
         live: cycles are looked for, under weak fairness, instead of wrong states.
         large: not in CI.
-        seconds: a run that takes longer (of the processor) has failed, or, of a bitstate search, is cut off.
+        seconds: a search that takes longer (of the processor) is interrupted; it has failed then, unless bitstate.
     """
 
     name: str
@@ -45,10 +51,6 @@ class Configuration:
     live: bool = False
     large: bool = False
     seconds: int = 900
-
-    def has(self, file: str) -> bool:
-        """Whether the file is part of it."""
-        return file != "private_fork.pml" or "FORK=1" in self.defines
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Outcome:
         seconds: of the processor. megabytes: of memory at the most.
         verdict: "holds", "holds so far" (bitstate), or what is wrong.
         found: the property that failed; "" if none did.
-        unreached: files and lines of the model with a statement that was never reached.
+        reached, unreached: places of the model with statements that were reached; where none was. One that is not
+            in the configuration is in neither; nor is any if the search has not said what it has reached.
     """
 
     configuration: str
@@ -72,7 +75,8 @@ class Outcome:
     megabytes: float = 0.0
     verdict: str = ""
     found: str = ""
-    unreached: list[tuple[str, int]] = field(default_factory=list)
+    reached: list[Place] = field(default_factory=list)
+    unreached: list[Place] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -110,6 +114,10 @@ CONFIGURATIONS = (
     Configuration("2 pages, 3 threads, 2 processes, one dies", "shared", _PRODUCT,
                   exhaustive=False, seconds=280, large=True),
     Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1",)),
+    Configuration("1 page, 1 thread, 2 processes, discards", "shared",
+                  ("THREADS=1", "DISCARDS=1", "ZEROING=0"), large=True),
+    Configuration("1 page, 1 thread, 2 processes, errors", "shared",
+                  ("THREADS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=1", "BREAKS=0", "ZEROING=0"), large=True),
     Configuration("1 page, 1 thread, 2 processes, two reads of one page", "shared",
                   ("THREADS=1", "UNITS=2"), large=True),
 )  # fmt: skip
@@ -150,6 +158,8 @@ MUTANTS = (
            (*_FORK, "CRASH=1"), deep=True),
     Mutant("NO_WAITERS", "shared", "a missed wake: who does not get LOCK leaves no WAITERS", _TWO),
     Mutant("LATE_READER", "shared", "a skipped recheck: who has read in vain does not look whose page it is", _TWO),
+    Mutant("IN_VAIN_WAKES_NOBODY", "shared", "a missed wake: a read that was broken off ends",
+           (*_TWO, "DISCARDS=1", "ZEROING=0")),
     Mutant("NO_RECHECK", "shared", "a skipped recheck: an eviction ends although the page was taken back", _ONE),
     Mutant("DROP_BEFORE_WRITE", "shared", "the frame is dropped before its write has ended", _ONE),
     Mutant("NO_PROTECT", "shared", "no write-protection before the contents are read", _ONE),
@@ -173,6 +183,16 @@ def _run(command: Sequence[str], folder: Path) -> str:
     return done.stdout
 
 
+def lines_of(file: str) -> list[tuple[str, int, str]]:
+    """A model with all that it includes: file, number and text of each line. (spin names the wrong file for what is
+    inlined, so it is given a single one.)"""
+    lines: list[tuple[str, int, str]] = []
+    for number, text in enumerate((HERE / file).read_text().splitlines(), 1):
+        included = re.fullmatch(r'#include "(\w+\.pml)"', text)
+        lines += lines_of(included.group(1)) if included else [(file, number, text)]
+    return lines
+
+
 def build(folder: Path, model: str, defines: Sequence[str], options: Sequence[str]) -> None:
     """Translates the model, and compiles its checker in the folder.
 
@@ -181,7 +201,9 @@ def build(folder: Path, model: str, defines: Sequence[str], options: Sequence[st
     """
     if not shutil.which("spin"):
         raise ModelError("There is no spin. Please install it, for example:  sudo apt-get install spin")
-    _run(["spin", "-a", *(f"-D{define}" for define in defines), str(HERE / f"{model}.pml")], folder)
+    whole = folder / f"{model}.pml"
+    whole.write_text("".join(f"{text}\n" for _, _, text in lines_of(whole.name)))
+    _run(["spin", "-a", *(f"-D{define}" for define in defines), whole.name], folder)
     _run([os.environ.get("CC", "cc"), "-O1", "-w", *options, "-o", "pan", "pan.c"], folder)
 
 
@@ -212,8 +234,58 @@ def _verdict(text: str, exhaustive: bool, returned: int) -> tuple[str, str]:
     return ("holds" if exhaustive else "holds so far"), ""
 
 
-def _unreached(text: str) -> list[tuple[str, int]]:
-    return sorted({(name, int(line)) for name, line in re.findall(r"(\w+\.pml):(\d+), state \d+, ", text)})
+def _search_within(arguments: Sequence[str], folder: Path, seconds: int) -> tuple[str, int]:
+    """Runs a search for so long (of the processor), then interrupts it: so it still says what it has reached.
+    => its output and status."""
+    hertz = os.sysconf("SC_CLK_TCK")
+    with (folder / "said").open("w+") as said, subprocess.Popen(arguments, cwd=folder, stdout=said) as search:
+        while search.poll() is None:
+            spent = Path(f"/proc/{search.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            if sum(map(int, spent)) > seconds * hertz:
+                search.send_signal(signal.SIGINT)
+                search.wait()
+            time.sleep(LOOK_SECONDS)
+        said.seek(0)
+        return said.read(), search.returncode
+
+
+def _numbers(kind: str, checker: str) -> dict[int, list[int]]:
+    """An array that the checker has for each proctype, by its number."""
+    arrays = re.findall(rf"^{kind}(\d+) \[\] = {{([^}}]*)}};", checker, re.MULTILINE)
+    return {int(proctype): [int(number) for number in re.findall(r"\d+", text)] for proctype, text in arrays}
+
+
+def _statements(checker: str) -> dict[tuple[str, int], int]:
+    """Proctype and state -> line, of all statements in the source of a checker (pan.c) whose being
+    reached it notes: not the parts of a d_step, nor the end of a process."""
+    names = re.findall(r'"(.*?)"', checker.partition("char *procname[] = {")[2].partition("}")[0])
+    noted, line = _numbers("uchar reached", checker), _numbers("short src_ln", checker)
+    return {
+        (names[p].strip(":"), state): line[p][state]
+        for p in line
+        for state, known in enumerate(noted[p][:-2])
+        if line[p][state] and not known
+    }
+
+
+def places_reached(checker: str, said: str, lines: Sequence[tuple[str, int, str]]) -> tuple[set[Place], set[Place]]:
+    """From the source of a checker and what its search has said: the places of which a statement was reached, and
+    those of which none was; both empty if the search was ended before it could say."""
+    if "unreached in " not in said:
+        return set(), set()
+    missed = {
+        (name, int(state))
+        for name, part in re.findall(r"^unreached in (?:proctype |claim )?(\w+)\n((?:\t.*\n)*)", said, re.MULTILINE)
+        for state in re.findall(r"\.pml:\d+, state (\d+), ", part)
+    }
+    reached: set[Place] = set()
+    all_there: set[Place] = set()
+    for (proctype, state), line in _statements(checker).items():
+        file, number, _ = lines[line - 1]
+        all_there.add((proctype, file, number))
+        if (proctype, state) not in missed:
+            reached.add((proctype, file, number))
+    return reached, all_there - reached
 
 
 def check(configuration: Configuration, megabytes: int, extra: Sequence[str] = ()) -> Outcome:
@@ -233,21 +305,18 @@ def check(configuration: Configuration, megabytes: int, extra: Sequence[str] = (
     arguments = ["./pan", f"-m{12 if configuration.large else 5}000000" if configuration.exhaustive else "-m500000"]
     arguments += ["-a", "-f"] if configuration.live else []
     arguments += [] if configuration.exhaustive else ["-w31"]
-    arguments += _arguments_of_fork(configuration.defines)
+    arguments += ["-v", *_arguments_of_fork(configuration.defines)]
     defines = [*configuration.defines, *(["LIVE=1"] if configuration.live else []), *extra]
     properties = "every fault ends" if configuration.live else "assertions, end states"
     with tempfile.TemporaryDirectory(prefix="uswap-model-") as name:
         folder = Path(name)
         build(folder, configuration.model, defines, options)
-
-        def limit() -> None:
-            resource.setrlimit(resource.RLIMIT_CPU, (configuration.seconds, configuration.seconds + 5))
-
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False, preexec_fn=limit)
+        text, returned = _search_within(arguments, folder, configuration.seconds)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    text = done.stdout
-    verdict, found = _verdict(text, configuration.exhaustive, done.returncode)
+        checker = (folder / "pan.c").read_text()
+    verdict, found = _verdict(text, configuration.exhaustive, returned)
+    reached, unreached = places_reached(checker, text, lines_of(f"{configuration.model}.pml"))
     progress = re.findall(r"Depth=\s*(\d+) States=\s*(\S+) Transitions=\s*(\S+) Memory=\s*(\S+)", text)
     last = progress[-1] if progress else ("0", "0", "0", "0")
     return Outcome(
@@ -260,7 +329,8 @@ def check(configuration: Configuration, megabytes: int, extra: Sequence[str] = (
         megabytes=_number(r"([\d.]+)\s+total actual memory", text) or float(last[3]),
         verdict=verdict,
         found=found,
-        unreached=_unreached(text),
+        reached=sorted(reached),
+        unreached=sorted(unreached),
     )
 
 
@@ -299,17 +369,17 @@ def _search(mutant: Mutant, megabytes: int, options: Sequence[str], arguments: S
 # ---- what is never reached -----------------------------------------------------------------------
 
 
-def never_reached(outcomes: dict[str, list[tuple[Configuration, Outcome]]]) -> list[str]:
-    """Lines of the models that no configuration has reached, and that do not say why ("unreached:")."""
+def never_reached(outcomes: Sequence[Outcome]) -> list[str]:
+    """Places of a model that no search of it has reached, and that do not say why ("unreached:").
+
+    A search that does not say what it has reached (it was ended from outside) counts as having reached nothing."""
+    reached = {place for outcome in outcomes for place in outcome.reached}
+    missed = {place for outcome in outcomes for place in outcome.unreached} - reached
     wrong = []
-    for runs in outcomes.values():
-        lines = set.union(*(set(outcome.unreached) for _, outcome in runs))
-        for name, number in sorted(lines):
-            if any((name, number) not in outcome.unreached for c, outcome in runs if c.has(name)):
-                continue
-            source = (HERE / name).read_text().splitlines()[number - 1]
-            if "unreached:" not in source:
-                wrong.append(f"{name}:{number}: {source.strip()}")
+    for proctype, file, number in sorted(missed, key=lambda place: (place[1:], place[0])):
+        source = (HERE / file).read_text().splitlines()[number - 1]
+        if "unreached:" not in source:
+            wrong.append(f"{file}:{number}, in {proctype}: {source.strip()}")
     return wrong
 
 
@@ -354,12 +424,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             runs = [c for c in CONFIGURATIONS if options.only in c.name and (options.all or not c.large)]
             outcomes = [_said(check(c, options.megabytes), options.json) for c in runs]
             failures = [o.configuration for o in outcomes if not o.good]
-            if options.all and not options.only and not failures:
-                by_model: dict[str, list[tuple[Configuration, Outcome]]] = {}
-                for c, o in zip(runs, outcomes, strict=True):
-                    if not c.live:
-                        by_model.setdefault(c.model, []).append((c, o))
-                failures += [f"never reached: {line}" for line in never_reached(by_model)]
+            if options.all and not options.only:
+                told = [o for c, o in zip(runs, outcomes, strict=True) if not c.live]
+                failures += [f"never reached: {line}" for line in never_reached(told)]
     except ModelError as error:
         print(error, file=sys.stderr)
         return 1

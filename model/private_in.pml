@@ -17,7 +17,7 @@ inline complete(s, marker, served) {
         :: slot[s].count == 0 -> /* END_DROP */
             d_step { move_slot(s, READING, NONE, swap_cache_end_read); without_frame(s); uncharge(); settle_slot(s) }; inside[m] = inside[m] - served; goto again
         :: slot[s].count > 0 && marker && !slot[s].wanted -> /* END_KEEP */
-            d_step { move_slot(s, READING, CLEAN, swap_cache_end_read) }; inside[m] = inside[m] - served; goto again
+            d_step { move_slot(s, READING, CLEAN, swap_cache_end_read) }; inside[m] = inside[m] - served; goto again /* unreached: by a thread, which wants what it reads */
         :: slot[s].count > 0 && !(marker && !slot[s].wanted) /* END_MAP */
         fi
     };

@@ -123,7 +123,7 @@ end:    do
                 if
                 :: slot[s].member != d + 1
                 :: slot[s].member == d + 1 && r > 0 && word[p].state == SWAPPED && word[p].field == s -> /* the only copy */
-                    d_step { seize_slot(s, PAGE, mend_locked); slot[s].member = 0 }
+                    d_step { seize_slot(s, PAGE, mend_locked); slot[s].member = 0 } /* unreached: nothing is known that leads there */
                 :: else ->
                     if
                     :: r > 0 && in_frame(p) && frame[word[p].field].field == s + 1 -> frame[word[p].field].field = 0

@@ -112,7 +112,7 @@ chan point = [0] of { bit };
 inline unlock_and_wake(p) {
     d_step { unlock(p) };
     if
-    :: waiters -> skip POINT d_step { waiters = 0; wake(p) }
+    :: waiters -> skip POINT d_step { waiters = 0; wake(p) } /* unreached: in evict and discard, whose lock others see with FINE=1 alone */
     :: else
     fi
 }
@@ -192,7 +192,7 @@ inline serve_fault(p) { /* shared_fault */
             } STEP
             d_step { map_here(p) };
             map_peers(p)
-        :: word[p].state == POISONED -> d_step { f = 0; entry[CELL(m, p)] = POISON; wake_in(m, p) }
+        :: word[p].state == POISONED -> d_step { f = 0; entry[CELL(m, p)] = POISON; wake_in(m, p) } /* unreached: lose has marked it in every member */
         fi;
         d_step { if :: f == FRAMES -> parked[CELL(m, p)] = 1 :: else fi; f = 0 } STEP
         unlock_and_wake(p)
@@ -216,8 +216,8 @@ inline read_ahead(p) { /* read_page */
 
 /* READING, locked by m: the read has failed. */
 inline lose(p) {
-    d_step { assert(ERRORS > 0); forget_read(p); begin_leave_frame(f) } STEP
-    begin_leave_slot(s) STEP
+    d_step { assert(ERRORS > 0); forget_read(p); begin_leave_frame(f) } STEP /* unreached: as a step of its own: no errors beside a death */
+    begin_leave_slot(s) STEP /* unreached: the same */
     d_step { move_page(p, READING, POISONED, lose); word[p].field = 0; lost[p] = 1 } STEP
     d_step { end_leave_frame(f) } STEP
     d_step { release_frame(f) } STEP
@@ -234,7 +234,11 @@ inline lose(p) {
 inline come_in(p) { /* unit_complete */
     d_step { f = read_frame[UNIT(m, p, u)]; s = reads[UNIT(m, p, u)] - 1; right = s < SLOTS && is_right(s) && !fails; fails = 0 };
     if
+#ifdef MUTANT_IN_VAIN_WAKES_NOBODY
     :: !lock_read(p) -> d_step { forget_read(p); f = 0; s = 0; right = 0 }
+#else
+    :: !lock_read(p) -> d_step { forget_read(p); wake_in(m, p); f = 0; s = 0; right = 0 } /* end_in_vain: they look again */
+#endif
     :: else ->
         word[p].lock = 1 STEP
         if

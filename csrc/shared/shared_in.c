@@ -295,13 +295,21 @@ static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, u
     shared_wake(g, r, page, 1);
 }
 
+/* Somebody else has broken the read off. Who does that wakes whoever has said that he waits (WAITERS); those whose fault began it have not: they look
+ * again. */
+static void end_in_vain(group *g, const read_unit *unit, uint32_t i) {
+    uffd_wake(g->uffd, shared_address(unit->r, unit->page[i]), PAGE_BYTES);
+}
+
 static void lose(group *g, const read_unit *unit, uint32_t i, int status) {
     shared_region *r = unit->r;
     size_t page = unit->page[i];
     uint32_t frame = unit->frame[i];
     uint64_t slot = unit->first_slot + i;
-    if (!lock_read(g, unit, i))
+    if (!lock_read(g, unit, i)) {
+        end_in_vain(g, unit, i);
         return;
+    }
     frame_table_begin_leave(g, frame);
     slot_table_begin_leave(g, slot);
     shared_set(&r->words[page], g->self, SHARED_POISONED, (uint64_t)-status, 0);
@@ -392,6 +400,8 @@ static void run_ends(group *g, const read_unit *unit, uint32_t first, uint32_t c
         }
         if (run > 0)
             run_comes(g, unit, first, run);
+        if (first + run < end)
+            end_in_vain(g, unit, first + run);
     }
 }
 
