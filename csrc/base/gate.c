@@ -1,13 +1,24 @@
 #include "base/gate.h"
 
+#include "base/held.h"
 #include "base/lock.h"
 
+static void leave(gate *g) {
+    uint32_t before = atomic_fetch_sub(&g->inside, 1);
+    DEBUG_INVARIANT(I21, before > 0);
+    if (before == 1 && unlikely(atomic_load(&g->closed)))
+        parking_wake((const void *)&g->inside);
+}
+
 void gate_enter(gate *g) {
+    held_before_gate();
     for (;;) {
         atomic_fetch_add(&g->inside, 1);
-        if (likely(!atomic_load(&g->closed)))
+        if (likely(!atomic_load(&g->closed))) {
+            held_gate_entered();
             return;
-        gate_leave(g);
+        }
+        leave(g);
         uint32_t ticket = parking_ticket((const void *)&g->closed);
         if (atomic_load(&g->closed))
             parking_wait((const void *)&g->closed, ticket, 0);
@@ -15,11 +26,12 @@ void gate_enter(gate *g) {
 }
 
 void gate_leave(gate *g) {
-    if (atomic_fetch_sub(&g->inside, 1) == 1 && unlikely(atomic_load(&g->closed)))
-        parking_wake((const void *)&g->inside);
+    held_gate_left();
+    leave(g);
 }
 
 void gate_close(gate *g) {
+    held_before_gate();
     atomic_store(&g->closed, 1);
     for (;;) {
         uint32_t ticket = parking_ticket((const void *)&g->inside);

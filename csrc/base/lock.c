@@ -45,7 +45,9 @@ void small_lock_acquire(small_lock *lock) {
 }
 
 void small_lock_release(small_lock *lock) {
-    if (atomic_exchange_explicit(&lock->state, 0, memory_order_release) == 2)
+    uint32_t before = atomic_exchange_explicit(&lock->state, 0, memory_order_release);
+    DEBUG_INVARIANT(I21, before != 0);
+    if (before == 2)
         futex_wake(&lock->state, 1);
 }
 

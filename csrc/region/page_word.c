@@ -13,6 +13,7 @@ static const uint8_t moves[] = {
 #define LOCK_SPINS 200
 
 void page_lock(page_word *page) {
+    held_before_page();
     for (int turn = 0; turn < LOCK_SPINS; turn++)
         if (page_try_lock(page))
             return;
@@ -33,6 +34,8 @@ void page_lock(page_word *page) {
 
 void page_unlock(page_word *page) {
     uint64_t word = atomic_fetch_and_explicit(page, ~(PAGE_LOCK | PAGE_WAITERS), memory_order_release);
+    DEBUG_INVARIANT(I21, word & PAGE_LOCK);
+    held_page_unlocked();
     if (word & PAGE_WAITERS)
         parking_wake((const void *)page);
 }

@@ -11,6 +11,7 @@
 #define USWAP_REGION_PAGE_WORD_H
 
 #include "base/base.h"
+#include "base/held.h"
 #include "base/lock.h"
 #include "swap/fill_value.h"
 #include "swap/swap_entry.h"
@@ -71,8 +72,11 @@ static inline bool page_is_held(uint64_t word) {
 
 static inline bool page_try_lock(page_word *page) {
     uint64_t word = atomic_load_explicit(page, memory_order_relaxed);
-    return !(word & PAGE_LOCK) && atomic_compare_exchange_strong_explicit(page, &word, word | PAGE_LOCK,
-                                                                          memory_order_acquire, memory_order_relaxed);
+    bool got = !(word & PAGE_LOCK) && atomic_compare_exchange_strong_explicit(
+                                          page, &word, word | PAGE_LOCK, memory_order_acquire, memory_order_relaxed);
+    if (got)
+        held_page_locked();
+    return got;
 }
 
 /* Waits for the lock in the parking lot. Context: no other page lock is held. */

@@ -45,6 +45,11 @@ page_hash swap_map_hash(uswap_pool *pool, swap_entry entry) {
     return hash;
 }
 
+bool swap_cache_is_right(uswap_pool *pool, swap_entry entry, frame_id frame) {
+    page_hash expected = swap_map_hash(pool, entry), found = page_hash_of(frame_address(pool, frame), pool->hash_seed);
+    return !pool->options.verify || (expected.low == found.low && expected.high == found.high);
+}
+
 /* The word has become (count 0, NONE) by the caller's exchange: the slot goes back, unless the device refused it. */
 static void free_slot(uswap_pool *pool, swap_entry entry, uint64_t word) {
     swap_area *area = &pool->areas[swap_entry_area(entry)];
@@ -189,6 +194,7 @@ bool swap_cache_pin(uswap_pool *pool, swap_entry entry, frame_id *frame) {
     if (word & SLOT_STAYS)
         STAT_SUB(pool, inactive_pages, 1);
     *frame = slot_frame_of(word);
+    DEBUG_INVARIANT(I7, swap_cache_is_right(pool, entry, *frame));
     return true;
 }
 
@@ -241,6 +247,7 @@ cache_end swap_cache_end_write(uswap_pool *pool, swap_entry entry, frame_id *fra
     _Atomic uint64_t *at = word_at(pool, entry);
     uint64_t word = atomic_load_explicit(at, memory_order_acquire), to;
     bool kept;
+    DEBUG_INVARIANT(I7, swap_cache_is_right(pool, entry, slot_frame_of(word)));
     do {
         INVARIANT(I7, slot_state_of(word) == CACHE_WRITING);
         *frame = slot_frame_of(word);

@@ -63,6 +63,8 @@ static inline uint32_t slot_distance_of(uint64_t word) {
 uint64_t swap_cache_load(uswap_pool *pool, swap_entry entry);
 page_ref swap_map_owner(uswap_pool *pool, swap_entry entry);
 page_hash swap_map_hash(uswap_pool *pool, swap_entry entry);
+/* For DEBUG_INVARIANT(I7, ...): whether the frame has what the slot's hash says. True of a pool that does not compare what it reads. */
+bool swap_cache_is_right(uswap_pool *pool, swap_entry entry, frame_id frame);
 
 /* Page-out: a slot just allocated gets its contents. => count 1, WRITING, frame; owner and hash set before. flags: SLOT_STAYS, if the frame
  * stays in the cache when it has been written, and SLOT_MARKED. */

@@ -28,6 +28,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "locks": Part((*LOCK, "base/gate")),
+    "held": Part((*LOCK, "base/gate", "base/held", "region/page_word"), ("-DUSWAP_DEBUG",)),
     "page_words": Part((*LOCK, "region/page_word")),
     "slots": Part((*LOCK, "swap/slot_alloc")),
     "places": Part((*LOCK, "frame/arena", "io/bounce", "base/memory")),
