@@ -94,6 +94,7 @@
     X(fork_ready, "fork.ready")               /* the child has everything, and its threads */                          \
     X(fork_released, "fork.released")         /* a child holds a slot no more, its owner is not to look yet */         \
     X(member_joined, "member.joined")         /* the place in the table is taken, nothing else is */                   \
+    X(life_lock, "life.lock")                 /* error: a member cannot have the lock that goes with its program */    \
     X(chunk_taken, "chunk.taken")             /* a chunk is this member's, or free again */                            \
     X(chunk_draining, "chunk.draining")       /* a chunk is being emptied, or filled, by this member */                \
     X(frame_claimed, "frame.claimed")         /* a shared frame is claimed, no page has it */                          \

@@ -8,8 +8,6 @@
 #include <unistd.h>
 
 #define UFFD_PAGE_BYTES 4096UL
-/* The first page that may be mapped at all; nobody registers it. */
-#define FIRST_PAGE 0x10000UL
 
 /* Absent from the headers of Debian 12 (6.1); the numbers are the kernel's ABI. */
 #ifndef USERFAULTFD_IOC_NEW
@@ -131,12 +129,6 @@ int uffd_zeropage(int uffd, void *dst, size_t pages, bool wake, size_t *done_pag
     int status = uffd_ioctl(uffd, UFFDIO_ZEROPAGE, &arg);
     *done_pages = status == 0 ? pages : prefix_pages(arg.zeropage);
     return status;
-}
-
-/* The kernel looks for the memory before it looks for what is mapped there, which is nothing. */
-bool uffd_is_orphaned(int uffd) {
-    size_t done;
-    return uffd_zeropage(uffd, (void *)FIRST_PAGE, 1, false, &done) == -ESRCH;
 }
 
 int uffd_move(int uffd, void *dst, const void *src, size_t pages, bool wake, size_t *done_pages) {

@@ -72,9 +72,6 @@ int uffd_move(int uffd, void *dst, const void *src, size_t pages, bool wake, siz
  * and wakes nobody. */
 int uffd_continue(int uffd, void *start, size_t pages, bool protect, bool wake, size_t *done_pages);
 int uffd_write_protect(int uffd, void *start, size_t pages, bool protect, bool wake);
-/* Whether the memory that it was opened for has gone, and nobody touches it any more: its process has ended, or executed another program. Context: nothing at
- * 64 KiB, where the first addresses are, is registered with it. */
-bool uffd_is_orphaned(int uffd);
 /* A touch of the page raises SIGBUS from now on; a system call gets EFAULT. Kernel 6.6. */
 int uffd_poison(int uffd, void *start, size_t pages, bool wake);
 

@@ -59,7 +59,7 @@ typedef struct {
     _Atomic uint64_t
         repairers; /* a bit a member index that is mending what this one left: the place is not free before they have ended */
     _Atomic uint32_t pid;
-    uint32_t reserved0;
+    _Atomic uint32_t has_life_lock;  /* 1: as long as its program is there (life_lock.h) */
     _Atomic uint64_t start_time;     /* with pid: identity (jiffies since boot) */
     _Atomic uint64_t private_frames; /* used now; for the others to see */
     _Atomic uint64_t granted_chunks; /* what it thinks it has: a hint, the chunk words are the truth */

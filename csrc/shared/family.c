@@ -212,14 +212,22 @@ static void give_back(const family_seat *seat) {
     grants_take_back(seat->in, seat->child);
 }
 
+/* What is wanting may be what the dead still have: as long as they are not buried it is only wanting yet. */
+static int unless_dead(const group *g, int status) {
+    member_id dead[MEMBERS_MAX];
+    return members_unburied(g, dead) > 0 ? -EAGAIN : status;
+}
+
 /* Return: 0; -EAGAIN: not yet. Context: each tend_lock held. */
 static int try_place(family_place *place) {
     group *family = place->kin.in, *limiter = family_limited_by(place)->in;
     look(family);
-    if (reserve(&place->kin) != 0 || reserve(&place->pool) != 0)
-        return -EUSERS;
+    if (reserve(&place->kin) != 0)
+        return unless_dead(family, -EUSERS);
+    if (reserve(&place->pool) != 0)
+        return unless_dead(place->pool.in, -EUSERS);
     if (group_least_chunks(limiter) > atomic_load(&commons_head(&limiter->commons)->limit_chunks))
-        return -ENOMEM;
+        return unless_dead(limiter, -ENOMEM);
     uint64_t chunks = grants_begin_endow(limiter, family_limited_by(place)->child, place->chunks);
     bool free = holders_may_begin(family->pool, family, place->kin.child.value);
     return free && chunks >= place->chunks ? 0 : -EAGAIN;
@@ -248,6 +256,8 @@ int family_take_place(uswap_pool *pool, uint64_t frames, family_place *place) {
         if (status != -EAGAIN || clock_now_ns() > deadline)
             break;
         unlock_tables(place);
+        if (place->pool.in)
+            wake_tender(place->pool.in); /* buries the dead of that table */
         event_wait_shared(given, seen, PLACE_LOOK_NS);
     }
     if (status == 0 && pipe2(place->life_line, O_CLOEXEC) != 0)
@@ -286,6 +296,7 @@ void family_in_child(uswap_pool *pool, const family_place *place) {
     if (!g)
         return;
     close_life_lines(g);
+    close_one(&g->life_lock);
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         close_one(&g->peers[i].pidfd);
         g->peers[i] = (peer){.uffd = -1, .pidfd = -1};
@@ -329,5 +340,6 @@ void family_resign(const family_place *place) {
     atomic_store(&g->pool->family, NULL);
     peers_stop(g);
     close_life_lines(g);
+    close_one(&g->life_lock);
     close_one(&g->commons.fd);
 }

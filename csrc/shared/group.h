@@ -72,7 +72,8 @@ typedef struct group {
     struct uswap_pool *pool;
     commons commons;
     member_id self;
-    int uffd; /* of this process's mappings of objects */
+    int life_lock; /* -1: none */
+    int uffd;      /* of this process's mappings of objects */
     bool user_mode_only;
     int swap_fd;                   /* shared swap: a file without a name, O_DIRECT */
     uint64_t barrier_slot;         /* of the file: never used, punched to wait for the I/O of the dead */
@@ -174,6 +175,8 @@ void members_announce(group *g);
 void members_leave(group *g);
 /* Whether the member is alive: its place is not another's, and its process is there. Any thread; no lock. */
 bool members_alive(const group *g, member_id id);
+/* Whether its program is not there any more, though its process may be: the lock that it had has gone. */
+bool members_has_lost_program(const group *g, member_id id);
 /* Marks it dead (its pidfd says so). Return: true if it was not marked before. */
 bool members_mark_dead(group *g, member_id id);
 /* All that it left behind is mended: the place is free for another, as soon as nobody is mending it any more. */

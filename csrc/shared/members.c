@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "base/failpoint.h"
 #include "shared/group.h"
+#include "shared/life_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,9 +96,20 @@ static member_id take_place(group *g, uint32_t pid) {
     }
 }
 
+static void let_go_of_life(group *g) {
+    if (g->life_lock >= 0)
+        close(g->life_lock);
+    g->life_lock = -1;
+}
+
+/* Without a lock its pid alone says that it is there. */
 static void say_who(group *g, uint32_t pid) {
-    atomic_store(&group_entry(g, g->self)->pid, pid);
-    atomic_store(&group_entry(g, g->self)->start_time, process_start_time(pid));
+    member_entry *entry = group_entry(g, g->self);
+    atomic_store(&entry->pid, pid);
+    atomic_store(&entry->start_time, process_start_time(pid));
+    g->life_lock = life_lock_take(&g->commons, g->self);
+    if (g->life_lock >= 0)
+        atomic_store(&entry->has_life_lock, 1);
 }
 
 int members_join(group *g) {
@@ -125,6 +137,7 @@ static uint64_t unclaimed(member_id id, member_id parent) {
 bool members_claim(group *g, member_id id, member_id parent) {
     uint64_t seen = unclaimed(id, parent);
     uint32_t pid = (uint32_t)getpid();
+    let_go_of_life(g); /* its parent's */
     if (!atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_JOINING, id, pid)))
         return false;
     g->self = id;
@@ -172,6 +185,7 @@ static void clear(member_entry *entry) {
     for (unsigned i = 0; i < HOLDS_MAX; i++)
         atomic_store(&entry->hold[i].count, 0);
     atomic_store(&entry->start_time, 0);
+    atomic_store(&entry->has_life_lock, 0);
     atomic_store(&entry->pid, 0);
     atomic_store(&entry->private_frames, 0);
     atomic_store(&entry->granted_chunks, 0);
@@ -191,20 +205,33 @@ void members_leave(group *g) {
     uint64_t seen = atomic_load(&group_entry(g, id)->state);
     if (member_equal(member_id_of(seen), id)) /* else somebody has taken us for dead, and buries us */
         atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_FREE, id, 0));
+    let_go_of_life(g);
 }
 
 /* ---- the others ---- */
 
+/* Whether the process executes another program, or has ended. Looked at again: the entry may be of another life by now. */
+static bool has_lost_life_lock(const group *g, const member_entry *entry, uint64_t state) {
+    return atomic_load(&entry->has_life_lock) && !life_lock_is_held(&g->commons, member_id_of(state)) &&
+           atomic_load(&entry->state) == state;
+}
+
 /* The state's word is of a process that is there. A process without a start time yet is known by its number alone. */
-static bool is_running(const member_entry *entry, uint64_t state) {
+static bool is_running(const group *g, const member_entry *entry, uint64_t state) {
     uint32_t pid = member_pid_of(state);
     if (pid & MEMBER_UNCLAIMED)
         return true; /* nobody's yet: it is voided, or claimed */
-    if (kill((pid_t)pid, 0) != 0 && errno == ESRCH)
+    if (has_lost_life_lock(g, entry, state) || (kill((pid_t)pid, 0) != 0 && errno == ESRCH))
         return false;
     uint64_t expected = atomic_load(&entry->start_time), found = expected ? process_start_time(pid) : 0;
     /* 0: it cannot be told (no /proc): then only a pidfd does. Looked at again: the entry may be of another life by now. */
     return found == 0 || found == expected || atomic_load(&entry->state) != state;
+}
+
+bool members_has_lost_program(const group *g, member_id id) {
+    const member_entry *entry = group_entry(g, id);
+    uint64_t state = atomic_load(&entry->state);
+    return member_equal(member_id_of(state), id) && has_lost_life_lock(g, entry, state);
 }
 
 bool members_alive(const group *g, member_id id) {
@@ -213,7 +240,7 @@ bool members_alive(const group *g, member_id id) {
     if (!member_equal(member_id_of(state), id) || member_state_of(state) == MEMBER_FREE ||
         member_state_of(state) == MEMBER_DEAD)
         return false;
-    return is_running(entry, state);
+    return is_running(g, entry, state);
 }
 
 bool members_mark_dead(group *g, member_id id) {
@@ -243,7 +270,7 @@ unsigned members_unburied(const group *g, member_id ids[MEMBERS_MAX]) {
         const member_entry *entry = &commons_head(&g->commons)->members[index];
         uint64_t state = atomic_load(&entry->state);
         if (member_state_of(state) == MEMBER_DEAD ||
-            (member_state_of(state) != MEMBER_FREE && !is_running(entry, state)))
+            (member_state_of(state) != MEMBER_FREE && !is_running(g, entry, state)))
             ids[count++] = member_id_of(state);
     }
     return count;

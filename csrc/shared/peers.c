@@ -42,11 +42,9 @@ static void wake_own_waiters(group *g) {
 }
 
 /* Every survivor does this by itself; repair_after may be done by any number of them. */
-static void bury(group *g, unsigned index) {
-    member_id id = peer_at(g, index);
-    if (id.value == 0 || member_equal(id, g->self))
-        return;
+static void bury(group *g, member_id id) {
     FAILPOINT(peer_death);
+    unsigned index = member_index(id);
     peer_socket socket = peer_socket_of(g, id);
     members_mark_dead(g, id);
     bool mended = repair_after(g, id);
@@ -64,11 +62,11 @@ static void bury(group *g, unsigned index) {
 }
 
 void peers_bury_dead(group *g) {
-    uint64_t dead = peers_look(g);
+    member_id dead[MEMBERS_MAX];
+    unsigned count = peers_look(g, dead);
     atomic_store(&g->peers_state->unmended, false);
-    for (unsigned i = 0; i < MEMBERS_MAX; i++)
-        if (dead >> i & 1)
-            bury(g, i);
+    for (unsigned i = 0; i < count; i++)
+        bury(g, dead[i]);
 }
 
 /* Of members and children. Under their locks: a thread that forks changes both. What it closes after that, the next turn sees. */

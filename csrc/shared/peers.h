@@ -56,8 +56,9 @@ void peers_tell(group *g, peer_answer *answer, peer_fds *fds);
 int peers_uffd_of(group *g, member_id id);
 /* Nobody is known there any more. Context: peers_lock held. */
 void peers_forget(group *g, unsigned index);
-/* Opens pidfds of those who are new, forgets those who have left, says who is dead or being buried. Return: a bit a member index of them. */
-uint64_t peers_look(group *g);
+/* Opens pidfds of those who are new, forgets those who have left, says who is dead or being buried. Return: how many, in dead[]: by id, as the
+ * places may be others' by the time they are buried. */
+unsigned peers_look(group *g, member_id dead[MEMBERS_MAX]);
 
 /* ---- peers_answer.c ---- */
 

@@ -2,7 +2,6 @@
  * peers_known.c - which members are known, by id: their descriptors, and whether they are alive.
  */
 #define _GNU_SOURCE
-#include "fault/uffd.h"
 #include "shared/peers.h"
 
 #include <errno.h>
@@ -105,8 +104,8 @@ void peers_tell(group *g, peer_answer *answer, peer_fds *fds) {
 
 /* ---- who is alive ---- */
 
-/* The process, if it is the one that joined: another may have its pid by now. Return: descriptor; -ESRCH: it is gone; -EAGAIN: it has not said yet
- * when it was started; -errno: not to be had. */
+/* The process, if it is the one that joined: another may have its pid by now. Return: descriptor; -ESRCH: it is gone; -EAGAIN: when it was
+ * started it has not said yet, or cannot be asked now; -errno: not to be had. */
 static int watch(const group *g, member_id id) {
     const member_entry *entry = group_entry(g, id);
     uint32_t pid = member_pid_of(atomic_load(&entry->state));
@@ -117,10 +116,11 @@ static int watch(const group *g, member_id id) {
     if (pidfd < 0)
         return -errno;
     /* Asked after the descriptor was opened: what it names now is what it names for good. */
-    if (process_start_time(pid) == start_time)
+    uint64_t found = process_start_time(pid);
+    if (found == start_time)
         return pidfd;
     close(pidfd);
-    return -ESRCH;
+    return found == 0 ? -EAGAIN : -ESRCH; /* 0: it has ended, or this process has no descriptor left to ask by */
 }
 
 static bool has_ended(int pidfd) {
@@ -139,12 +139,11 @@ static bool is_dead(group *g, member_id id) {
             return pidfd == -ESRCH || !members_alive(g, id);
         known->pidfd = pidfd;
     }
-    int uffd = atomic_load(&known->uffd);
-    return has_ended(known->pidfd) || (uffd >= 0 && uffd_is_orphaned(uffd)); /* the latter: it is another program now */
+    return has_ended(known->pidfd) || members_has_lost_program(g, id);
 }
 
-uint64_t peers_look(group *g) {
-    uint64_t dead = 0;
+unsigned peers_look(group *g, member_id dead[MEMBERS_MAX]) {
+    unsigned count = 0;
     small_lock_acquire(&g->peers_lock);
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         member_id id = peer_at(g, i);
@@ -153,10 +152,10 @@ uint64_t peers_look(group *g) {
         if (id.value == 0 || member_equal(id, g->self))
             continue;
         if (peer_state_at(g, i) == MEMBER_DEAD || is_dead(g, id))
-            dead |= UINT64_C(1) << i;
+            dead[count++] = id;
     }
     small_lock_release(&g->peers_lock);
-    return dead;
+    return count;
 }
 
 int peers_uffd(group *g, unsigned index) {

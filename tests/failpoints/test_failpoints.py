@@ -73,6 +73,7 @@ OTHERS = {
     "fork.area",
     "fork.ready",
     "fork.released",
+    "life.lock",
 }
 
 

@@ -170,3 +170,21 @@ def test_each_step_is_passed(swap_directory: Path) -> None:
         swap_directory,
     ).stdout
     assert out == "True\n"
+
+
+def test_a_child_without_a_life_lock_is_known_by_its_pid(swap_directory: Path) -> None:
+    run_program(
+        HEAD
+        + f"""
+    with armed("life.lock", Action.ERROR, {errno.EMFILE}, every=True):
+        assert end_of(child(good)) == 0
+        pid = child(signal.pause)
+        pages.fill(3)
+        os.kill(pid, signal.SIGKILL)
+        end_of(pid)
+        await_alone(pool)
+    pages.fill(1)
+    afterwards()
+    """,
+        swap_directory,
+    )

@@ -18,6 +18,7 @@ SHARED = (
     "slot_table",
     "grants",
     "members",
+    "life_lock",
     "repair",
     "group_check",
 )
