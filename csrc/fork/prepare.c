@@ -93,6 +93,8 @@ static void collect_rings(fork_plan *plan) {
     plan->rings[count++] = io_poll_fd(&pool->reclaim_context.io);
     for (int i = 0; i < API_CONTEXTS; i++)
         plan->rings[count++] = io_poll_fd(&pool->api_contexts[i].io);
+    for (int i = 0; pool->inlines.contexts && i < INLINE_CONTEXTS; i++)
+        plan->rings[count++] = io_poll_fd(&pool->inlines.contexts[i].io);
     if (plan->place.pool.in) {
         plan->rings[count++] = io_poll_fd(&plan->place.pool.in->read_io);
         plan->rings[count++] = io_poll_fd(&plan->place.pool.in->write_io);

@@ -61,14 +61,22 @@ static bool lay_out(commons_header *head, uint64_t bytes, uint64_t limit_bytes) 
 }
 
 static int map(commons *c, int fd, size_t bytes) {
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return -errno;
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED)
         return -errno;
     madvise(base, bytes, MADV_DONTFORK);
     madvise(base, bytes, MADV_DONTDUMP);
     munlock(base, bytes); /* mlockall(MCL_FUTURE) would populate all of it */
-    *c = (commons){.fd = fd, .base = base, .bytes = bytes};
+    *c = (commons){.fd = fd, .base = base, .bytes = bytes, .device = info.st_dev, .inode = info.st_ino};
     return 0;
+}
+
+bool commons_is(const commons *c, int fd) {
+    struct stat info;
+    return fstat(fd, &info) == 0 && info.st_dev == c->device && info.st_ino == c->inode;
 }
 
 /* Largest size that can be had. */

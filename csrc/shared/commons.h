@@ -11,6 +11,8 @@
 #include "base/base.h"
 #include "base/lock.h"
 
+#include <sys/types.h>
+
 #define COMMONS_MAGIC UINT64_C(0x316d6f632d707775) /* "uwp-com1" */
 #define MEMBERS_MAX 64
 #define OBJECTS_MAX 1024
@@ -279,6 +281,8 @@ typedef struct {
     int fd;
     unsigned char *base;
     size_t bytes;
+    dev_t device; /* of the file */
+    ino_t inode;
 } commons;
 
 static inline commons_header *commons_head(const commons *c) {
@@ -330,6 +334,8 @@ int commons_create(commons *c, uint64_t limit_bytes);
  * also if it fails. */
 int commons_attach(commons *c, int fd);
 void commons_detach(commons *c);
+/* Whether fd is of the commons' file. */
+bool commons_is(const commons *c, int fd);
 /* Zeroed bytes. Lock-free; any member. Return: offset, or -ENOMEM. */
 int64_t commons_allot(commons *c, size_t bytes);
 /* Their memory goes back to the kernel: zeroes from here on. */

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "pool.h"
 #include "shared/group_info.h"
+#include "shared/life_lock.h"
 #include "shared/peers.h"
 #include "swap/holders.h"
 
@@ -296,7 +297,7 @@ void family_in_child(uswap_pool *pool, const family_place *place) {
     if (!g)
         return;
     close_life_lines(g);
-    close_one(&g->life_lock);
+    g->life_lock = NULL; /* not in this memory */
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         close_one(&g->peers[i].pidfd);
         g->peers[i] = (peer){.uffd = -1, .pidfd = -1};
@@ -340,6 +341,7 @@ void family_resign(const family_place *place) {
     atomic_store(&g->pool->family, NULL);
     peers_stop(g);
     close_life_lines(g);
-    close_one(&g->life_lock);
+    life_lock_let_go(g->life_lock);
+    g->life_lock = NULL;
     close_one(&g->commons.fd);
 }

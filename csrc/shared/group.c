@@ -16,6 +16,7 @@
 #include "shared/family.h"
 #include "shared/group_find.h"
 #include "shared/group_info.h"
+#include "shared/life_lock.h"
 #include "shared/peers.h"
 #include "shared/shared_core.h"
 
@@ -49,7 +50,7 @@ group *group_new(uswap_pool *pool) {
     g->commons.fd = g->uffd = g->swap_fd = g->folder_fd = -1;
     g->peer_wake_fd = g->share_wake_fd = g->out_wake_fd = g->listen_fd = -1;
     g->barrier_slot = BARRIER_SLOT;
-    g->life_line = g->life_lock = -1;
+    g->life_line = -1;
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
         g->peers[i].uffd = g->peers[i].pidfd = g->children[i].life_line = -1;
     return g;
@@ -63,7 +64,8 @@ static void close_one(int *fd) {
 
 static void group_close(group *g) {
     shared_views_free(g);
-    close_one(&g->life_lock);
+    life_lock_let_go(g->life_lock);
+    g->life_lock = NULL;
     close_one(&g->uffd);
     close_one(&g->swap_fd);
     close_one(&g->folder_fd);

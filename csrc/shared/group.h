@@ -72,8 +72,8 @@ typedef struct group {
     struct uswap_pool *pool;
     commons commons;
     member_id self;
-    int life_lock; /* -1: none */
-    int uffd;      /* of this process's mappings of objects */
+    void *life_lock; /* NULL: none */
+    int uffd;        /* of this process's mappings of objects */
     bool user_mode_only;
     int swap_fd;                   /* shared swap: a file without a name, O_DIRECT */
     uint64_t barrier_slot;         /* of the file: never used, punched to wait for the I/O of the dead */

@@ -42,10 +42,11 @@ static void end_regions(group *g) {
 
 static void end_membership(group *g) {
     end_regions(g);
-    int *const own[] = {&g->uffd,        &g->swap_fd,   &g->folder_fd,  &g->peer_wake_fd, &g->share_wake_fd,
-                        &g->out_wake_fd, &g->listen_fd, &g->commons.fd, &g->life_lock};
+    int *const own[] = {&g->uffd,          &g->swap_fd,     &g->folder_fd, &g->peer_wake_fd,
+                        &g->share_wake_fd, &g->out_wake_fd, &g->listen_fd, &g->commons.fd};
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
         close_one(own[i]);
+    g->life_lock = NULL; /* not in this memory */
 }
 
 void group_in_child(const uswap_pool *pool) {
@@ -70,7 +71,6 @@ int group_inherit(uswap_pool *pool) {
     g->floor_chunks = parents->floor_chunks;
     memory_inherit(g->commons.base, g->commons.bytes, false);
     parents->commons = (commons){.fd = -1};
-    parents->life_lock = -1;
     parents->swap_fd = parents->folder_fd = -1;
     end_membership(parents);
     parents->former = pool->former; /* its regions stay known: who touches them is told (fault/poison.c) */

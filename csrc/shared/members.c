@@ -96,19 +96,13 @@ static member_id take_place(group *g, uint32_t pid) {
     }
 }
 
-static void let_go_of_life(group *g) {
-    if (g->life_lock >= 0)
-        close(g->life_lock);
-    g->life_lock = -1;
-}
-
 /* Without a lock its pid alone says that it is there. */
 static void say_who(group *g, uint32_t pid) {
     member_entry *entry = group_entry(g, g->self);
     atomic_store(&entry->pid, pid);
     atomic_store(&entry->start_time, process_start_time(pid));
     g->life_lock = life_lock_take(&g->commons, g->self);
-    if (g->life_lock >= 0)
+    if (g->life_lock)
         atomic_store(&entry->has_life_lock, 1);
 }
 
@@ -137,7 +131,6 @@ static uint64_t unclaimed(member_id id, member_id parent) {
 bool members_claim(group *g, member_id id, member_id parent) {
     uint64_t seen = unclaimed(id, parent);
     uint32_t pid = (uint32_t)getpid();
-    let_go_of_life(g); /* its parent's */
     if (!atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_JOINING, id, pid)))
         return false;
     g->self = id;
@@ -205,7 +198,8 @@ void members_leave(group *g) {
     uint64_t seen = atomic_load(&group_entry(g, id)->state);
     if (member_equal(member_id_of(seen), id)) /* else somebody has taken us for dead, and buries us */
         atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_FREE, id, 0));
-    let_go_of_life(g);
+    life_lock_let_go(g->life_lock);
+    g->life_lock = NULL;
 }
 
 /* ---- the others ---- */

@@ -125,21 +125,38 @@ static int watch(const group *g, member_id id) {
 
 static bool has_ended(int pidfd) {
     struct pollfd ready = {.fd = pidfd, .events = POLLIN};
+    return poll(&ready, 1, 0) > 0 && (ready.revents & POLLIN);
+}
+
+/* Or is no descriptor any more. */
+static bool looks_ended(int pidfd) {
+    struct pollfd ready = {.fd = pidfd, .events = POLLIN};
     return poll(&ready, 1, 0) > 0;
 }
 
-/* Context: peers_lock held. */
+/* By a descriptor of now. Context: peers_lock held. */
+static bool is_dead_now(group *g, member_id id, peer *known) {
+    int pidfd = watch(g, id);
+    if (pidfd < 0) /* no descriptor to be had: then as members_alive can tell */
+        return pidfd == -ESRCH || !members_alive(g, id);
+    bool ended = has_ended(pidfd);
+    if (ended && known->pidfd >= 0)
+        close(pidfd); /* the other one was right: it is closed when the member is forgotten */
+    else
+        known->pidfd = pidfd;
+    return ended;
+}
+
+/*
+ * Nobody is dead by the word of a descriptor alone: a program may close all that it finds (a daemon; subprocess, between preexec_fn and exec),
+ * and the number is another file's then, or none. It is not closed here: it would be that one's.
+ */
 static bool is_dead(group *g, member_id id) {
     peer *known = known_as(g, id);
     if (!known)
         return false;
-    if (known->pidfd < 0) {
-        int pidfd = watch(g, id);
-        if (pidfd < 0) /* no descriptor to be had: then as members_alive can tell */
-            return pidfd == -ESRCH || !members_alive(g, id);
-        known->pidfd = pidfd;
-    }
-    return has_ended(known->pidfd) || members_has_lost_program(g, id);
+    return ((known->pidfd < 0 || looks_ended(known->pidfd)) && is_dead_now(g, id, known)) ||
+           members_has_lost_program(g, id);
 }
 
 unsigned peers_look(group *g, member_id dead[MEMBERS_MAX]) {

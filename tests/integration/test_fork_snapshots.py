@@ -142,6 +142,36 @@ def test_nested_three_deep(swap_directory: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("options", [WAYS["move"], WAYS["inline"]], ids=["thread", "inline"])
+def test_a_child_has_no_queues_of_its_parents(options: str, swap_directory: Path) -> None:
+    """Its own are as many, in each generation."""
+    run(
+        """
+    import contextlib
+    def queues():
+        count = 0
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                count += os.readlink(f"/proc/self/fd/{number}") == "anon_inode:[io_uring]"
+        return count
+    pages.fill(2)
+    most = queues()
+    assert most > 0
+    def go_on(deep):
+        assert pages.wrong(2) == 0
+        assert queues() <= most, (queues(), most)
+        if deep > 0:
+            assert end_of(child(lambda: go_on(deep - 1))) == 0
+    assert end_of(child(lambda: go_on(2))) == 0
+    await_alone(pool)
+    pool = None
+    """,
+        swap_directory,
+        options,
+        limit="24MiB",
+    )
+
+
 def test_children_go_on_when_their_parent_is_killed(swap_directory: Path) -> None:
     out = run(
         """
