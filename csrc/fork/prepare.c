@@ -89,15 +89,15 @@ void fork_place(fork_plan *plan) {
 static void collect_rings(fork_plan *plan) {
     const uswap_pool *pool = plan->pool;
     int count = 0;
-    plan->rings[count++] = io_poll_fd(&pool->fault_context.io);
-    plan->rings[count++] = io_poll_fd(&pool->reclaim_context.io);
+    plan->rings[count++] = io_descriptor(&pool->fault_context.io);
+    plan->rings[count++] = io_descriptor(&pool->reclaim_context.io);
     for (int i = 0; i < API_CONTEXTS; i++)
-        plan->rings[count++] = io_poll_fd(&pool->api_contexts[i].io);
+        plan->rings[count++] = io_descriptor(&pool->api_contexts[i].io);
     for (int i = 0; pool->inlines.contexts && i < INLINE_CONTEXTS; i++)
-        plan->rings[count++] = io_poll_fd(&pool->inlines.contexts[i].io);
+        plan->rings[count++] = io_descriptor(&pool->inlines.contexts[i].io);
     if (plan->place.pool.in) {
-        plan->rings[count++] = io_poll_fd(&plan->place.pool.in->read_io);
-        plan->rings[count++] = io_poll_fd(&plan->place.pool.in->write_io);
+        plan->rings[count++] = io_descriptor(&plan->place.pool.in->read_io);
+        plan->rings[count++] = io_descriptor(&plan->place.pool.in->write_io);
     }
     while (count < FORK_RINGS_MAX)
         plan->rings[count++] = -1;

@@ -195,6 +195,10 @@ int io_poll_fd(const io_queue *queue) {
     return queue->backend->poll_fd(queue);
 }
 
+int io_descriptor(const io_queue *queue) {
+    return queue->backend->descriptor(queue);
+}
+
 bool io_has_ended(const io_queue *queue) {
     return queue->done || (queue->wire && queue->wire->done);
 }

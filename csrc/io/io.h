@@ -65,6 +65,8 @@ typedef struct {
     void (*collect)(io_queue *queue, bool wait);
     /* Readable when collect would find something; -1: nothing ever stays in flight. */
     int (*poll_fd)(const io_queue *queue);
+    /* What a forked child inherits of it; -1: nothing. */
+    int (*descriptor)(const io_queue *queue);
 } io_backend;
 
 struct io_queue {
@@ -118,6 +120,7 @@ void io_flush(io_queue *queue);
 /* The next ended request, in the order of completion, or NULL. With wait: NULL only if nothing is in flight. */
 io_request *io_collect(io_queue *queue, bool wait);
 int io_poll_fd(const io_queue *queue);
+int io_descriptor(const io_queue *queue);
 /* Whether the next io_collect finds something without a wait, which io_poll_fd may not show (the synchronous backend). */
 bool io_has_ended(const io_queue *queue);
 /* How it reaches the device. */

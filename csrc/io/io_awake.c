@@ -89,6 +89,10 @@ static void awake_submit(io_queue *queue, io_request *request) {
     awake_note(&state->record, clock_now_ns() - begin);
 }
 
+static int awake_descriptor(const io_queue *queue) {
+    return ((const awake_state *)queue->backend_state)->ring.ring_fd;
+}
+
 const io_backend io_backend_awake = {
     .name = "awake",
     .kind = USWAP_IO_SYNC,
@@ -98,6 +102,7 @@ const io_backend io_backend_awake = {
     .flush = io_ended_flush,
     .collect = io_ended_collect,
     .poll_fd = io_ended_poll_fd,
+    .descriptor = awake_descriptor,
 };
 #endif
 typedef int io_awake_translation_unit; /* without liburing the file is empty, which ISO C forbids */

@@ -257,6 +257,10 @@ int io_coded_page(io_queue *queue, io_direction direction, int fd, void *page, s
     return status;
 }
 
+static int coded_descriptor(const io_queue *queue) {
+    return io_descriptor(&state_of(queue)->wire);
+}
+
 const io_backend io_backend_coded = {
     .name = "coded",
     .kind = USWAP_IO_AUTO,
@@ -265,4 +269,5 @@ const io_backend io_backend_coded = {
     .flush = coded_flush,
     .collect = coded_collect,
     .poll_fd = coded_poll_fd,
+    .descriptor = coded_descriptor,
 };

@@ -47,4 +47,5 @@ const io_backend io_backend_sync = {
     .flush = io_ended_flush,
     .collect = io_ended_collect,
     .poll_fd = io_ended_poll_fd,
+    .descriptor = io_ended_poll_fd,
 };

@@ -160,6 +160,7 @@ const io_backend io_backend_uring = {
     .flush = uring_flush,
     .collect = uring_collect,
     .poll_fd = uring_poll_fd,
+    .descriptor = uring_poll_fd,
 };
 #endif
 typedef int io_uring_translation_unit; /* without liburing the file is empty, which ISO C forbids */
