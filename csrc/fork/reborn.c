@@ -57,6 +57,7 @@ static void forget_parents(fork_plan *plan) {
     memset(&pool->watch, 0, sizeof pool->watch);
     memset(&pool->events, 0, sizeof pool->events);
     memset(&pool->trace, 0, sizeof pool->trace);
+    memset(&pool->shared_policy, 0, sizeof pool->shared_policy);
     pool->uffd = pool->self_mem_fd = pool->faults.wake_fd = -1;
     atomic_store(&pool->inlines.uffd, -1);
 }

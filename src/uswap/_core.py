@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,6 +106,7 @@ class Core:
         closing: no new regions; freed as soon as nothing is left.
         snapshots: a forked child has its private regions.
         inline: regions that name no other way serve their faults inline.
+        swapoff_lock: one area is taken out of use at a time.
     """
 
     __slots__ = (
@@ -123,6 +125,7 @@ class Core:
         "regions",
         "shared",
         "snapshots",
+        "swapoff_lock",
     )
 
     def __init__(self, pointer: Any) -> None:
@@ -138,6 +141,7 @@ class Core:
         self.snapshots = True
         self.reclaimer: Stoppable | None = None
         self.auto_limit: Stoppable | None = None
+        self.swapoff_lock = threading.Lock()
         self._calls: deque[None] = deque()
         self._token: deque[None] = deque([None])  # whoever pops it frees the core
         live_cores.add(self)
@@ -169,6 +173,7 @@ class Core:
         self.owner_pid = os.getpid()
         self.auto_limit = None
         self._calls.clear()
+        self.swapoff_lock = threading.Lock()
         return True
 
     def enter(self) -> Any:

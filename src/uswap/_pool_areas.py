@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 
 from uswap._core import Core, ffi, lib
 from uswap._errors import UswapError
@@ -19,7 +18,6 @@ class PoolAreas:
     """A base of Pool."""
 
     _core: Core
-    _swapoff_lock: threading.Lock
 
     def swapon(self, path: SwapPath, *, size: int | str | None = None, priority: int = 0) -> SwapAreaInfo:
         """Adds a swap area: a file, a block device, a directory, or a SwapArea (size and priority are then
@@ -74,7 +72,7 @@ class PoolAreas:
             1 True
         """
         index = self._area_index(path)
-        with self._swapoff_lock:
+        with self._core.swapoff_lock:
             try:
                 while self._core.call(lib.uswap_pool_swapoff, index) > 0:
                     pass  # between two steps the interpreter looks for signals

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from typing import TYPE_CHECKING, Any, Literal
 
 from uswap import _mapping, sharing
@@ -218,7 +217,6 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         self._small = SmallMemory(core)
         self._heap = PoolHeap(core)
         self._auto_limit = None
-        self._swapoff_lock = threading.Lock()
 
     def __repr__(self) -> str:
         if self._core.closing:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _support.forks import child, end_of
 from _support.members import Member
 from _support.pagemap import PAGE
 from _support.policies import eventually, reclaimer_of
@@ -176,3 +178,24 @@ def test_who_does_not_ask_is_not_told(runtime_folder: Path, swap_directory: Path
         decide_once(pool, deaf)
         assert deaf.users == {}
         r.close()
+
+
+def test_a_forked_child_tells_its_own_policy(pool: uswap.Pool, policy: Noted) -> None:
+    """What the parent's was told lies in memory that the child does not have."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+    region = pool.region(MIB, shared=True, name="r")
+    Pages(region).fill(1)
+    eventually(lambda: policy.pages(region) == set(range(MIB // PAGE)))
+
+    def look() -> None:
+        fresh = reclaimer_of(pool).policy
+        assert isinstance(fresh, Noted)
+        eventually(lambda: fresh.rounds > 0)  # it listens
+        own = pool.region(MIB, shared=True, name="own")
+        Pages(own).fill(1)
+        eventually(lambda: fresh.pages(own) == set(range(MIB // PAGE)))
+        assert reclaimer_of(pool).error is None
+
+    assert end_of(child(look)) == 0
+    eventually(lambda: len(pool.members()) == 1)
+    region.close()

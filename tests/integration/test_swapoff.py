@@ -336,3 +336,24 @@ def test_an_interrupted_swapoff_leaves_the_area_in_use(swap_directory: Path) -> 
         """,
         swap_directory,
     )
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parents(swap_directory: Path) -> None:
+    """One that takes an area out of use just then: it is not in the child."""
+    run_program(
+        """
+    import os, warnings
+    from _support.forks import child, end_of
+    warnings.simplefilter("ignore", DeprecationWarning)       # of forks beside threads
+    pool = uswap.Pool("16MiB", swap=SWAP)
+    region = pool.region("8MiB")
+    region[0] = 1
+    def swap_elsewhere():
+        pool.swapon(os.path.join(SWAP.path, "more"), size="256MiB")
+        pool.swapoff(os.path.join(SWAP.path, "more"))
+        assert region[0] == 1
+    with pool._core.swapoff_lock:                             # as that thread has it
+        assert end_of(child(swap_elsewhere)) == 0
+    """,
+        swap_directory,
+    )
