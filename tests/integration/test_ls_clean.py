@@ -67,6 +67,13 @@ def test_what_lives_is_shown(live: Member, capsys: pytest.CaptureFixture[str]) -
     assert "stale" not in text
 
 
+def test_a_name_that_a_terminal_would_obey_is_quoted(live: Member, capsys: pytest.CaptureFixture[str]) -> None:
+    live("t = pool.region('1MiB', shared=True, name='\\x1b[2Jgone\\n')")
+    text = output(capsys, "ls")
+    assert "'\\x1b[2Jgone\\n'" in text
+    assert "\x1b" not in text
+
+
 def test_what_is_stale_is_shown_and_goes_and_what_lives_stays(
     live: Member, stale: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

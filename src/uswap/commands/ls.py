@@ -36,6 +36,11 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def _printable(name: str) -> str:
+    """Of a region, which may have any name: nothing that a terminal obeys."""
+    return name if name.isprintable() else ascii(name)
+
+
 def _describe(name: str, seen: Look) -> list[str]:
     group = seen.group
     limit, free, for_shared, resident, swapped = map(
@@ -61,7 +66,9 @@ def _describe(name: str, seen: Look) -> list[str]:
         for region in seen.regions:
             sizes = [format_size(size) for size in (region.size, region.resident, region.swapped, region.locked)]
             counts = [str(count) for count in (region.faults, region.poisoned_pages, region.users)]
-            rows.append([region.name or str(region.id), *sizes, *counts, str(region.creator_pid or "-")])
+            rows.append(
+                [_printable(region.name) or str(region.id), *sizes, *counts, str(region.creator_pid or "-")]
+            )
         lines += _aligned(rows)
     return lines
 
