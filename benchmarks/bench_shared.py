@@ -67,7 +67,7 @@ class Memory:
             self._pool = uswap.Pool(limit, swap=swap)
             region = self._pool.region(size)
         elif kind == "make":
-            self._pool = uswap.Pool(limit, swap=swap, name="bench")
+            self._pool = uswap.Pool(limit, swap=swap, name="bench", map_for_peers=self._setup["map_for_peers"])
             region = self._pool.region(size, shared=True, name="array")
         else:
             self._pool = uswap.attach("bench", swap=swap)
@@ -119,13 +119,14 @@ class Bench:
         self._pages = options.size // PAGE_BYTES
 
     @contextmanager
-    def _workers(self, count: int) -> Iterator[list[conversation.Worker]]:
+    def _workers(self, count: int, map_for_peers: bool = True) -> Iterator[list[conversation.Worker]]:
         options = self._options
         setup = {
             "limit": options.limit,
             "size": options.size,
             "folder": str(options.dir),
             "library": self._library,
+            "map_for_peers": map_for_peers,
         }
         with tempfile.TemporaryDirectory() as runtime, ExitStack() as stack:
             os.environ["USWAP_RUNTIME_DIR"] = runtime
@@ -146,10 +147,10 @@ class Bench:
             read = self._speed(worker.ask("read", first=0, pages=self._pages))
             return {"fill": filled, "read": read, "disk_reads": worker.ask("disk_reads") - before}
 
-    def together(self) -> dict[str, Any]:
+    def together(self, map_for_peers: bool = True) -> dict[str, Any]:
         """All scan the shared array in step, then each a part of its own, then they check it."""
         count = self._options.processes
-        with self._workers(count) as workers:
+        with self._workers(count, map_for_peers) as workers:
             for worker in workers:
                 worker.ask("prepare")
             with PssPeak([worker.pid for worker in workers]) as pss:
@@ -191,11 +192,12 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         """Everything, in turn."""
-        found: dict[str, list[Any]] = {"private": [], "shared": [], "together": []}
+        found: dict[str, list[Any]] = {"private": [], "shared": [], "together": [], "each_for_itself": []}
         for repeat in range(self._options.repeats):
             found["private"].append(self.alone("private"))
             found["shared"].append(self.alone("make"))
             found["together"].append(self.together())
+            found["each_for_itself"].append(self.together(map_for_peers=False))
             print(f"  {repeat + 1}/{self._options.repeats} {json.dumps({k: v[-1] for k, v in found.items()})}")
         return found
 
@@ -213,10 +215,11 @@ def text_of(found: dict[str, Any], options: argparse.Namespace) -> str:
     count = options.processes
     allowed = options.limit * 1.01 + count * _EXTRA_BYTES
     peak = max(run["pss_bytes"] for run in together)
-    wrong = sum(run["wrong_words"] for run in together)
+    wrong = sum(run["wrong_words"] for run in together + found["each_for_itself"])
     reads = _median(together, "disk_reads") / _median(shared, "disk_reads")
     alone, apart = _median(shared, "read"), _median(together, "apart")
     ratio = alone / _median(private, "read")
+    by_itself = f"map_for_peers=False: {_median(found['each_for_itself'], 'in_step'):.0f}"
     rows = [
         (
             f"private, sequential read, MB/s: {_median(private, 'read'):.0f}; fill: {_median(private, 'fill'):.0f}",
@@ -225,7 +228,10 @@ def text_of(found: dict[str, Any], options: argparse.Namespace) -> str:
         (f"shared, one process: {alone:.0f}; fill: {_median(shared, 'fill'):.0f}", True),
         (f"shared / private: {ratio:.2f} (at least {_SHARED_TARGET})", ratio >= _SHARED_TARGET),
         (f"{count} processes, each a part, in all: {apart:.0f}; / one: {apart / alone:.2f} (1.0)", apart >= alone),
-        (f"{count} processes in step, each: {_median(together, 'in_step'):.0f} MB/s", True),
+        (
+            f"{count} processes in step, each: {_median(together, 'in_step'):.0f} MB/s; {by_itself}",
+            True,
+        ),
         (f"pages read in step / by one: {reads:.2f} (at most {1 + _READS_TARGET:.1f})", reads <= 1 + _READS_TARGET),
         (f"sum of Pss, at most: {format_size(peak)} (of {format_size(int(allowed))})", peak <= allowed),
         (f"wrong words: {wrong}", wrong == 0),
