@@ -182,7 +182,7 @@ static uint32_t read_neighbours(group *g, shared_region *r, const read_ahead_pla
     share_of(g)->in_pieces = plan->wide;
     for (int64_t page = low; page <= high && done == plan->count; page++) {
         bool edge = (uint64_t)page % BLOCK_PAGES == (up ? 0 : BLOCK_PAGES - 1);
-        bool marker = (page == plan->first && !on) || (plan->wide && edge);
+        bool marker = read_ahead_marks(plan, page, page == plan->first && !on) || (plan->wide && edge);
         if (!read_page(g, r, (size_t)page, marker, (uint32_t)MIN_OF(high - page + 1, (int64_t)IN_UNIT_PAGES)))
             done = up ? (uint32_t)(page - low) : 0;
     }
@@ -239,8 +239,8 @@ void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent) {
     if (advice == USWAP_ADVICE_RANDOM)
         return;
     read_ahead_bounds bounds = {.window = (uint32_t)window, .pages = r->pages, .frames = total / LANES_SHARE};
-    unsigned known =
-        (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
+    unsigned known = READ_AHEAD_RUNS | (absent ? READ_AHEAD_ABSENT : 0U) |
+                     (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
     read_ahead_plan plan = read_ahead_fault(&r->ahead, page, bounds, known);
     if (plan.count == 0)
         return;

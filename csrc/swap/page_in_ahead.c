@@ -36,6 +36,7 @@ static bool next_frame(context *ctx, window_frames *run, uint32_t want, frame_id
 
 /* Pages of a window that are treated together: count of them, from the lowest on. */
 typedef struct {
+    const read_ahead_plan *plan;
     size_t lowest;
     uint32_t count;
     bool descends; /* the reader meets the highest first */
@@ -70,15 +71,16 @@ static bool read_ahead_page(context *ctx, region *r, size_t page, window_frames 
     return go_on;
 }
 
-/* The part of a window that lies in one block of addresses, in ascending order: neighbours then share a request. The page that the
- * reader meets first may be the marker. Return: false when frames or requests have run out. */
-static bool read_part(context *ctx, region *r, window_part part, bool marker) {
+/* The part of a window that lies in one block of addresses, in ascending order: neighbours then share a request. markers: some may be; first: the
+ * part is the first. Return: false when frames or requests have run out. */
+static bool read_part(context *ctx, region *r, window_part part, bool markers, bool first) {
     window_frames run = {0};
     uint32_t looked = 0;
     for (; looked < part.count; looked++) {
         size_t page = part.lowest + looked;
         bool met_first = part.descends ? looked + 1 == part.count : looked == 0;
-        uint64_t flags = SLOT_AHEAD | (marker && met_first ? SLOT_MARKER : 0);
+        bool marker = markers && read_ahead_marks(part.plan, (int64_t)page, first && met_first);
+        uint64_t flags = SLOT_AHEAD | (marker ? SLOT_MARKER : 0);
         if (!read_ahead_page(ctx, r, page, &run, part.count - looked, flags))
             break;
     }
@@ -92,12 +94,13 @@ static bool read_part(context *ctx, region *r, window_part part, bool marker) {
 static uint32_t next_part(const region *r, const read_ahead_plan *plan, uint32_t looked, window_part *part) {
     int64_t stride = plan->stride, page = plan->first + stride * (int64_t)looked;
     uint32_t left = plan->count - looked;
-    *part = (window_part){0};
+    *part = (window_part){.plan = plan};
     if (page < 0 || (uint64_t)page >= r->object.pages)
         return 1;
     if (stride != 1 && stride != -1) {
         uint64_t beyond = r->object.pages - (uint64_t)page;
-        *part = (window_part){.lowest = (size_t)page, .count = (uint32_t)MIN_OF((uint64_t)plan->width, beyond)};
+        *part = (window_part){
+            .plan = plan, .lowest = (size_t)page, .count = (uint32_t)MIN_OF((uint64_t)plan->width, beyond)};
         return 1;
     }
     uint32_t within = (uint32_t)((uintptr_t)region_address(r, (size_t)page) / PAGE_BYTES % BLOCK_PAGES);
@@ -126,7 +129,7 @@ static uint32_t page_in_window(context *ctx, region *r, const read_ahead_plan *p
         if (part.count == 0 || !is_touched(r, &part))
             continue;
         block_start block = part.count == BLOCK_PAGES ? page_in_block(ctx, r, part.lowest, !marker) : BLOCK_UNFIT;
-        if (block == BLOCK_NO_FRAMES || (block == BLOCK_UNFIT && !read_part(ctx, r, part, marker && looked == 0)))
+        if (block == BLOCK_NO_FRAMES || (block == BLOCK_UNFIT && !read_part(ctx, r, part, marker, looked == 0)))
             return looked;
     }
     return plan->count;
@@ -206,8 +209,8 @@ void page_in_ahead(context *ctx, region *r, size_t page, bool absent) {
                                 .frames = limit / LANES_SHARE};
     if (advice == USWAP_ADVICE_RANDOM || atomic_load_explicit(&pool->trace.whole, memory_order_relaxed))
         return;
-    unsigned known =
-        (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
+    unsigned known = READ_AHEAD_RUNS | (absent ? READ_AHEAD_ABSENT : 0U) |
+                     (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
     read_ahead_plan plan = read_ahead_fault(&r->ahead, page, bounds, known);
     swap_entry entry = page_entry_of(page_load(&r->object.words[page]));
     if (bounds.window >= GROUP_SLOTS && !swap_entry_is_none(entry) &&

@@ -109,15 +109,52 @@ static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maxi
     return plan_of(s, s->window);
 }
 
-static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t maximum, bool sequential) {
+/* It goes no farther. */
+static void end_run(read_ahead *ahead, read_ahead_stream *s) {
+    if (s->young)
+        runs_note_end(&ahead->runs, s->reached);
+    s->young = false;
+}
+
+/* A young run has come to this page: ask for the stages that are worth it. Old enough, it is a stream. */
+static read_ahead_plan go_on(read_ahead *ahead, read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent) {
+    int64_t stride = s->stride ? s->stride : 1;
+    unsigned reached = run_stages_of((uint64_t)distance(page, s->start));
+    if (reached > s->reached) {
+        runs_note_reached(&ahead->runs, s->reached, reached);
+        s->reached = (uint8_t)reached;
+    }
+    if (reached >= RUN_STAGES) {
+        s->young = false;
+        s->window = MIN_OF(1U << (RUN_STAGES - 1), maximum);
+        return advance(s, page, maximum, absent, false);
+    }
+    s->last = page;
+    if (absent)
+        s->next = page + stride;
+    int64_t wanted = (INT64_C(1) << runs_worth(&ahead->runs, s->reached)) - distance(s->next, s->start);
+    if (wanted <= 0)
+        return (read_ahead_plan){0};
+    s->stride = stride;
+    s->window = (uint32_t)MIN_OF(wanted, (int64_t)maximum);
+    read_ahead_plan plan = plan_of(s, s->window);
+    plan.young = true;
+    plan.start = s->start;
+    return plan;
+}
+
+static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t maximum, unsigned known) {
     read_ahead_stream *s = oldest_stream(ahead);
     end_guess(ahead, s, false);
+    end_run(ahead, s);
     *s = (read_ahead_stream){.last = page, .next = page + 1, .start = page, .width = 1, .used = ahead->clock};
-    if (!sequential)
-        return (read_ahead_plan){0};
-    s->stride = 1;
-    s->window = maximum;
-    return plan_of(s, s->window);
+    if (known & READ_AHEAD_SEQUENTIAL) {
+        s->stride = 1;
+        s->window = maximum;
+        return plan_of(s, s->window);
+    }
+    s->young = known & READ_AHEAD_RUNS;
+    return s->young ? go_on(ahead, s, page, maximum, false) : (read_ahead_plan){0};
 }
 
 /* How many lanes to read: 1, or, if the stream begins right behind the lanes of another one, as many as there is room for. A lane has a
@@ -134,9 +171,27 @@ static uint32_t width_of(const read_ahead *ahead, const read_ahead_stream *s, co
     return 1;
 }
 
+/* The page is next to one that was alone. */
+static read_ahead_plan begin_run(read_ahead *ahead, read_ahead_stream *s, int64_t page, uint32_t maximum) {
+    bool down = page < s->last;
+    if (down) /* of a single page nobody reads what lies below */
+        end_run(ahead, s);
+    s->start = s->last;
+    s->stride = page - s->last;
+    s->next = page + s->stride;
+    s->window = 1;
+    s->reached = down;
+    s->young = true;
+    return go_on(ahead, s, page, maximum, false);
+}
+
 /* A second fault next to the first is a stream. One farther off may be chance: it takes a third at the same distance; and so does one next to it where such
  * guesses fail. */
-static read_ahead_plan confirm(read_ahead *ahead, read_ahead_stream *s, int64_t page, const read_ahead_bounds *bounds) {
+static read_ahead_plan confirm(read_ahead *ahead, read_ahead_stream *s, int64_t page, const read_ahead_bounds *bounds,
+                               unsigned known) {
+    if ((known & READ_AHEAD_RUNS) && distance(page, s->last) == 1)
+        return begin_run(ahead, s, page, bounds->window);
+    end_run(ahead, s);
     bool third = page == s->last + s->stride, pair = !third && distance(page, s->last) == 1;
     bool established = third || (pair && guess_pays(&ahead->pairs));
     end_guess(ahead, s, third);
@@ -170,7 +225,7 @@ void read_ahead_wasted(read_ahead *ahead, size_t page_number) {
     small_lock_acquire(&ahead->lock);
     for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
         read_ahead_stream *s = &ahead->stream[i];
-        if (s->used == 0 || s->window == 0 || !continues(s, page) || s->shrunk == s->next)
+        if (s->used == 0 || s->window == 0 || s->young || !continues(s, page) || s->shrunk == s->next)
             continue;
         s->window = MAX_OF(s->window / 2, WINDOW_FIRST);
         s->shrunk = s->next;
@@ -197,10 +252,14 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, read_ahe
     small_lock_acquire(&ahead->lock);
     ahead->clock++;
     read_ahead_stream *s = find_stream(ahead, page);
+    if (s && s->young && s->window > 0 && ahead->clock - s->used > STALE_FAULTS)
+        s = NULL; /* what it waits for is not what this fault begins */
     if (!s) {
-        plan = start_stream(ahead, page, maximum, known & READ_AHEAD_SEQUENTIAL);
+        plan = start_stream(ahead, page, maximum, known);
     } else if (s->window == 0) {
-        plan = confirm(ahead, s, page, &bounds);
+        plan = confirm(ahead, s, page, &bounds, known);
+    } else if (s->young) {
+        plan = go_on(ahead, s, page, maximum, known & READ_AHEAD_ABSENT);
     } else {
         if (page != s->last)
             end_guess(ahead, s, true);

@@ -3,8 +3,9 @@
  *
  * Owns: a few streams a region. Pure arithmetic on page numbers: it starts no I/O and takes no page.
  *
- * A stream is a run of faults with one stride: two next to each other, or three equally far apart. Where pairs of neighbours mostly have no third (records
- * that cross from a page into the next, read at random), they are no stream either. Its window doubles each
+ * A stream is a run of faults with one stride: two next to each other, or three equally far apart. How far a young run of neighbours is read ahead is told
+ * from those before it (runs.h); where there are no markers, pairs that mostly have no third (records that cross from a page into the next, read at random)
+ * are no stream either. The window of a stream doubles each
  * time the prediction comes true, up to the given maximum, halves when what was read is dropped unused, and the stream is forgotten when
  * others need its place. The first page of
  * each window is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the
@@ -19,6 +20,7 @@
 #include "base/base.h"
 #include "base/lock.h"
 #include "swap/guess.h"
+#include "swap/runs.h"
 
 #define READ_AHEAD_STREAMS 8
 
@@ -32,12 +34,15 @@ typedef struct {
     int64_t start;   /* page of the first fault */
     uint32_t width;  /* neighbours read at each step, the page itself included: lanes beside this one */
     bool guessed;    /* two neighbours, without a third so far */
+    bool young;      /* a run of neighbours, or one page: how far it goes is told from others (runs.h) */
+    uint8_t reached; /* young: stages */
 } read_ahead_stream;
 
 typedef struct {
     small_lock lock;
     uint32_t clock;
-    guess_record pairs; /* whether a third page follows two */
+    guess_record pairs; /* whether a third page follows two, where runs are not told */
+    run_record runs;
     read_ahead_stream stream[READ_AHEAD_STREAMS];
 } read_ahead;
 
@@ -49,12 +54,14 @@ typedef struct {
     uint32_t width;
     bool stream; /* the fault belongs to an established stream, whatever the count */
     bool near;   /* or lies near another one, and may be the second of a stream to come */
-    bool wide;   /* a stream of neighbours at speed: what follows in the same block of addresses is worth reading too */
+    bool young;  /* of a run that began at start */
+    int64_t start;
+    bool wide; /* a stream of neighbours at speed: what follows in the same block of addresses is worth reading too */
 } read_ahead_plan;
 
 /* What is known of a fault. SEQUENTIAL: the program said so. ABSENT: the page is not even being read: if it was asked for, it has been
- * dropped since, and what was asked for beyond it with it. */
-enum { READ_AHEAD_SEQUENTIAL = 1, READ_AHEAD_ABSENT = 2 };
+ * dropped since, and what was asked for beyond it with it. RUNS: markers are left in the cache, which tell how far runs go. */
+enum { READ_AHEAD_SEQUENTIAL = 1, READ_AHEAD_ABSENT = 2, READ_AHEAD_RUNS = 4 };
 
 /* What may be read. */
 typedef struct {
@@ -62,6 +69,12 @@ typedef struct {
     uint64_t pages;  /* of the region */
     uint64_t frames; /* that pages read for later may fill */
 } read_ahead_bounds;
+
+/* Whether the page is to be left in the cache: the first of a window, or of a stage of a run. first: it is the first of the plan. */
+static inline bool read_ahead_marks(const read_ahead_plan *plan, int64_t page, bool first) {
+    uint64_t beyond = (uint64_t)(page > plan->start ? page - plan->start : plan->start - page);
+    return plan->young ? (beyond & (beyond - 1)) == 0 : first;
+}
 
 /* A fault on this page. */
 read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, read_ahead_bounds bounds, unsigned known);

@@ -33,6 +33,7 @@ PARTS = {
     "slots": Part((*LOCK, "swap/slot_alloc")),
     "places": Part((*LOCK, "frame/arena", "io/bounce", "base/memory")),
     "rings": Part((*LOCK, "reclaim/ring", "base/memory")),
+    "read_ahead": Part((*LOCK, "swap/read_ahead", "swap/runs")),
     "hashes": Part(("swap/hash", "swap/hash_avx2")),
     "codecs": Part(
         (*LOCK, "io/codec", "io/codec_cipher", "io/key_memory", "base/memory"),

@@ -1,0 +1,142 @@
+/*
+ * read_ahead.c - what is asked for ahead of readers of a kind, against what they come to want: a reader that takes what it has been given, as the
+ * core does (a mapped page shows no access, a marker does).
+ */
+#include "part.h"
+
+#include "swap/read_ahead.h"
+
+#include <string.h>
+
+#define PAGES 65536
+#define WINDOW_MAX 1024U
+
+typedef enum { OUT = 0, MAPPED, MARKER } place;
+
+typedef struct {
+    read_ahead ahead;
+    unsigned char place[PAGES];
+    uint64_t faults, markers, read; /* that waited; that did not; pages */
+} reader;
+
+static void carry_out(reader *r, const read_ahead_plan *plan) {
+    for (uint32_t i = 0; i < plan->count; i++) {
+        int64_t page = plan->first + plan->stride * (int64_t)i;
+        if (page < 0 || page >= PAGES || r->place[page] != OUT)
+            continue;
+        r->place[page] = read_ahead_marks(plan, page, i == 0) ? MARKER : MAPPED;
+        r->read++;
+    }
+}
+
+static void touch(reader *r, size_t page) {
+    const read_ahead_bounds bounds = {.window = WINDOW_MAX, .pages = PAGES, .frames = PAGES};
+    if (r->place[page] == MAPPED)
+        return;
+    bool absent = r->place[page] == OUT;
+    r->read += absent;
+    r->faults += absent;
+    r->markers += !absent;
+    r->place[page] = MAPPED;
+    read_ahead_plan plan =
+        read_ahead_fault(&r->ahead, page, bounds, READ_AHEAD_RUNS | (absent ? READ_AHEAD_ABSENT : 0U));
+    carry_out(r, &plan);
+}
+
+/* All leaves, as it does in between where there is little memory; what is known stays. */
+static void leave(reader *r) {
+    memset(r->place, OUT, sizeof r->place);
+    r->faults = r->markers = r->read = 0;
+}
+
+static void records(reader *r, uint64_t count, uint64_t pages, int64_t step) {
+    for (uint64_t i = 0; i < count; i++) {
+        size_t first = dice(PAGES / 32) * 32 + 16;
+        for (uint64_t page = 0; page < pages; page++)
+            touch(r, (size_t)((int64_t)first + step * (int64_t)page));
+        memset(r->place + first - 16, OUT, 32); /* it has left when it is wanted again */
+    }
+}
+
+/* ---- readers ---- */
+
+static void single_pages(reader *r) {
+    records(r, 2000, 1, 1);
+    CHECK(r->faults == 2000 && r->read == 2000 && r->markers == 0);
+}
+
+/* Once it is known how long they are, a record is a fault, and little else is read. */
+static void records_of(reader *r, uint64_t pages, int64_t step) {
+    records(r, 100, pages, step);
+    leave(r);
+    records(r, 1000, pages, step);
+    CHECK(r->faults <= (step > 0 ? 1100 : 2100));
+    CHECK(r->read <= 1000 * 2 * (pages - 1)); /* in stages */
+}
+
+/* Half of the pages go on to the next one: none is read in vain more often than it is wanted. */
+static void mixed(reader *r) {
+    for (int i = 0; i < 2000; i++)
+        records(r, 1, 1 + dice(8) / 5, 1);
+    CHECK(r->read <= r->faults + r->markers + 400);
+}
+
+static void sweep(reader *r, size_t first, size_t end, bool down) {
+    for (size_t i = first; i < end; i++)
+        touch(r, down ? PAGES - 1 - i : i);
+}
+
+/* It waits at its beginning only, whatever was read before, and windows become large. */
+static void streams(reader *r, bool down) {
+    sweep(r, 1000, 30000, down);
+    CHECK(r->faults <= (down ? 3U : 8U));
+    CHECK(r->markers < 70);
+    CHECK(r->read < 29000 + 2 * WINDOW_MAX);
+}
+
+static void strides(reader *r) {
+    for (size_t page = 7; page < PAGES; page += 16)
+        touch(r, page);
+    CHECK(r->faults <= 4);
+    CHECK(r->read <= PAGES / 16 + 64);
+}
+
+/* Several at once, in turn, each a page. */
+static void streams_in_turn(reader *r) {
+    for (size_t i = 0; i < 8000; i++)
+        for (size_t stream = 0; stream < 4; stream++)
+            touch(r, stream * (PAGES / 4) + i);
+    CHECK(r->faults <= 4 * 8);
+}
+
+static reader *new_reader(void) {
+    reader *r = calloc(1, sizeof *r);
+    CHECK(r);
+    return r;
+}
+
+#define RUN(call)                                                                                                      \
+    do {                                                                                                               \
+        reader *r = new_reader();                                                                                      \
+        call;                                                                                                          \
+        free(r);                                                                                                       \
+    } while (0)
+
+int main(void) {
+    RUN(single_pages(r));
+    for (uint64_t pages = 2; pages <= 16; pages++) {
+        RUN(records_of(r, pages, 1));
+        RUN(records_of(r, pages, -1));
+    }
+    RUN(mixed(r));
+    RUN(streams(r, false));
+    RUN(streams(r, true));
+    RUN(strides(r));
+    RUN(streams_in_turn(r));
+    /* Another kind after one. */
+    RUN((records(r, 500, 4, 1), leave(r), records(r, 200, 1, 1), leave(r), single_pages(r)));
+    RUN((records(r, 500, 1, 1), leave(r), records_of(r, 5, 1)));
+    RUN((records(r, 500, 3, 1), leave(r), streams(r, false)));
+    RUN((records(r, 500, 3, 1), records(r, 200, 1, 1), leave(r), strides(r)));
+    return 0;
+}
