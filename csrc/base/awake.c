@@ -12,7 +12,7 @@
 #define CREDIT_MAX 16U
 #define CREDIT_LEAST 8U
 #define LONG_WAIT_COSTS 4U
-/* A look around that takes so long has been interrupted by another thread that wants this processor: it shall have it. */
+/* A look around lets other threads go first. If it takes so long, one of them wants this processor: it shall have it. */
 #define INTERRUPTED_NS UINT64_C(50000)
 
 static _Atomic uint32_t processors; /* 0: awake_init has not been called */
@@ -72,9 +72,10 @@ awake_wait awake_begin(void) {
 
 bool awake_go_on(awake_record *record, awake_wait *wait) {
     uint64_t last = wait->now_ns;
+    sched_yield();
     wait->now_ns = clock_now_ns();
     if (wait->now_ns - last > INTERRUPTED_NS) {
-        record->credit = 0;
+        record->credit -= MIN_OF(record->credit, LONG_WAIT_COSTS);
         return false;
     }
     return wait->now_ns - wait->begin_ns < AWAKE_NS;
