@@ -92,7 +92,7 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             them together. 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with ".". docs/sharing.md says what follows
             from it.
         map_for_peers: of a named pool: a shared page that one process brings in is set up in all that have its
-            region.
+            region. Fewer faults; with few processors to many processes it is slower (benchmarks/README.md).
 
     Raises:
         ValueError, TypeError: a bad argument; LimitError for a limit below minimum_limit.
