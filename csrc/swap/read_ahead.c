@@ -185,7 +185,7 @@ static read_ahead_plan begin_run(read_ahead *ahead, read_ahead_stream *s, int64_
     return go_on(ahead, s, page, maximum, false);
 }
 
-/* A second fault next to the first is a stream. One farther off may be chance: it takes a third at the same distance; and so does one next to it where such
+/* A second fault next to the first is a run, or, where runs are not told, a stream. One farther off may be chance: it takes a third at the same distance; and so does one next to it where such
  * guesses fail. */
 static read_ahead_plan confirm(read_ahead *ahead, read_ahead_stream *s, int64_t page, const read_ahead_bounds *bounds,
                                unsigned known) {

@@ -5,6 +5,8 @@
  * kill: a child of vfork is killed while it looks whether a number is open. The runtime opens a file when this one reads /proc/self/stat by a stream. Prints "right".
  */
 #define _GNU_SOURCE
+#include "check.h"
+
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -18,14 +20,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define CHECK(what)                                                                                                    \
-    do {                                                                                                               \
-        if (!(what)) {                                                                                                 \
-            printf("%d: %s (%s)\n", __LINE__, #what, strerror(errno));                                                 \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 static volatile int die_looking;
 

@@ -2,6 +2,8 @@
  * run_edges.c - calls at the edges of what `uswap run` manages: run_edges EDGE, for an edge of those at the end. Prints "right", or what is not.
  */
 #define _GNU_SOURCE
+#include "check.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -16,13 +18,6 @@
 #define PAGE ((size_t)4096)
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
-#define CHECK(what)                                                                                                    \
-    do {                                                                                                               \
-        if (!(what)) {                                                                                                 \
-            printf("%d: %s (%s)\n", __LINE__, #what, strerror(errno));                                                 \
-            exit(1);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 static unsigned char *map(size_t bytes) {
     unsigned char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
