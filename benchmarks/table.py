@@ -44,6 +44,7 @@ ROWS = {
     "rand_write": Row(),
     "rand_rmw": Row((), 1.1),
     "rand_read_8": Row(("randread_4KiB_depth8",), 1.5, 0.8, per_miss=True),
+    "records_read": Row((), 1.0),
     "zipf_read": Row((), 1.5),
 }
 SEQUENTIAL = ("fill_new", "fill", "seq_read", "seq_write", "seq_rmw", "back_read", "two_streams")

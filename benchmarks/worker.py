@@ -24,6 +24,7 @@ from uswap.bench.host_memory import warm_host_memory
 
 PAGE = 4096
 STRIDE_PAGES = 16
+RECORD_PAGES = 4
 THREADS = 8
 ZIPF_EXPONENT = 0.99
 _PR_SET_PDEATHSIG = 1
@@ -125,6 +126,12 @@ class Memory:
         arguments = u64(self.pages), u64(THREADS), self._seed, count, self._budget, ctypes.byref(total)
         return self._call("touch_read_threads", *arguments)
 
+    def records_read(self) -> int:
+        """Reads a word of each page of random records of four."""
+        count, total = u64(self.pages), u64(0)
+        arguments = u64(self.pages), u64(RECORD_PAGES), self._seed, count, self._budget, ctypes.byref(total)
+        return self._call("touch_read_records", *arguments)
+
     def zipf_read(self) -> int:
         """Reads a word of pages with Zipf's popularity, exponent 0.99, popular pages scattered."""
         count, total, exponent = u64(2 * self.pages), u64(0), ctypes.c_double(ZIPF_EXPONENT)
@@ -147,6 +154,7 @@ PATTERNS: dict[str, tuple[Callable[[Memory], int], str]] = {
     "rand_write": (Memory.rand_write, "us/page"),
     "rand_rmw": (Memory.rand_rmw, "us/page"),
     "rand_read_8": (Memory.rand_read_8, "us/page"),
+    "records_read": (Memory.records_read, "us/page"),
     "zipf_read": (Memory.zipf_read, "us/page"),
 }
 

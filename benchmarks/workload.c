@@ -116,6 +116,18 @@ uint64_t touch_read_random(const uint64_t *memory, uint64_t pages, uint64_t seed
     return done;
 }
 
+/* Reads a word of each page of random records of so many pages. */
+uint64_t touch_read_records(const uint64_t *memory, uint64_t pages, uint64_t length, uint64_t seed, uint64_t count, uint64_t budget_ns,
+                            uint64_t *sum) {
+    uint64_t end = now_ns() + budget_ns, done = 0;
+    for (; done + length <= count && now_ns() < end; done += length) {
+        uint64_t first = next_random(&seed) % (pages / length) * length;
+        for (uint64_t page = first; page < first + length; page++)
+            *sum += *(const volatile uint64_t *)(memory + page * WORDS);
+    }
+    return done;
+}
+
 uint64_t touch_write_random(uint64_t *memory, uint64_t pages, uint64_t seed, uint64_t count, uint64_t budget_ns) {
     uint64_t end = now_ns() + budget_ns, done = 0;
     for (; done < count && now_ns() < end; done++) {
