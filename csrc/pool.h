@@ -222,6 +222,7 @@ struct uswap_pool {
     _Atomic uint64_t
         near_distance; /* of a member of a group: with all of its limit, pages evicted so lately would have stayed */
     _Atomic uint64_t left_ahead;    /* pages of one value that have left memory though they were only cleaned or aged */
+    uint64_t left_when_short;       /* that, when frames were last short; under reclaim_lock (page_out.c) */
     _Atomic uint64_t near_refaults; /* pages read back that lately */
 };
 

@@ -3,6 +3,7 @@
 #include "base/failpoint.h"
 #include "frame/drop_mapped.h"
 #include "reclaim/batch.h"
+#include "reclaim/events.h"
 #include "reclaim/inactive.h"
 #include "reclaim/reclaimer.h"
 #include "reclaim/sealed.h"
@@ -361,12 +362,17 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
     return freed;
 }
 
+/* Frames that are free beyond the high watermark are as good as inactive ones: pages of one value leave none to keep. */
+static uint64_t spare_frames(uswap_pool *pool) {
+    uint64_t free = frame_pool_free(&pool->frames),
+             high = atomic_load_explicit(&pool->frames.high_frames, memory_order_relaxed);
+    return free - MIN_OF(free, high);
+}
+
 uint64_t page_out_ahead(context *ctx) {
     uswap_pool *pool = ctx->pool;
-    /* Frames that are free beyond the high watermark are as good: pages of one value leave none to keep. */
-    uint64_t spare = frame_pool_free(&pool->frames), out = 0;
-    spare -= MIN_OF(spare, atomic_load_explicit(&pool->frames.high_frames, memory_order_relaxed));
-    uint64_t target = inactive_target(pool), have = inactive_frames(pool) + ctx->writing[true] + spare;
+    uint64_t out = 0, target = inactive_target(pool);
+    uint64_t have = inactive_frames(pool) + ctx->writing[true] + spare_frames(pool);
     atomic_fetch_add(&pool->evictors, 1);
     if (have < target && has_slots(ctx)) {
         reclaim_ring *cold = &pool->orders.rings[ORDER_COLD];
@@ -383,6 +389,37 @@ static const unsigned ORDERED_HOW[ORDER_KINDS] = {[ORDER_OUT] = 0,
                                                   [ORDER_AGE] = OUT_AHEAD | OUT_UNMAP,
                                                   [ORDER_AGE_MARKED] = OUT_AHEAD | OUT_UNMAP | OUT_MARKED};
 
+/* Whether what is aged leaves for nothing: since frames were last short, pages of one value have left so, and all the frames that it could be
+ * of use for are free. A policy that decides late would order them out again and again, as none of them ever gets inactive. */
+static bool is_beyond_need(uswap_pool *pool) {
+    uint64_t left = atomic_load_explicit(&pool->left_ahead, memory_order_relaxed);
+    if (spare_frames(pool) < MAX_OF(inactive_target(pool), (uint64_t)BATCH_PAGES))
+        pool->left_when_short = left;
+    return left != pool->left_when_short;
+}
+
+/* The oldest orders are not carried out; the policy is told that the pages are there. */
+static void pass_over(uswap_pool *pool, reclaim_ring *from, uint32_t count) {
+    stay entries[BATCH_PAGES];
+    uint32_t popped = ring_pop(from, entries, count);
+    events_note(pool, USWAP_EVENT_KEPT, entries, popped, REFAULT_NEVER);
+    STAT_ADD(pool, policy_passed, popped);
+}
+
+/* Return: as page_out_ordered, of one kind of order. */
+static uint64_t follow_orders(context *ctx, order_kind kind, uint64_t count) {
+    uswap_pool *pool = ctx->pool;
+    uint64_t out = 0;
+    for (uint64_t part; count > 0; count -= part) {
+        part = MIN_OF(count, (uint64_t)BATCH_PAGES);
+        if ((ORDERED_HOW[kind] & OUT_AHEAD) && is_beyond_need(pool))
+            pass_over(pool, &pool->orders.rings[kind], (uint32_t)part);
+        else
+            out += evict_from(ctx, &pool->orders.rings[kind], UINT64_MAX, part, ORDERED_HOW[kind]);
+    }
+    return out;
+}
+
 uint64_t page_out_ordered(context *ctx, uint64_t most, uint64_t *taken) {
     uswap_pool *pool = ctx->pool;
     uint64_t out = 0;
@@ -390,9 +427,9 @@ uint64_t page_out_ordered(context *ctx, uint64_t most, uint64_t *taken) {
     atomic_fetch_add(&pool->evictors, 1);
     for (int kind = ORDER_OUT; kind < ORDER_READ && has_slots(ctx); kind++) {
         reclaim_ring *from = &pool->orders.rings[kind];
-        uint64_t length = ring_length(from), left = MIN_OF(length, most);
-        most -= left;
-        out += evict_from(ctx, from, UINT64_MAX, left, ORDERED_HOW[kind]);
+        uint64_t length = ring_length(from), count = MIN_OF(length, most);
+        most -= count;
+        out += follow_orders(ctx, (order_kind)kind, count);
         *taken += length - MIN_OF(length, ring_length(from));
     }
     atomic_fetch_sub(&pool->evictors, 1);

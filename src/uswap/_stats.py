@@ -87,7 +87,7 @@ class Stats:
         rescues: of soft_faults, those on pages that were inactive or being written.
         refaults: of the pages that were read, those whose eviction had left its time (Batch.distances).
         policy_orders: pages that a policy has named in its answers.
-        policy_passed: of them, those that were passed over: out of date, locked, or no page at all.
+        policy_passed: of them, those that were passed over: out of date, locked, of no use, or no page at all.
         policy_errors: policies that have failed (Reclaimer.error).
         stall_ns: sum over faults of message read to wake, or of signal to return.
         disk_stalls: times that a disk had not answered for 5 s: said on standard error, once until all is well.

@@ -4,11 +4,13 @@ import random
 
 import numpy as np
 import pytest
+from _support.policies import eventually
 from _support.workload import PAGE, Pages, in_threads
 from conftest import PoolFactory
 
 import uswap
 from uswap import Advice, PageClass
+from uswap.policy import Answer, Batch, Need, Policy
 
 VALUES_MAX = 65536  # FILL_VALUES_MAX
 
@@ -164,4 +166,29 @@ def test_pages_of_one_value_are_not_evicted_beyond_need(make_pool: PoolFactory) 
         words[start : start + (1 << 16)] = 7
     pool.check()  # returns when nobody is in the core
     assert pool.stats().mapped_bytes > pool.limit / 2
+    del words
+
+
+class AgesAll(Policy):
+    """Orders every page that it hears of to be aged, and hears of those that were not."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+
+    def decide(self, seen: Batch, need: Need) -> Answer | None:
+        self.kept += len(seen.kept)
+        return Answer(age=seen.faulted)
+
+
+def test_pages_of_one_value_are_not_aged_beyond_need(make_pool: PoolFactory) -> None:
+    """However late a policy decides: what it orders while frames are free for no other reason is passed over."""
+    policy = AgesAll()
+    pool = make_pool("16MiB", policy=policy)
+    words = words_of(pool.region("64MiB"))
+    for page in range(len(words)):
+        words[page] = 7
+    eventually(lambda: policy.kept > 0)
+    pool.check()
+    assert pool.stats().mapped_bytes > pool.limit / 2
+    assert pool.stats().policy_passed > 0
     del words
