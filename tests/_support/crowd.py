@@ -49,6 +49,8 @@ class Member:
             os.close(descriptor)
         self._lines: queue.Queue[str] = queue.Queue()
         self._said: list[str] = []
+        # Of each part, in the last await_turns: after how many seconds it had gone on; not there: it had not.
+        self.went_on: dict[str, float] = {}
         self._errors: list[str] = []
         streams = ((os.fdopen(self._stdout), self._hear), (os.fdopen(self._stderr), self._errors.append))
         self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams]
@@ -115,6 +117,7 @@ class Member:
         began = time.monotonic()
         first: dict[str, int] | None = None
         turns: dict[str, int] = {}
+        self.went_on = {}
         while True:
             left = began + seconds - time.monotonic()
             try:
@@ -125,8 +128,11 @@ class Member:
                 continue
             turns = json.loads(text)
             first = first or turns
-            moved = [turns[name] >= first[name] + 2 for name in turns if part in ("all", name.partition("-")[0])]
-            if all(moved):
+            wanted = [name for name in turns if part in ("all", name.partition("-")[0])]
+            for name in wanted:
+                if turns[name] >= first[name] + 2:
+                    self.went_on.setdefault(name, time.monotonic() - began)
+            if all(name in self.went_on for name in wanted):
                 return time.monotonic() - began
 
     def end_by_itself(self, seconds: float = DEADLINE_SECONDS) -> int:

@@ -191,6 +191,12 @@ def _seconds_of_a_turn(members: Members) -> float:
     return max(members.at[place].await_turns() for place in (0, 1))
 
 
+def _who_stood_still(members: Members) -> str:
+    """Which part of whom: of all parts only those of shared memory wait for others. And what they have said, of a
+    disk that does not answer, for one."""
+    return "\n".join(f"member {place}: {one.went_on}, {one.complaints}" for place, one in members.at.items())
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("name", "nth"), deaths())
 def test_a_member_is_killed_there(name: str, nth: int, pair: Pair) -> None:
@@ -199,11 +205,12 @@ def test_a_member_is_killed_there(name: str, nth: int, pair: Pair) -> None:
         victim = _victim(members, name, Action.KILL, nth)
         assert victim.end_by_itself() == -signal.SIGKILL, victim.last_words()
         seconds = [members.at[place].await_turns() for place in (0, 1)]
+        told = _who_stood_still(members)
         members.forget(VICTIM)
         _others_end(members)
         members.pause()
         members.go_on()
-        assert max(seconds) < GO_ON_SECONDS + 2 * calm
+        assert max(seconds) < GO_ON_SECONDS + 2 * calm, told
 
 
 @pytest.mark.timeout(120)
