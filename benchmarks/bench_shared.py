@@ -1,5 +1,5 @@
 """Processes of one pool: what they have in memory together, what they read, and how fast, beside one process with
-memory of its own.
+memory of its own, and beside a pool that sets up what one brings in for all (map_for_peers=True).
 
     python benchmarks/bench_shared.py --size 2GiB --limit 512MiB --processes 4 --repeats 3
 
@@ -119,7 +119,7 @@ class Bench:
         self._pages = options.size // PAGE_BYTES
 
     @contextmanager
-    def _workers(self, count: int, map_for_peers: bool = True) -> Iterator[list[conversation.Worker]]:
+    def _workers(self, count: int, map_for_peers: bool) -> Iterator[list[conversation.Worker]]:
         options = self._options
         setup = {
             "limit": options.limit,
@@ -140,14 +140,14 @@ class Bench:
 
     def alone(self, kind: str) -> dict[str, float]:
         """One process: MB/s of a fill and of a sequential read, and pages read meanwhile."""
-        with self._workers(1) as (worker,):
+        with self._workers(1, map_for_peers=False) as (worker,):
             worker.ask("join", kind=kind)
             filled = self._speed(worker.ask("fill", first=0, pages=self._pages))
             before = worker.ask("disk_reads")
             read = self._speed(worker.ask("read", first=0, pages=self._pages))
             return {"fill": filled, "read": read, "disk_reads": worker.ask("disk_reads") - before}
 
-    def together(self, map_for_peers: bool = True) -> dict[str, Any]:
+    def together(self, map_for_peers: bool) -> dict[str, Any]:
         """All scan the shared array in step, then each a part of its own, then they check it."""
         count = self._options.processes
         with self._workers(count, map_for_peers) as workers:
@@ -192,12 +192,12 @@ class Bench:
 
     def run(self) -> dict[str, Any]:
         """Everything, in turn."""
-        found: dict[str, list[Any]] = {"private": [], "shared": [], "together": [], "each_for_itself": []}
+        found: dict[str, list[Any]] = {"private": [], "shared": [], "together": [], "for_peers": []}
         for repeat in range(self._options.repeats):
             found["private"].append(self.alone("private"))
             found["shared"].append(self.alone("make"))
-            found["together"].append(self.together())
-            found["each_for_itself"].append(self.together(map_for_peers=False))
+            found["together"].append(self.together(map_for_peers=False))
+            found["for_peers"].append(self.together(map_for_peers=True))
             print(f"  {repeat + 1}/{self._options.repeats} {json.dumps({k: v[-1] for k, v in found.items()})}")
         return found
 
@@ -211,15 +211,15 @@ def _median(runs: list[dict[str, Any]], name: str) -> float:
 
 def text_of(found: dict[str, Any], options: argparse.Namespace) -> str:
     """What was found, and what falls short of what is aimed at."""
-    private, shared, together = found["private"], found["shared"], found["together"]
+    private, shared, together, for_peers = (found[side] for side in ("private", "shared", "together", "for_peers"))
     count = options.processes
     allowed = options.limit * 1.01 + count * _EXTRA_BYTES
-    peak = max(run["pss_bytes"] for run in together)
-    wrong = sum(run["wrong_words"] for run in together + found["each_for_itself"])
+    peak = max(run["pss_bytes"] for run in together + for_peers)
+    wrong = sum(run["wrong_words"] for run in together + for_peers)
     reads = _median(together, "disk_reads") / _median(shared, "disk_reads")
     alone, apart = _median(shared, "read"), _median(together, "apart")
+    mapped = f"in all: {_median(for_peers, 'apart'):.0f}; in step, each: {_median(for_peers, 'in_step'):.0f}"
     ratio = alone / _median(private, "read")
-    by_itself = f"map_for_peers=False: {_median(found['each_for_itself'], 'in_step'):.0f}"
     rows = [
         (
             f"private, sequential read, MB/s: {_median(private, 'read'):.0f}; fill: {_median(private, 'fill'):.0f}",
@@ -228,10 +228,8 @@ def text_of(found: dict[str, Any], options: argparse.Namespace) -> str:
         (f"shared, one process: {alone:.0f}; fill: {_median(shared, 'fill'):.0f}", True),
         (f"shared / private: {ratio:.2f} (at least {_SHARED_TARGET})", ratio >= _SHARED_TARGET),
         (f"{count} processes, each a part, in all: {apart:.0f}; / one: {apart / alone:.2f} (1.0)", apart >= alone),
-        (
-            f"{count} processes in step, each: {_median(together, 'in_step'):.0f} MB/s; {by_itself}",
-            True,
-        ),
+        (f"{count} processes in step, each: {_median(together, 'in_step'):.0f} MB/s", True),
+        (f"map_for_peers=True: each a part, {mapped}", True),
         (f"pages read in step / by one: {reads:.2f} (at most {1 + _READS_TARGET:.1f})", reads <= 1 + _READS_TARGET),
         (f"sum of Pss, at most: {format_size(peak)} (of {format_size(int(allowed))})", peak <= allowed),
         (f"wrong words: {wrong}", wrong == 0),

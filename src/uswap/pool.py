@@ -91,8 +91,9 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         name: other processes of this user join the pool by it (uswap.attach); limit is then the limit of all of
             them together. 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with ".". docs/sharing.md says what follows
             from it.
-        map_for_peers: of a named pool: a shared page that one process brings in is set up in all that have its
-            region. Fewer faults; with few processors to many processes it is slower (benchmarks/README.md).
+        map_for_peers: of a named pool, for all who join it: a shared page that one process brings in is set up in
+            all that have its region. Fewer faults; slower where processes wait for a processor
+            (benchmarks/README.md).
 
     Raises:
         ValueError, TypeError: a bad argument; LimitError for a limit below minimum_limit.
@@ -149,7 +150,7 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         encrypt: bool = False,
         snapshots: bool = True,
         name: str | None = None,
-        map_for_peers: bool = True,
+        map_for_peers: bool = False,
     ) -> None:
         require_core()
         if name is not None:

@@ -229,9 +229,11 @@ def pool_of_members(
     size: str,
     private: str | None = None,
     seed: int = 1,
+    **more: Any,
 ) -> Iterator[Members]:
-    """A named pool with a member at each place, all at work. None of them outlives the block."""
-    with Nursery() as nursery, Members(nursery, runtime, folder, places, size, private, seed) as members:
+    """A named pool with a member at each place, all at work; more: for their jobs. None of them outlives the
+    block."""
+    with Nursery() as nursery, Members(nursery, runtime, folder, places, size, private, seed, **more) as members:
         members.start(0, limit=limit)
         for place in range(1, places):
             members.start(place)
@@ -273,6 +275,7 @@ class Members:
                 "runtime": str(self._runtime),
                 "name": "stress",
                 "limit": None,
+                "map_for_peers": True,
                 "bytes": self._size,
                 "folder": str(self._folder),
                 "place": place,

@@ -5,11 +5,12 @@ Pages of the shared region belong to *places*: page p to place p % places. The m
 pages, and knows what they hold; all others may look. Every word of a page names the page and the version, so that a
 word that has come from anywhere else is seen, also in a page whose writer was killed in the middle of it.
 
-The job: name (of the pool), limit and bytes (null: join; else make the pool and its regions), folder (swap), place,
-places, threads, seed, private_bytes, elsewhere_bytes (a second shared region, which members 0 and 1 have alone;
-with it there is a third one, whose size members that are busy change), busy (it does everything that there is to be
-done), object_mib (of the first object that it makes then; each is larger than the one before; 0: small ones),
-failpoints ([name, action, argument, nth, every]), arm_first (before joining).
+The job: name (of the pool), limit and bytes (null: join; else make the pool and its regions), map_for_peers (of a
+pool that it makes), folder (swap), place, places, threads, seed, private_bytes, elsewhere_bytes (a second shared
+region, which members 0 and 1 have alone; with it there is a third one, whose size members that are busy change),
+busy (it does everything that there is to be done), object_mib (of the first object that it makes then; each is
+larger than the one before; 0: small ones), failpoints ([name, action, argument, nth, every]), arm_first (before
+joining).
 Lines: "stop": end work, check everything that is one's own, say "right"; "go on"; "count N": nobody else does
 anything, so every frame and slot must be accounted for when N members are there: say "counted"; "check": every word
 of what members share must agree, whatever they are doing: say "checked"; "leave": end. It says "joined", "ready",
@@ -178,7 +179,7 @@ def join(job: dict[str, Any]) -> uswap.Pool:
     """The pool, made or joined."""
     swap = uswap.SwapArea(job["folder"], size="1GiB")
     if job["limit"] is not None:
-        return uswap.Pool(job["limit"], name=job["name"], swap=swap)
+        return uswap.Pool(job["limit"], name=job["name"], swap=swap, map_for_peers=job["map_for_peers"])
     return uswap.attach(job["name"], swap=swap)
 
 

@@ -24,13 +24,21 @@ STEPS = (
     "shared.claimed", "shared.filled", "shared.before_continue", "shared.mapped_peers", "shared.unsealed",
     "shared.committed", "shared.punched",
 )  # fmt: skip
+# Taken only where what one brings in is mapped for all.
+FOR_PEERS = {"shared.mapped_peers"}
 # Few pages are stored to, so that the others keep the region worth sealing.
 STORED = range(0, PAGES, 16)
 
 
+@pytest.fixture(params=[False, True], ids=["each_for_itself", "for_peers"])
+def map_for_peers(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-def pool(runtime_folder: Path, swap_directory: Path) -> Iterator[uswap.Pool]:
-    with uswap.Pool("32MiB", name="steps", swap=uswap.SwapArea(swap_directory, size="256MiB")) as pool:
+def pool(runtime_folder: Path, swap_directory: Path, map_for_peers: bool) -> Iterator[uswap.Pool]:
+    swap = uswap.SwapArea(swap_directory, size="256MiB")
+    with uswap.Pool("32MiB", name="steps", swap=swap, map_for_peers=map_for_peers) as pool:
         yield pool
 
 
@@ -66,12 +74,15 @@ def stop_storing(storer: Member) -> dict[int, int]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("action", [Action.KILL, Action.FREEZE])
-def test_nothing_stored_is_lost(action: Action, pool: uswap.Pool, swap_directory: Path) -> None:
+def test_nothing_stored_is_lost(
+    action: Action, pool: uswap.Pool, map_for_peers: bool, swap_directory: Path
+) -> None:
     region = pool.region(MIB, shared=True, name="r")
     region[::PAGE] = bytes([1]) * PAGES
+    steps = [step for step in STEPS if map_for_peers or step not in FOR_PEERS]
     with joined(swap_directory) as storer:
         start_storing(storer)
-        for nth, step in enumerate(STEPS, start=1):
+        for nth, step in enumerate(steps, start=1):
             with joined(swap_directory) as victim:
                 victim(f"set_failpoint({step!r}, {int(action)}, nth={nth})")
                 victim.send(

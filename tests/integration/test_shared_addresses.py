@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(not lib.uswap_failpoints_built(), reason="the co
 
 @pytest.fixture
 def pool(runtime_folder: Path, swap_directory: Path) -> Iterator[uswap.Pool]:
-    with uswap.Pool("32MiB", name="addresses", swap=uswap.SwapArea(swap_directory, size="256MiB")) as pool:
+    swap = uswap.SwapArea(swap_directory, size="256MiB")
+    with uswap.Pool("32MiB", name="addresses", swap=swap, map_for_peers=True) as pool:
         yield pool
         pool._core.call(lib.uswap_group_check)
         pool.check()

@@ -24,9 +24,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def pool(runtime_folder: Path, swap_directory: Path) -> Iterator[uswap.Pool]:
-    with uswap.Pool("32MiB", name="seals", swap=uswap.SwapArea(swap_directory, size="256MiB")) as pool:
+@pytest.fixture(params=[False, True], ids=["each_for_itself", "for_peers"])
+def pool(runtime_folder: Path, swap_directory: Path, request: pytest.FixtureRequest) -> Iterator[uswap.Pool]:
+    swap = uswap.SwapArea(swap_directory, size="256MiB")
+    with uswap.Pool("32MiB", name="seals", swap=swap, map_for_peers=request.param) as pool:
         yield pool
         pool.check()
 

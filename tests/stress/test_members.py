@@ -20,12 +20,21 @@ def _nothing_left(runtime: Path) -> None:
 
 
 @pytest.mark.timeout(120 + 3 * SECONDS)
-@pytest.mark.parametrize("places", [2, 4, 8])
-def test_members_are_killed_and_replaced(places: int, tmp_path: Path, swap_directory: Path) -> None:
+@pytest.mark.parametrize(("places", "map_for_peers"), [(2, True), (4, True), (4, False), (8, True)])
+def test_members_are_killed_and_replaced(
+    places: int, map_for_peers: bool, tmp_path: Path, swap_directory: Path
+) -> None:
     chance = random.Random(places)
     runtime = tmp_path / "run"
     with pool_of_members(
-        runtime, swap_directory, places=places, limit="48MiB", size="64MiB", private="8MiB", seed=1000 * places
+        runtime,
+        swap_directory,
+        places=places,
+        limit="48MiB",
+        size="64MiB",
+        private="8MiB",
+        seed=1000 * places,
+        map_for_peers=map_for_peers,
     ) as members:
         deadline, killed = time.monotonic() + SECONDS, 0
         while time.monotonic() < deadline:

@@ -4,7 +4,7 @@
 
 /* Makes the pool a named one, of which this process is the first member: its limit becomes a part of limit_bytes. folder: the named pool's
  * own, empty, mode 0700, this user's; the caller holds the lock of its creation. swap_folder: where the shared swap file (without a name)
- * lies. map_for_peers: 1: a shared page that one member brings in is mapped in all that have its region. */
+ * lies. map_for_peers: 1: a shared page that any member brings in is mapped in all that have its region, for as long as there is the pool. */
 int uswap_group_create(uswap_pool *pool, const char *folder, uint64_t limit_bytes, const char *swap_folder,
                        uint32_t map_for_peers, uswap_error *err);
 /* Makes the pool a member of the one whose folder that is. USWAP_E_CLOSED: nobody alive is there. USWAP_E_UNSUPPORTED: of an incompatible

@@ -195,6 +195,7 @@ def _setups(shared: bool) -> _Strategies:
         else st.deferred(lambda: st.booleans() if not _probe().encrypt_errno else st.just(False)),
         "background": st.booleans(),
         "recycle": st.booleans(),
+        "map_for_peers": st.booleans() if shared else st.just(False),
         "region_pages": st.integers(1, 64),
     }
 

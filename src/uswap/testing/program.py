@@ -41,7 +41,8 @@ _kept: list[Program] = []
 
 @dataclass(frozen=True)
 class Setup:
-    """How a program's pool is made: options of Pool; shared: it is a named one, with a shared region.
+    """How a program's pool is made: options of Pool; shared: it is a named one, with a shared region, and
+    map_for_peers is that of a named one.
 
     Example:
         >>> Setup(io="sync").transport
@@ -55,6 +56,7 @@ class Setup:
     background: bool = True
     recycle: bool = False
     shared: bool = False
+    map_for_peers: bool = False
     policy: str | None = "default"
     limit: int | None = None
     pages: int = REGION_PAGES_MAX
@@ -70,7 +72,7 @@ class Program(ShapeSteps):
     AssertionError if they disagree; steps that make no sense just now do nothing. As a context manager, everything
     is compared once more at the end.
 
-    Args: those of Setup, by keyword; transport, io, faults, encrypt, background, recycle, policy are Pool's.
+    Args: those of Setup, by keyword, which are Pool's, but for these.
         shared: a named pool with a shared region, for the steps that begin with peer.
         limit: in bytes; None: the least there can be. pages: the most a region may have.
         hang_seconds: how long a step may take.
@@ -128,6 +130,7 @@ class Program(ShapeSteps):
             encrypt=setup.encrypt and not setup.shared,
             background=setup.background,
             recycle=setup.recycle,
+            map_for_peers=setup.map_for_peers,
             policy=self.watched if self.watched is not None else (setup.policy if setup.background else None),
         )
         self.system_calls = self.pool.stats().fault_mode == "thread"
