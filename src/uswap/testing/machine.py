@@ -195,8 +195,8 @@ def _setups(shared: bool) -> _Strategies:
         else st.deferred(lambda: st.booleans() if not _probe().encrypt_errno else st.just(False)),
         "background": st.booleans(),
         "recycle": st.booleans(),
-        "map_for_peers": st.booleans() if shared else st.just(False),
         "region_pages": st.integers(1, 64),
+        **({"map_for_peers": st.booleans()} if shared else {}),
     }
 
 
