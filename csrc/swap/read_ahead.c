@@ -112,33 +112,36 @@ static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maxi
 /* It goes no farther. */
 static void end_run(read_ahead *ahead, read_ahead_stream *s) {
     if (s->young)
-        runs_note_end(&ahead->runs, s->reached);
+        runs_note_end(&ahead->runs, s->reached, s->close);
     s->young = false;
 }
 
-/* A young run has come to this page: ask for the stages that are worth it. Old enough, it is a stream. */
+/* A young run has come to this page: ask for as much as is worth it. Old enough, it is a stream. */
 static read_ahead_plan go_on(read_ahead *ahead, read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent) {
     int64_t stride = s->stride ? s->stride : 1;
-    unsigned reached = run_stages_of((uint64_t)distance(page, s->start));
+    uint64_t beyond = (uint64_t)distance(page, s->start);
+    unsigned reached = run_steps_of(beyond);
     if (reached > s->reached) {
-        runs_note_reached(&ahead->runs, s->reached, reached);
+        runs_note_reached(&ahead->runs, s->reached, reached, s->close);
         s->reached = (uint8_t)reached;
     }
-    if (reached >= RUN_STAGES) {
+    if (beyond >= RUN_STREAM) {
         s->young = false;
-        s->window = MIN_OF(1U << (RUN_STAGES - 1), maximum);
+        s->window = MIN_OF(RUN_STREAM / 2, maximum); /* doubled now: as much again as it has come */
         return advance(s, page, maximum, absent, false);
     }
     s->last = page;
     if (absent)
         s->next = page + stride;
-    int64_t wanted = (INT64_C(1) << runs_worth(&ahead->runs, s->reached)) - distance(s->next, s->start);
+    int64_t asked = distance(s->next, s->start);
+    int64_t wanted = (int64_t)runs_worth(&ahead->runs, s->reached, (uint64_t)asked) - asked;
     if (wanted <= 0)
         return (read_ahead_plan){0};
     s->stride = stride;
     s->window = (uint32_t)MIN_OF(wanted, (int64_t)maximum);
     read_ahead_plan plan = plan_of(s, s->window);
     plan.young = true;
+    plan.close = s->close;
     plan.start = s->start;
     return plan;
 }
@@ -154,6 +157,7 @@ static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t ma
         return plan_of(s, s->window);
     }
     s->young = known & READ_AHEAD_RUNS;
+    s->close = s->young && runs_look_closely(&ahead->runs);
     return s->young ? go_on(ahead, s, page, maximum, false) : (read_ahead_plan){0};
 }
 
@@ -185,8 +189,8 @@ static read_ahead_plan begin_run(read_ahead *ahead, read_ahead_stream *s, int64_
     return go_on(ahead, s, page, maximum, false);
 }
 
-/* A second fault next to the first is a run, or, where runs are not told, a stream. One farther off may be chance: it takes a third at the same distance; and so does one next to it where such
- * guesses fail. */
+/* A second fault next to the first is a run, or, where runs are not told, a stream. One farther off may be chance: it takes a third at the
+ * same distance; and so does one next to it where such guesses fail. */
 static read_ahead_plan confirm(read_ahead *ahead, read_ahead_stream *s, int64_t page, const read_ahead_bounds *bounds,
                                unsigned known) {
     if ((known & READ_AHEAD_RUNS) && distance(page, s->last) == 1)

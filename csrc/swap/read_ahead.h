@@ -3,13 +3,12 @@
  *
  * Owns: a few streams a region. Pure arithmetic on page numbers: it starts no I/O and takes no page.
  *
- * A stream is a run of faults with one stride: two next to each other, or three equally far apart. How far a young run of neighbours is read ahead is told
- * from those before it (runs.h); where there are no markers, pairs that mostly have no third (records that cross from a page into the next, read at random)
- * are no stream either. The window of a stream doubles each
- * time the prediction comes true, up to the given maximum, halves when what was read is dropped unused, and the stream is forgotten when
- * others need its place. The first page of
- * each window is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the
- * reader still has this one before him. Streams whose window is a block or more read whole blocks: each of them is a marker.
+ * A stream is a run of faults with one stride: two next to each other, or three equally far apart. How far a young run of neighbours is
+ * read ahead is told from those before it (runs.h); where there are no markers, pairs that mostly have no third (records that cross from a page
+ * into the next, read at random) are no stream either. The window of a stream doubles each time the prediction comes true, up to the given
+ * maximum, halves when what was read is dropped unused, and the stream is forgotten when others need its place. The first page of each window
+ * is the marker: it stays in the swap cache, so that touching it (a soft fault) asks for the next window while the reader still has this one
+ * before him. Streams whose window is a block or more read whole blocks: each of them is a marker.
  *
  * A stream with a stride that begins beside the beginning of another one (the columns of a matrix, one after the other) is followed by
  * more of its kind: it reads the lanes beside it too, as many as can be kept until they are wanted.
@@ -35,7 +34,8 @@ typedef struct {
     uint32_t width;  /* neighbours read at each step, the page itself included: lanes beside this one */
     bool guessed;    /* two neighbours, without a third so far */
     bool young;      /* a run of neighbours, or one page: how far it goes is told from others (runs.h) */
-    uint8_t reached; /* young: stages */
+    bool close;      /* young: all its steps have markers */
+    uint8_t reached; /* young: steps */
 } read_ahead_stream;
 
 typedef struct {
@@ -55,6 +55,7 @@ typedef struct {
     bool stream; /* the fault belongs to an established stream, whatever the count */
     bool near;   /* or lies near another one, and may be the second of a stream to come */
     bool young;  /* of a run that began at start */
+    bool close;  /* young: all steps are to have markers */
     int64_t start;
     bool wide; /* a stream of neighbours at speed: what follows in the same block of addresses is worth reading too */
 } read_ahead_plan;
@@ -70,10 +71,10 @@ typedef struct {
     uint64_t frames; /* that pages read for later may fill */
 } read_ahead_bounds;
 
-/* Whether the page is to be left in the cache: the first of a window, or of a stage of a run. first: it is the first of the plan. */
+/* Whether the page is to be left in the cache: the first of a window, or of a step of a run. first: it is the first of the plan. */
 static inline bool read_ahead_marks(const read_ahead_plan *plan, int64_t page, bool first) {
     uint64_t beyond = (uint64_t)(page > plan->start ? page - plan->start : plan->start - page);
-    return plan->young ? (beyond & (beyond - 1)) == 0 : first;
+    return plan->young ? run_marks(beyond, plan->close) : first;
 }
 
 /* A fault on this page. */

@@ -73,7 +73,7 @@ def test_lanes_that_do_not_fit_are_read_one_by_one(pool_factory: PoolFactory) ->
     assert after.pages_in - before.pages_in < 1.2 * pages.count / STRIDE
 
 
-@pytest.mark.parametrize("length", [1, 2, 4, 8])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 8])
 def test_records_at_random_are_read_as_they_are(pool_factory: PoolFactory, length: int) -> None:
     """Each as a whole, once it is known how long they are, and nothing of what lies behind them. 4000 records, of
     which three in four are out."""
