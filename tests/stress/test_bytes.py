@@ -13,6 +13,7 @@ from conftest import PoolFactory, probe
 
 SECONDS = float(os.environ.get("USWAP_STRESS_SECONDS", "15" if os.environ.get("CI") else "5"))
 THREADS = 8
+pytestmark = pytest.mark.timeout(100 + 4 * SECONDS)
 
 
 def test_every_byte_is_right_at_the_least_limit(pool_factory: PoolFactory) -> None:
