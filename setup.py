@@ -35,10 +35,6 @@ URING_PROBE = (
     "#include <liburing.h>\nint uswap_probe_uring(struct io_uring *ring);\n"
     "int uswap_probe_uring(struct io_uring *ring) { return io_uring_queue_init(8, ring, 0); }\n"
 )
-LZ4_PROBE = (
-    "#include <lz4.h>\nint uswap_probe_lz4(void);\n"
-    "int uswap_probe_lz4(void) { return LZ4_versionNumber(); }\n"
-)
 CRYPTO_PROBE = (
     "#include <openssl/evp.h>\nint uswap_probe_crypto(EVP_CIPHER_CTX *context);\n"
     "int uswap_probe_crypto(EVP_CIPHER_CTX *context) {\n"
@@ -98,18 +94,6 @@ def find_crypto() -> tuple[list[str], list[str]]:
         return ["-DUSWAP_HAVE_CRYPTO"], arguments
     print(
         "notice: libcrypto.a not found (Debian, Ubuntu: libssl-dev): building without Pool(encrypt=True)",
-        file=sys.stderr,
-    )
-    return [], []
-
-
-def find_lz4() -> tuple[list[str], list[str]]:
-    """(compiler flags, linker arguments) for LZ4: static and hidden, so that a wheel needs no package."""
-    arguments = ["-l:liblz4.a", "-Wl,--exclude-libs,liblz4.a"]
-    if links(LZ4_PROBE, *arguments):
-        return ["-DUSWAP_HAVE_LZ4"], arguments
-    print(
-        "notice: liblz4.a not found (Debian, Ubuntu: liblz4-dev): building without Pool(compress=True)",
         file=sys.stderr,
     )
     return [], []
@@ -300,20 +284,20 @@ class BuildExtension(build_ext):
         require_xxhash()
         uring_flags, uring_arguments = find_uring()
         crypto_flags, crypto_arguments = find_crypto()
-        lz4_flags, lz4_arguments = find_lz4()
-        libraries = [*uring_arguments, *crypto_arguments, *lz4_arguments]
         try:
-            found = [*uring_flags, *crypto_flags, *lz4_flags]
+            found = [*uring_flags, *crypto_flags]
             objects = compile_core(found)
             jemalloc = None if os.environ.get("USWAP_SANITIZE") else find_jemalloc()
             if jemalloc:
                 folder = Path(self.get_ext_fullpath(ext.name)).parent
                 folder.mkdir(parents=True, exist_ok=True)
-                link_run_library(folder / "libuswap-run.so", objects, jemalloc, found, libraries)
+                link_run_library(
+                    folder / "libuswap-run.so", objects, jemalloc, found, [*uring_arguments, *crypto_arguments]
+                )
         except subprocess.CalledProcessError as failure:
             raise SystemExit(f"error: failed: {shlex.join(failure.cmd)}") from None
         ext.extra_objects = objects
-        ext.extra_link_args = ["-pthread", "-lm", *sanitizer_flags(), *libraries]
+        ext.extra_link_args = ["-pthread", "-lm", *sanitizer_flags(), *uring_arguments, *crypto_arguments]
         self.force = True  # setuptools cannot see that an object changed; linking takes an instant
         super().build_extension(ext)
 

@@ -1,5 +1,4 @@
-"""Unmodified programs under `uswap run`, without and with --compress, beside the same in a memory cgroup with
-kernel swap, and without a limit.
+"""Unmodified programs under `uswap run`, beside the same in a memory cgroup with kernel swap, and without a limit.
 
 The limit is a share of what the program takes at its peak without one. Each side in turn, as often as --repeats
 says; the first run of each program is thrown away. What they print must be the same. The peak is measured from
@@ -96,11 +95,8 @@ def run_side(
     """One run of a program on one side."""
     env = os.environ | _ENVIRONMENT
     stdin = folder / program.stdin if program.stdin else None
-    if side in ("uswap", "compressed"):
-        compress = side == "compressed"
-        path, words, variables = prepare(
-            command, limit=limit, swap=options.dir, stats=True, compress=compress, env=env
-        )
+    if side == "uswap":
+        path, words, variables = prepare(command, limit=limit, swap=options.dir, stats=True, env=env)
         return execute([path, *words[1:]], variables, stdin, options.timeout, brk=False)
     if side == "kernel":
         with (
@@ -119,7 +115,7 @@ def measure(program: Program, options: Any) -> dict[str, Any]:
         command = program.make(folder, options.scale)
         first = run_side("memory", program, command, folder, 0, options)
         limit = max(int(first["peak_bytes"] * options.share) >> 20, 8) << 20
-        sides = ["uswap", "compressed", *(["kernel"] if options.kernel else []), "memory"]
+        sides = ["uswap", *(["kernel"] if options.kernel else []), "memory"]
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for _ in range(options.repeats):
             for side in sides:
@@ -140,27 +136,23 @@ def line_of(row: dict[str, Any]) -> str:
     def middle(side: str) -> float:
         return median(run["seconds"] for run in row["runs"][side]) if side in row["runs"] else float("nan")
 
-    own = [*row["runs"]["uswap"], *row["runs"].get("compressed", [])]
+    own = row["runs"]["uswap"]
     over = max(run["peak_bytes"] for run in own) - row["limit_bytes"]
-    right = all(run["right"] for run in own + row["runs"]["memory"])
+    right = all(run["right"] for run in row["runs"]["uswap"] + row["runs"]["memory"])
     kernel = row["runs"].get("kernel", [])
     killed = any(not run["right"] for run in kernel)
     given = max((run["limit_bytes"] - row["limit_bytes"] for run in kernel), default=0)
     return (
         f"{row['program']:<10}{row['peak_bytes'] / _MIB:>9.0f}{row['limit_bytes'] / _MIB:>8.0f}{over / _MIB:>+9.1f}"
         f"{middle('memory'):>10.1f}{middle('kernel'):>10.1f}{middle('uswap'):>10.1f}"
-        f"{middle('compressed'):>12.1f}"
-        f"{middle('uswap') / middle('kernel'):>9.2f}{middle('compressed') / middle('kernel'):>12.2f}"
-        f"  {'same' if right else 'DIFFERENT'}"
+        f"{middle('uswap') / middle('kernel'):>9.2f}  {'same' if right else 'DIFFERENT'}"
         f"{f' (kernel: {given >> 20} MiB more)' if given else ''}{' (kernel: not to its end)' if killed else ''}"
     )
 
 
 HEAD = (
-    f"{'program':<10}{'peak':>9}{'limit':>8}{'over':>9}{'memory':>10}{'kernel':>10}{'uswap':>10}{'compressed':>12}{'ratio':>9}"
-    f"{'compressed':>12}  is\n"
-    f"{'':<10}{'MiB':>9}{'MiB':>8}{'MiB':>9}{'s':>10}{'s':>10}{'s':>10}{'s':>12}{'time':>9}"
-    f"{'time':>12}"
+    f"{'program':<10}{'peak':>9}{'limit':>8}{'over':>9}{'memory':>10}{'kernel':>10}{'uswap':>10}{'ratio':>9}  is\n"
+    f"{'':<10}{'MiB':>9}{'MiB':>8}{'MiB':>9}{'s':>10}{'s':>10}{'s':>10}{'time':>9}"
 )
 
 

@@ -4,7 +4,6 @@
 #include "pool.h"
 
 #include "base/memory.h"
-#include "compressed/compressed.h"
 #include "reclaim/write_end.h"
 #include "reclaim/write_slots.h"
 #include "scratch.h"
@@ -39,12 +38,8 @@ void context_fini(context *ctx) {
 
 void context_send(context *ctx, io_request *request) {
     if (request->direction == IO_READ) {
-        atomic_fetch_add(&ctx->pool->reads_in_flight, 1);
-        if (request->copied && compressed_read(ctx, request)) {
-            io_answer(&ctx->io, request);
-            return;
-        }
         swap_cache_count_read(ctx->pool, 1, request->pages, 0);
+        atomic_fetch_add(&ctx->pool->reads_in_flight, 1);
     } else {
         swap_cache_count_write(ctx->pool, 1, request->pages);
         atomic_fetch_add_explicit(&ctx->writing[request->ahead], request->pages, memory_order_relaxed);
@@ -68,8 +63,6 @@ bool context_complete(context *ctx, bool wait) {
     if (!request)
         return false;
     if (request->direction == IO_READ) {
-        if (request->pages == 1 && !request->answered && ctx->pool->compressed.on)
-            compressed_note_disk(ctx->pool, clock_now_ns() - request->sent_ns);
         page_in_complete(ctx, request);
         atomic_fetch_sub(&ctx->pool->reads_in_flight, 1);
     } else {

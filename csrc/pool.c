@@ -99,8 +99,6 @@ EXPORT void uswap_options_init(uswap_options *options) {
         .awake = 1,
         .snapshots = 1,
         .encrypt = 0,
-        .compress = 0,
-        .compress_percent = 0,
     };
 }
 
@@ -129,9 +127,6 @@ static int check_options(const uswap_options *options, uswap_error *err) {
         options->read_ahead_pages > 65536 || options->fault_around_pages > 65536)
         return error_set(err, USWAP_E_INVALID, 0, "pool", NULL,
                          "fault_around_pages and reclaim_batch_pages are 1 to 65536, read_ahead_pages is 0 to 65536");
-    if (options->compress_percent > USWAP_COMPRESS_PERCENT_MAX)
-        return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "compressed copies may have %d %% of the limit at most",
-                         USWAP_COMPRESS_PERCENT_MAX);
     if (options->io_depth < 1 || options->io_depth > IO_REQUESTS)
         return error_set(err, USWAP_E_INVALID, 0, "pool", NULL, "io_depth is 1 to %d requests", IO_REQUESTS);
     return 0;
@@ -223,7 +218,6 @@ static void release(uswap_pool *pool) {
     context_fini(&pool->fault_context);
     fault_inline_fini(pool);
     pool_codec_fini(pool);
-    compressed_fini(pool);
     for (uint32_t i = 0; i < atomic_load(&pool->area_count); i++)
         swap_area_close(&pool->areas[i]);
     holders_fini(pool);
@@ -261,15 +255,6 @@ static int codec_failure(uswap_error *err, int status) {
                      "cannot make the keys of the pool: %s", error_text(-status));
 }
 
-static int compress_failure(uswap_error *err, int status) {
-    if (status == -ENOSYS)
-        return error_set(err, USWAP_E_UNSUPPORTED, 0, "compress", NULL,
-                         "no compressed copies can be kept: uswap was built without LZ4: install liblz4-dev (Debian, "
-                         "Ubuntu), which has its static library, and build uswap again");
-    return error_set(err, USWAP_E_NO_MEMORY, -status, "compress", NULL, "no addresses for compressed copies: %s",
-                     error_text(-status));
-}
-
 static int os_failure(uswap_error *err, const char *operation, int status) {
     return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, NULL,
                      "cannot make the pool: %s: %s", operation, error_text(-status));
@@ -297,9 +282,6 @@ static int start(uswap_pool *pool, uswap_error *err) {
     status = pool_codec_init(pool);
     if (status != 0)
         return codec_failure(err, status);
-    status = compressed_init(pool);
-    if (status != 0)
-        return compress_failure(err, status);
     status = pool_make_contexts(pool);
     if (status != 0)
         return pool->options.io_kind == USWAP_IO_URING
@@ -390,11 +372,6 @@ EXPORT const char *uswap_build_info(void) {
            ", libcrypto"
 #else
            ", no libcrypto"
-#endif
-#ifdef USWAP_HAVE_LZ4
-           ", LZ4"
-#else
-           ", no LZ4"
 #endif
 #ifdef USWAP_FAILPOINTS
            ", failpoints"

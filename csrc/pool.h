@@ -7,7 +7,6 @@
 #include "base/awake.h"
 #include "base/gate.h"
 #include "base/stats.h"
-#include "compressed/compressed.h"
 #include "fault/vigil.h"
 #include "frame/frame_pool.h"
 #include "io/codec.h"
@@ -183,7 +182,6 @@ struct uswap_pool {
     uint64_t bounce_frames; /* counted, as long as the pool lives; 0 without a codec */
     unsigned char *bounce_mapping;
     unsigned char *bounce_memory; /* in it */
-    compressed_copies compressed;
     pool_counters *counters,
         own_counters; /* counters: own_counters, or where others see them (pool_counters_elsewhere) */
     trace_log trace;

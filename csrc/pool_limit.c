@@ -25,7 +25,7 @@ uint64_t pool_frames_over(uswap_pool *pool, uint64_t below) {
 static uint64_t shrink_step(context *ctx) {
     uswap_pool *pool = ctx->pool;
     gate_enter(&pool->gate);
-    uint64_t freed = frame_pool_retire(pool, pool_frames_over(pool, RESERVE_FRAMES)) + compressed_fit(pool);
+    uint64_t freed = frame_pool_retire(pool, pool_frames_over(pool, RESERVE_FRAMES));
     if (freed == 0)
         freed = page_out_oldest(ctx, MIN_OF(pool_frames_over(pool, RESERVE_FRAMES), SET_LIMIT_STEP_PAGES));
     context_drain(ctx);
@@ -102,7 +102,6 @@ bool pool_limit_is_met(uswap_pool *pool) {
     } else { /* what costs nothing; the rest is the reclaimers' */
         gate_enter(&pool->gate);
         frame_pool_retire(pool, pool_frames_over(pool, RESERVE_FRAMES));
-        compressed_fit(pool);
         gate_leave(&pool->gate);
     }
     return !atomic_load(&pool->frames.unmet);

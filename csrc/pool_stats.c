@@ -28,13 +28,12 @@ static void fill_frames(uswap_pool *pool, uswap_stats *stats) {
     const group *named = atomic_load(&pool->group), *limiter = family_limiter(pool);
     stats->limit_bytes =
         limiter && !named ? atomic_load(&commons_head(&limiter->commons)->limit_bytes) : limit << PAGE_SHIFT;
-    uint64_t taken = RESERVE_FRAMES + charged + pool->bounce_frames + compressed_frames(&pool->compressed);
+    uint64_t taken = RESERVE_FRAMES + charged + pool->bounce_frames;
     stats->capacity_frames = limit > taken ? limit - taken : 0;
     stats->resident_bytes = used << PAGE_SHIFT;
     stats->peak_resident_bytes = STAT_GET(pool, peak_frames) << PAGE_SHIFT;
     stats->metadata_bytes = atomic_load(&budget->metadata_pages) << PAGE_SHIFT;
     stats->metadata_charged_bytes = charged << PAGE_SHIFT;
-    stats->compressed_bytes = compressed_frames(&pool->compressed) << PAGE_SHIFT;
     stats->bounce_bytes = pool->bounce_frames << PAGE_SHIFT;
     stats->over_limit_frames = used > limit ? used - limit : 0;
     stats->over_limit_events = atomic_load(&budget->over_limit_events);

@@ -204,7 +204,6 @@ static uint64_t end(uswap_pool *pool, swap_area *area) {
     if (left == 0) {
         STAT_SUB(pool, bad_slots, atomic_load(&area->lost_slots));
         frame_uncharge_metadata(pool, swap_area_forget_slots(area, &pool->seg));
-        compressed_forget_area(pool, area->index);
         swap_area_close(area);
     }
     small_lock_release(&pool->api_lock);

@@ -7,9 +7,6 @@
 #include "frame/transport.h"
 #include "pool.h"
 
-/* What LZ4 works in, with room to spare. */
-#define COMPRESSOR_BYTES 16448
-
 /* A page on its way out (reclaim/page_out.c). */
 typedef struct {
     region *r;
@@ -32,9 +29,6 @@ struct context_scratch {
     stay ring[BLOCK_PAGES];
     victim victims[BLOCK_PAGES];
     out_outcome outcomes[BLOCK_PAGES];
-    unsigned char page[PAGE_BYTES]; /* as the next two: compressed/copies.c */
-    unsigned char copy[PAGE_BYTES];
-    uint64_t compressor[COMPRESSOR_BYTES / sizeof(uint64_t)];
 };
 
 #endif

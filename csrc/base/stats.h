@@ -14,8 +14,7 @@
     X(read_ahead_misses) X(read_ahead_waste) X(evictions) X(evictions_steered) X(evictions_native) X(evictions_direct) X(evictions_api)     \
     X(clean_drops) X(zero_drops) X(filled_drops) X(evict_busy) X(copy_fallbacks) X(read_errors) X(write_errors) X(hash_errors)         \
     X(swap_full_events) X(write_ahead_pages) X(rescues) X(refaults)              \
-    X(policy_orders) X(policy_passed) X(policy_errors) X(stall_ns) X(disk_stalls)                                                  \
-    X(compressed_kept) X(compressed_refused) X(compressed_hits)
+    X(policy_orders) X(policy_passed) X(policy_errors) X(stall_ns) X(disk_stalls)
 /* clang-format on */
 
 /* Gauges kept by hand (the others are computed when asked for). */

@@ -56,7 +56,6 @@ static void forget_parents(fork_plan *plan) {
     memset(&pool->native, 0, sizeof pool->native);
     memset(&pool->watch, 0, sizeof pool->watch);
     memset(&pool->events, 0, sizeof pool->events);
-    memset(&pool->compressed, 0, sizeof pool->compressed);
     memset(&pool->trace, 0, sizeof pool->trace);
     memset(&pool->shared_policy, 0, sizeof pool->shared_policy);
     pool->uffd = pool->self_mem_fd = pool->faults.wake_fd = -1;
@@ -238,8 +237,6 @@ static int make_core(fork_plan *plan) {
         drop_mapped_init(pool);
         status = pool_codec_make_frames(pool, pool->options.limit_bytes >> PAGE_SHIFT);
     }
-    if (status == 0)
-        status = compressed_init(pool);
     return fail(plan, status == 0 ? pool_make_contexts(pool) : status, "its threads have no memory or rings");
 }
 

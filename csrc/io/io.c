@@ -83,8 +83,6 @@ io_request *io_request_get(io_queue *queue, io_direction direction, int fd, swap
     request->block = false;
     request->for_write = false;
     request->ahead = false;
-    request->copied = false;
-    request->answered = false;
     request->wanted_ns = 0;
     return request;
 }
@@ -163,13 +161,6 @@ void io_submit(io_queue *queue, io_request *request) {
     queue->in_flight++;
     note_sent(queue, request);
     queue->backend->submit(queue, request);
-}
-
-void io_answer(io_queue *queue, io_request *request) {
-    queue->in_flight++;
-    note_sent(queue, request);
-    request->answered = true;
-    io_queue_done(queue, request, (int64_t)request->pages << PAGE_SHIFT);
 }
 
 void io_flush(io_queue *queue) {

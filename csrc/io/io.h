@@ -33,8 +33,6 @@ typedef struct io_request {
     bool block;                       /* a read into a block (swap/page_in_block.c) */
     bool for_write;                   /* a store waits for one of its pages */
     bool ahead;                       /* a write of pages that stay in the swap cache */
-    bool copied;                      /* a read of pages that had compressed copies when it was made */
-    bool answered;                    /* a read that did not go to the device */
     int64_t result;                   /* bytes, or -errno */
     struct io_request *older, *newer; /* of those that have no answer */
     uint64_t sent_ns;
@@ -118,8 +116,6 @@ bool io_request_add(io_request *request, void *page);
 void io_request_fill(io_request *request, void *memory, uint32_t pages);
 void io_request_put(io_queue *queue, io_request *request);
 void io_submit(io_queue *queue, io_request *request);
-/* Instead of that: the memory of the read has what the slots hold, and it ends as if it had been read. */
-void io_answer(io_queue *queue, io_request *request);
 void io_flush(io_queue *queue);
 /* The next ended request, in the order of completion, or NULL. With wait: NULL only if nothing is in flight. */
 io_request *io_collect(io_queue *queue, bool wait);

@@ -1,6 +1,5 @@
 #include "reclaim/batch.h"
 
-#include "compressed/compressed.h"
 #include "swap/page_in_ahead.h"
 #include "swap/swap_cache.h"
 
@@ -14,7 +13,6 @@ static bool drop_cached(batch *b, region *r, size_t page, swap_entry entry) {
     if (!swap_cache_take(pool, entry, CACHE_CLEAN, &frame, &flags))
         return false;
     page_in_ahead_dropped(pool, r, page, flags);
-    compressed_keep(b->ctx, entry, frame_address(pool, frame));
     frame_run_drop(pool, &b->dropped, frame);
     swap_cache_evicted(pool, entry, flags);
     events_note_slot(pool, USWAP_EVENT_EVICTED, entry);

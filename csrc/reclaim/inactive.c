@@ -1,6 +1,5 @@
 #include "reclaim/inactive.h"
 
-#include "compressed/compressed.h"
 #include "frame/drop_mapped.h"
 #include "reclaim/reclaimer.h"
 #include "reclaim/sealed.h"
@@ -78,7 +77,6 @@ static bool drop_cached(dropping *d, region *r, stay entry, swap_entry slot) {
         return false;
     if (!swap_cache_take(pool, slot, CACHE_CLEAN, &frame, &flags))
         return false;
-    compressed_keep(d->ctx, slot, frame_address(pool, frame));
     if (!frame_rest(pool, frame))
         frame_run_drop(pool, &d->run, frame);
     page_in_ahead_dropped(pool, r, stay_page(entry), flags);

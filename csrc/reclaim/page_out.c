@@ -1,7 +1,6 @@
 #include "reclaim/page_out.h"
 
 #include "base/failpoint.h"
-#include "compressed/compressed.h"
 #include "frame/drop_mapped.h"
 #include "reclaim/batch.h"
 #include "reclaim/events.h"
@@ -194,7 +193,6 @@ static void publish_taken(batch *b, victim *v) {
             events_note_slot(pool, USWAP_EVENT_AGED, kept);
             v->out.frame = FRAME_NONE;
         } else {
-            compressed_keep(b->ctx, kept, memory);
             swap_cache_evicted(pool, kept, 0);
             events_note_slot(pool, USWAP_EVENT_EVICTED, kept);
         }
@@ -360,8 +358,6 @@ uint64_t page_out_oldest(context *ctx, uint64_t want) {
         freed += evict_oldest(ctx, want - freed, 0);
     if (freed == 0 && write_slots_room(ctx) < BLOCK_PAGES)
         freed = evict_without_slots(ctx, want);
-    if (freed == 0)
-        freed = compressed_give(pool, want);
     atomic_fetch_sub(&pool->evictors, 1);
     return freed;
 }

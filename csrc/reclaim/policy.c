@@ -135,8 +135,7 @@ static uint64_t inactive_now(uswap_pool *pool) {
 static void look_at_need(uswap_pool *pool, uswap_need *need) {
     const frame_budget *budget = pool->frames.budget;
     uint64_t limit = atomic_load(&budget->limit_frames), free = frame_pool_free(&pool->frames);
-    uint64_t taken = RESERVE_FRAMES + atomic_load(&budget->metadata_frames) + pool->bounce_frames +
-                     compressed_frames(&pool->compressed);
+    uint64_t taken = RESERVE_FRAMES + atomic_load(&budget->metadata_frames) + pool->bounce_frames;
     uint64_t high = atomic_load(&pool->frames.high_frames);
     *need = (uswap_need){.short_frames = high > free ? high - free : 0,
                          .capacity_frames = limit > taken ? limit - taken : 0,

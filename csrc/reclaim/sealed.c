@@ -1,6 +1,5 @@
 #include "reclaim/sealed.h"
 
-#include "compressed/compressed.h"
 #include "fault/uffd.h"
 #include "frame/drop_mapped.h"
 #include "reclaim/page_out.h"
@@ -85,8 +84,6 @@ uint64_t sealed_drop(context *ctx, const victim *victims, uint32_t count, bool p
     uint64_t freed = 0;
     for (uint32_t i = 0; i < count; i++)
         address[i] = region_address(victims[i].r, victims[i].page);
-    for (uint32_t i = 0; i < count && ctx->pool->compressed.on; i++)
-        compressed_keep_mapped(ctx, page_entry_of(victims[i].word), address[i]);
     drop_mapped(ctx->pool, address, count, false, result);
     for (uint32_t i = 0; i < count; i++) {
         freed += publish(ctx, &victims[i], result[i], popped);

@@ -1,7 +1,6 @@
 #include "reclaim/write_end.h"
 
 #include "base/failpoint.h"
-#include "compressed/compressed.h"
 #include "frame/transport.h"
 #include "reclaim/batch.h"
 #include "reclaim/inactive.h"
@@ -45,13 +44,6 @@ static int write_again(context *ctx, const io_request *request, swap_entry entry
     return status ? status : io_page(&ctx->io, IO_WRITE, request->fd, (void *)(uintptr_t)memory, entry);
 }
 
-/* Before the write ends: until then nobody else gets the slot. */
-static void keep_copy(context *ctx, swap_entry entry) {
-    uint64_t word = swap_cache_load(ctx->pool, entry);
-    if (slot_count_of(word) > 0)
-        compressed_keep(ctx, entry, frame_address(ctx->pool, slot_frame_of(word)));
-}
-
 void write_end(context *ctx, io_request *request) {
     uswap_pool *pool = ctx->pool;
     int failure = FAILPOINT(page_out_written);
@@ -62,8 +54,6 @@ void write_end(context *ctx, io_request *request) {
         frame_id frame;
         uint64_t flags;
         if (whole || write_again(ctx, request, entry) == 0) {
-            if (!request->ahead)
-                keep_copy(ctx, entry);
             if (swap_cache_end_write(pool, entry, &frame, &flags) == END_DROP) {
                 frame_run_drop(pool, &run, frame);
                 swap_cache_evicted(pool, entry, flags);

@@ -32,18 +32,15 @@ __attribute__((destructor)) static void report(void) {
     uswap_stats s;
     if (to < 0 || !run_pool || uswap_pool_stats(run_pool, &s, NULL) != 0)
         return;
-    char line[4096], limit[32], peak[32], in[32], out[32], swap[32], refused[48], copies[64] = "", size[32];
-    if (s.compressed_hits > 0)
-        snprintf(copies, sizeof copies, "%s from compressed copies; ",
-                 run_size_text(s.compressed_hits << PAGE_SHIFT, size));
-    int length = snprintf(
-        line, sizeof line,
-        "uswap run: %s[%d]: peak %s of %s; %llu faults, %llu of them from swap; %s in, %s out; %s%s of "
-        "swap in use; waited %.3f s%s\n",
-        program_invocation_short_name, (int)getpid(), run_size_text(s.peak_resident_bytes, peak),
-        run_size_text(limit_of(&s), limit), (unsigned long long)s.faults, (unsigned long long)s.major_faults,
-        run_size_text(s.pages_in << PAGE_SHIFT, in), run_size_text(s.pages_out << PAGE_SHIFT, out), copies,
-        run_size_text(s.swap_used_bytes, swap), (double)s.stall_ns / 1e9, run_refused_text(run_forks_refused, refused));
+    char line[4096], limit[32], peak[32], in[32], out[32], swap[32], refused[48];
+    int length = snprintf(line, sizeof line,
+                          "uswap run: %s[%d]: peak %s of %s; %llu faults, %llu of them from swap; %s in, %s out; %s of "
+                          "swap in use; waited %.3f s%s\n",
+                          program_invocation_short_name, (int)getpid(), run_size_text(s.peak_resident_bytes, peak),
+                          run_size_text(limit_of(&s), limit), (unsigned long long)s.faults,
+                          (unsigned long long)s.major_faults, run_size_text(s.pages_in << PAGE_SHIFT, in),
+                          run_size_text(s.pages_out << PAGE_SHIFT, out), run_size_text(s.swap_used_bytes, swap),
+                          (double)s.stall_ns / 1e9, run_refused_text(run_forks_refused, refused));
     size_t bytes = (size_t)MIN_OF(length, (int)sizeof line - 1);
     bytes += run_sites_report(line + bytes, sizeof line - bytes);
     ssize_t written = write(to, line, bytes);

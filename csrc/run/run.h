@@ -27,7 +27,6 @@ typedef struct {
     char swap_folder[512];
     char pool_folder[512]; /* of the named pool whose limit it is; "": the limit is this process's alone */
     int report;            /* 1: say at exit what it came to */
-    bool compress;         /* copies of evicted pages are kept */
 } run_settings;
 
 extern run_settings run_set;

@@ -37,8 +37,6 @@ const char *run_settings_read(void) {
         return "the path in USWAP_RUN_POOL is too long";
     if (pool && *pool && (*pool != '/' || strrchr(pool, '/') == pool))
         return "USWAP_RUN_POOL is no path of a folder in another";
-    const char *compress = getenv("USWAP_RUN_COMPRESS");
-    run_set.compress = compress && strcmp(compress, "1") == 0;
     run_set.report = report && strcmp(report, "1") == 0;
     return NULL;
 }

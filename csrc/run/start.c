@@ -57,7 +57,6 @@ static uswap_pool *make_pool(void) {
     uswap_options_init(&options);
     options.limit_bytes = run_set.limit_bytes;
     options.fault_mode = USWAP_FAULTS_THREAD;
-    options.compress = run_set.compress;
     uint64_t most = swap_bytes();
     if (uswap_pool_create(&options, &pool, &err) != 0)
         run_refuse("no memory can be managed here", why(&err));

@@ -342,10 +342,8 @@ static bool spare(group *g, uint64_t held, uint64_t chunks) {
     frame_pool *frames = &g->pool->frames;
     g->tending->giving = chunks;
     set_limit(g, held);
-    if (atomic_load(&frames->unmet)) { /* more than the chunks' own, where the limit was no multiple of them */
+    if (atomic_load(&frames->unmet)) /* more than the chunks' own, where the limit was no multiple of them */
         frame_pool_retire(g->pool, pool_frames_over(g->pool, RESERVE_FRAMES));
-        compressed_fit(g->pool);
-    }
     return !atomic_load(&frames->unmet);
 }
 

@@ -1,7 +1,6 @@
 #include "swap/page_in.h"
 
 #include "base/failpoint.h"
-#include "compressed/compressed.h"
 #include "fault/poison.h"
 #include "fault/uffd.h"
 #include "frame/transport.h"
@@ -24,16 +23,14 @@
 bool page_in_add(context *ctx, swap_entry entry, frame_id frame) {
     void *memory = frame_address(ctx->pool, frame);
     io_request *request = ctx->reading;
-    bool copied = compressed_has(ctx->pool, entry);
-    if (request && request->copied == copied &&
-        swap_entry_equal(entry, swap_entry_after(request->first, request->pages)) && io_request_add(request, memory))
+    if (request && swap_entry_equal(entry, swap_entry_after(request->first, request->pages)) &&
+        io_request_add(request, memory))
         return true;
     io_request *fresh = io_request_get(&ctx->io, IO_READ, ctx->pool->areas[swap_entry_area(entry)].fd, entry);
     if (!fresh)
         return false;
     if (request)
         context_send(ctx, request);
-    fresh->copied = copied;
     ctx->reading = fresh;
     return io_request_add(fresh, memory);
 }
@@ -58,8 +55,6 @@ int page_in_start(context *ctx, swap_entry entry, bool for_write) {
     /* The page lock excludes every other reader of this slot. */
     bool claimed = swap_cache_claim_read(pool, entry, frame, SLOT_WANTED);
     INVARIANT(I7, claimed);
-    if (pool->compressed.on)
-        compressed_note_wanted(pool, slot_distance_code(swap_cache_load(pool, entry)));
     if (ctx->who != ACTOR_INLINE && ctx->reading->wanted_ns == 0)
         ctx->reading->wanted_ns = clock_now_ns();
     ctx->reading->for_write |= for_write;

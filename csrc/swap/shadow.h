@@ -29,14 +29,6 @@ static inline unsigned shadow_encode(uint64_t shadow, uint64_t clock) {
     return 1 + 2 * log + (unsigned)(distance >> (log - 1) & 1);
 }
 
-/* The least distance that has this code; of one code more, the first that has not. */
-static inline uint64_t shadow_first(unsigned code) {
-    if (code < 3)
-        return code > 0 ? code - 1 : 0;
-    unsigned log = (code - 1) / 2, half = (code - 1) % 2;
-    return (UINT64_C(1) << log) + half * (UINT64_C(1) << (log - 1));
-}
-
 /* The middle of what the code stands for: at most a quarter off. */
 static inline uint32_t shadow_decode(unsigned code) {
     if (code == 0)

@@ -55,13 +55,9 @@ static inline frame_id slot_frame_of(uint64_t word) {
     return (frame_id)(word >> SLOT_FRAME_SHIFT);
 }
 
-static inline unsigned slot_distance_code(uint64_t word) {
-    return (unsigned)((word & SLOT_DISTANCE_MASK) >> SLOT_DISTANCE_SHIFT);
-}
-
 /* Of a page that is being read, or has been, and is not in yet; REFAULT_NEVER: its eviction left no shadow. */
 static inline uint32_t slot_distance_of(uint64_t word) {
-    return shadow_decode(slot_distance_code(word));
+    return shadow_decode((unsigned)((word & SLOT_DISTANCE_MASK) >> SLOT_DISTANCE_SHIFT));
 }
 
 uint64_t swap_cache_load(uswap_pool *pool, swap_entry entry);

@@ -12,7 +12,7 @@ import psutil
 
 from uswap._container import memory_limit_bytes, memory_used_bytes
 from uswap._core import ffi, lib
-from uswap._errors import ArgumentError, LimitError, SwapAreaError, UswapWarning
+from uswap._errors import LimitError, SwapAreaError, UswapWarning
 from uswap._filesystem import default_swap_directories, is_memory_backed
 from uswap._sizes import format_size, parse_size
 
@@ -227,7 +227,6 @@ class CoreOptions:
     io_depth: int | None = None
     encrypt: bool = False
     snapshots: bool = True
-    compress: bool | float = False
 
     def to_core(self) -> Any:
         """A uswap_options. Raises ValueError, TypeError."""
@@ -245,7 +244,6 @@ class CoreOptions:
         raw.awake = bool(self.awake)
         raw.encrypt = bool(self.encrypt)
         raw.snapshots = bool(self.snapshots)
-        raw.compress, raw.compress_percent = _compress(self.compress)
         for field, value, least in (
             ("fault_around_pages", self.fault_around, 1),
             ("read_ahead_pages", self.read_ahead, 0),
@@ -255,18 +253,6 @@ class CoreOptions:
             if value is not None:
                 setattr(raw, field, _count(value, least, field.removesuffix("_pages")))
         return raw
-
-
-def _compress(value: bool | float) -> tuple[bool, int]:
-    """=> (whether copies are kept, the percentage of the limit for them; 0: as many as save time)."""
-    if isinstance(value, bool):
-        return value, 0
-    if not isinstance(value, float):
-        raise TypeError(f"compress is True, False, or a part of the limit as a float, not {value!r}")
-    most = lib.USWAP_COMPRESS_PERCENT_MAX / 100
-    if not 0.01 <= value <= most:
-        raise ArgumentError(f"compress: copies may have 0.01 to {most} of the limit, not {value!r}")
-    return True, round(100 * value)
 
 
 def fault_mode(faults: str | None) -> int:

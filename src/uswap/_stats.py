@@ -31,7 +31,6 @@ class Stats:
         inactive_bytes: of cached_bytes, those of pages taken out ahead of need: clean, or being written.
         metadata_bytes: metadata touched.
         metadata_charged_bytes: the part of metadata_bytes that is counted as frames.
-        compressed_bytes: counted for compressed copies of pages that have left (Pool(compress=True)).
         bounce_bytes: counted for pages on their way through the codec, whether in use or not; 0 without one.
         locked_bytes: locked by Region.lock.
         pinned_bytes: pinned by Region.resident.
@@ -91,9 +90,6 @@ class Stats:
         policy_passed: of them, those that were passed over: out of date, locked, of no use, or no page at all.
         policy_errors: policies that have failed (Reclaimer.error).
         stall_ns: sum over faults of message read to wake, or of signal to return.
-        compressed_kept: compressed copies made of pages that left memory.
-        compressed_refused: pages that were tried and take more than three quarters of a page compressed.
-        compressed_hits: pages that came back from such a copy, without a read: not part of pages_in.
         disk_stalls: times that a disk had not answered for 5 s: said on standard error, once until all is well.
 
     Example:
@@ -118,7 +114,6 @@ class Stats:
     inactive_bytes: int
     metadata_bytes: int
     metadata_charged_bytes: int
-    compressed_bytes: int
     bounce_bytes: int
     locked_bytes: int
     pinned_bytes: int
@@ -173,9 +168,6 @@ class Stats:
     policy_passed: int
     policy_errors: int
     stall_ns: int
-    compressed_kept: int
-    compressed_refused: int
-    compressed_hits: int
     disk_stalls: int
 
     def as_dict(self) -> dict[str, int | str]:

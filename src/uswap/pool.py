@@ -81,10 +81,6 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             be taken out ahead of need (write_ahead=False) and no policy is named.
         encrypt: what goes to the swap areas is encrypted (AES-128-XTS) with a key that ends with the pool;
             docs/limits.md says against what that helps. It takes a part of the limit, Stats.bounce_bytes.
-        compress: of pages that leave memory, LZ4 copies are kept, within the limit: such a page comes back in
-            microseconds and without a read. They are written to swap all the same. True: as much of the limit is
-            for copies as saves time, which is nothing for streams and for contents that do not compress; 0.01 to
-            0.75: that part of the limit. docs/compression.md. Pages of shared regions leave none.
         snapshots: a forked child has the private regions as they were at the fork, under the same limit, and goes
             on with them. What is in memory is evicted at each fork; False: a fork costs nothing, and a child that
             touches the pool's memory is ended. In a named pool the child is a member of its own; shared regions are
@@ -102,8 +98,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
     Raises:
         ValueError, TypeError: a bad argument; LimitError for a limit below minimum_limit.
         UnsupportedError: the kernel or a container refuses userfaultfd, or what was asked for by name; also faults=
-            "thread" where this user may not have it, and encrypt=True or compress where uswap was built without
-            libcrypto or LZ4; and name together with limit="auto" or encrypt=True.
+            "thread" where this user may not have it, and encrypt=True where uswap was built without libcrypto; and
+            name together with limit="auto" or encrypt=True.
         PoolExistsError: a pool of that name is in use.
         SwapAreaError: a swap area cannot be used. SystemCallError: any other failure of the system.
 
@@ -152,7 +148,6 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         reclaimer: bool = True,
         policy: Policy | type[Policy] | str | None = "default",
         encrypt: bool = False,
-        compress: bool | float = False,
         snapshots: bool = True,
         name: str | None = None,
         map_for_peers: bool = False,
@@ -177,7 +172,6 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             awake=awake,
             io_depth=io_depth,
             encrypt=encrypt,
-            compress=compress,
             snapshots=snapshots,
         )
         with making(name) if name is not None else contextlib.nullcontext() as folder:

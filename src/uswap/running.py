@@ -32,7 +32,6 @@ def run(
     swap: StrPath | SwapArea | None = None,
     stats: bool = False,
     shared: bool = False,
-    compress: bool = False,
     env: Mapping[str, str] | None = None,
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
@@ -53,7 +52,6 @@ def run(
             the program: signals, status and kill() go through it.
         shared: all processes of the program share the limit. It must have a floor for each of them (about 4 MiB),
             and one for a small process that keeps the pool for them until they are gone.
-        compress: as Pool: compressed copies of what has left memory, within the limit, where that saves time.
         env: its environment; None: this one's.
         options: as subprocess.run: check, input, stdin, stdout, stderr, capture_output, timeout, cwd, text, ...;
             but no shell and no executable.
@@ -75,7 +73,7 @@ def run(
         raise TypeError('no shell= and no executable=: name the program in command, as ["sh", "-c", "..."]')
     folder = options.get("cwd")
     program, words, variables = prepare(
-        command, limit=limit, swap=swap, stats=stats, shared=shared, compress=compress, env=env, folder=folder
+        command, limit=limit, swap=swap, stats=stats, shared=shared, env=env, folder=folder
     )
     return subprocess.run(words, executable=program, env=variables, **options)
 
@@ -87,7 +85,6 @@ def prepare(
     swap: StrPath | SwapArea | None = None,
     stats: bool = False,
     shared: bool = False,
-    compress: bool = False,
     env: Mapping[str, str] | None = None,
     folder: StrPath | None = None,
 ) -> tuple[str, list[str], dict[str, str]]:
@@ -101,12 +98,11 @@ def prepare(
     check_can_preload(Path(folder or "", program))
     size = default_limit() if limit is None else checked_limit(limit)
     area = _place(swap)
-    _try_out(size, area, compress)
+    _try_out(size, area)
     variables = dict(os.environ if env is None else env)
     variables["USWAP_RUN_LIMIT"] = str(size)
     variables["USWAP_RUN_SWAP"] = os.path.abspath(area.path)
     variables["USWAP_RUN_SWAP_BYTES"] = str(area.size_bytes)
-    variables["USWAP_RUN_COMPRESS"] = "1" if compress else "0"
     variables["USWAP_RUN_STATS"] = "1" if stats else "0"
     for name in ("USWAP_RUN_BOARD", "USWAP_RUN_POOL"):
         variables.pop(name, None)
@@ -168,7 +164,7 @@ def _place(swap: StrPath | SwapArea | None) -> SwapArea:
     return area
 
 
-def _try_out(limit: int, area: SwapArea, compress: bool) -> None:
+def _try_out(limit: int, area: SwapArea) -> None:
     """Makes a pool here as the program will: what is wrong with limit, swap or permissions is said before it
     starts."""
-    Pool(limit=limit, swap=area, faults="thread", compress=compress, reclaimer=False).close()
+    Pool(limit=limit, swap=area, faults="thread", reclaimer=False).close()

@@ -30,11 +30,7 @@ typedef struct {
     uint32_t awake;               /* 1: who waits for a single page does so awake, where that pays                  */
     uint32_t snapshots;           /* 1: a forked child has the private regions as they were at the fork      */
     uint32_t encrypt;             /* 1: slots hold cipher text; USWAP_E_UNSUPPORTED if built without      */
-    uint32_t compress;            /* 1: copies of evicted pages are kept, compressed; the same without LZ4   */
-    uint32_t compress_percent;    /* of the limit, for copies: 1 to COMPRESS_PERCENT_MAX; 0: what saves most */
 } uswap_options;
-
-enum { USWAP_COMPRESS_PERCENT_MAX = 75 };
 
 /* Defaults: the one table of them. */
 void uswap_options_init(uswap_options *options);
@@ -110,7 +106,6 @@ typedef struct {
     uint64_t inactive_bytes;         /* of them, taken out ahead of need: clean, or being written         */
     uint64_t metadata_bytes;         /* metadata touched                                                    */
     uint64_t metadata_charged_bytes; /* the part of it that is counted as frames                            */
-    uint64_t compressed_bytes;       /* memory of compressed copies, counted                                */
     uint64_t bounce_bytes;           /* bounce frames of the codec, counted whether they are in use or not  */
     uint64_t locked_bytes;           /* by uswap_region_lock                                                */
     uint64_t pinned_bytes;           /* by uswap_region_pin                                                 */
@@ -158,18 +153,15 @@ typedef struct {
     uint64_t read_errors;
     uint64_t write_errors;
     uint64_t hash_errors;
-    uint64_t swap_full_events;   /* evictions refused for lack of a slot                                */
-    uint64_t write_ahead_pages;  /* of pages_out, those written before their frames were needed          */
-    uint64_t rescues;            /* of soft_faults, those on pages that were inactive or being written           */
-    uint64_t refaults;           /* of faults that read, those on pages whose eviction had left a shadow         */
-    uint64_t policy_orders;      /* pages that a policy has named                                               */
-    uint64_t policy_passed;      /* of them, those passed over: out of date, locked, or no page at all            */
-    uint64_t policy_errors;      /* policies that have failed                                                   */
-    uint64_t stall_ns;           /* sum over faults of message read to wake, or of signal to return     */
-    uint64_t compressed_kept;    /* copies made of pages that left                                         */
-    uint64_t compressed_refused; /* pages that were tried and are too large compressed                      */
-    uint64_t compressed_hits;    /* pages that came back from a copy: no read                              */
-    uint64_t disk_stalls;        /* times that a request had no answer for 5 s, and it was said            */
+    uint64_t swap_full_events;  /* evictions refused for lack of a slot                                */
+    uint64_t write_ahead_pages; /* of pages_out, those written before their frames were needed          */
+    uint64_t rescues;           /* of soft_faults, those on pages that were inactive or being written           */
+    uint64_t refaults;          /* of faults that read, those on pages whose eviction had left a shadow         */
+    uint64_t policy_orders;     /* pages that a policy has named                                               */
+    uint64_t policy_passed;     /* of them, those passed over: out of date, locked, or no page at all            */
+    uint64_t policy_errors;     /* policies that have failed                                                   */
+    uint64_t stall_ns;          /* sum over faults of message read to wake, or of signal to return     */
+    uint64_t disk_stalls;       /* times that a request had no answer for 5 s, and it was said            */
 } uswap_stats;
 
 int uswap_pool_stats(uswap_pool *pool, uswap_stats *stats, uswap_error *err);

@@ -12,10 +12,9 @@ from uswap.running import prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--limit, --swap, --swap-size, --shared, --compress, --stats; the program and its arguments."""
+    """--limit, --swap, --swap-size, --shared, --stats; the program and its arguments."""
     parser.usage = (
-        "uswap run [--limit SIZE] [--swap DIR] [--swap-size SIZE] [--shared] [--compress] [--stats] --"
-        " PROGRAM [ARGUMENT ...]"
+        "uswap run [--limit SIZE] [--swap DIR] [--swap-size SIZE] [--shared] [--stats] -- PROGRAM [ARGUMENT ...]"
     )
     parser.add_argument(
         "--limit",
@@ -34,11 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shared", action="store_true", help="one limit for all processes together, instead of one for each"
     )
-    parser.add_argument(
-        "--compress",
-        action="store_true",
-        help="keep compressed copies of pages that have left memory, within the limit, where that saves time",
-    )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM", help="and its arguments")
 
 
@@ -52,12 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
             swap = SwapArea(swap or default_directory(), size=options.swap_size)
         program, arguments, variables = prepare(
-            words,
-            limit=options.limit,
-            swap=swap,
-            stats=options.stats,
-            shared=options.shared,
-            compress=options.compress,
+            words, limit=options.limit, swap=swap, stats=options.stats, shared=options.shared
         )
         sys.stdout.flush()
         os.execve(program, arguments, variables)
