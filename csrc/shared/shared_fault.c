@@ -114,14 +114,22 @@ static size_t map_resident(group *g, shared_region *r, size_t page, size_t pages
     return run;
 }
 
+/* Whether a run that was to go on to the end has come to a page that somebody else is at, who maps it, say: that says nothing about how far the run goes. */
+static bool is_cut_by_lock(const shared_region *r, size_t page, size_t end) {
+    return page < MIN_OF(end, r->pages) && shared_state_of(shared_load(&r->words[page])) == SHARED_RESIDENT;
+}
+
 /* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. */
 static void soft(group *g, shared_region *r, size_t page) {
-    size_t want = page == r->soft_next ? MIN_OF(MAX_OF(r->soft_run, SOFT_FIRST) * 2, SOFT_MAX) : SOFT_FIRST;
+    /* Where this process has read a part itself, that is mapped, and the run goes on behind it. */
+    bool goes_on = page - r->soft_next < SOFT_MAX;
+    size_t want = goes_on ? MIN_OF(MAX_OF(r->soft_run, SOFT_FIRST) * 2, SOFT_MAX) : SOFT_FIRST;
     size_t locked = lock_behind(g, r, page, want, SHARED_RESIDENT);
     size_t mapped = map_resident(g, r, page, locked);
     unlock_run(g, r, page, locked);
-    r->soft_run = (uint32_t)MAX_OF(mapped, (size_t)1);
-    r->soft_next = page + r->soft_run;
+    mapped = MAX_OF(mapped, (size_t)1);
+    r->soft_next = page + mapped;
+    r->soft_run = (uint32_t)(mapped == locked && is_cut_by_lock(r, r->soft_next, page + want) ? want / 2 : mapped);
     atomic_fetch_add_explicit(&commons_head(&g->commons)->soft_faults, 1, memory_order_relaxed);
 }
 
