@@ -7,11 +7,17 @@
 #include "base/status.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 /* How often members that did not answer are asked again, and how patiently: first all of them briefly, as some may be stopped. */
 static const uint64_t hello_patience_ns[] = {20000000, PEER_PATIENCE_NS, 3 * PEER_PATIENCE_NS};
 #define HELLO_ROUNDS (sizeof hello_patience_ns / sizeof hello_patience_ns[0])
+/* Who is not stopped will answer, when its disk has, or when it gets a processor: it is asked again for so long. */
+#define HELLO_BUSY_NS UINT64_C(10000000000)
+
 int group_os_failure(uswap_error *err, const char *operation, const char *path, int status) {
     return error_set(err, status == -ENOMEM ? USWAP_E_NO_MEMORY : USWAP_E_OS, -status, operation, path,
                      "cannot join processes in one pool: %s: %s", operation, error_text(-status));
@@ -32,7 +38,7 @@ int group_explain(const char *folder, int status, uswap_error *err) {
                          "the pool's processes are in another pid namespace: they could not see this one die");
     case -ETIMEDOUT:
         return error_set(err, USWAP_E_BUSY, 0, "join", folder,
-                         "no process of the pool answers: they are stopped, or being stopped");
+                         "no process of the pool answers: they are stopped, or have been busy for too long");
     default:
         return group_os_failure(err, "connect", folder, status);
     }
@@ -44,27 +50,49 @@ static int weightier(int before, int status) {
     return gone || (status == -ETIMEDOUT && before != -ENOENT) ? before : status;
 }
 
-/* Asks all members for the commons, until one of them has answered. */
-int group_hello(int folder, const char *path, peer_kind kind, peer_answer *answer, peer_fds *fds) {
+/* By the kernel's word; false where that is not to be had. */
+static bool is_stopped(uint32_t pid) {
+    char path[32], text[512];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[MAX_OF(length, (ssize_t)0)] = '\0';
+    const char *name_end = strrchr(text, ')');
+    return name_end && (strncmp(name_end, ") T", 3) == 0 || strncmp(name_end, ") t", 3) == 0);
+}
+
+/* Asks each member in turn. *busy: some who did not answer are not stopped. Return: 0: one has answered; else as group_hello. */
+static int hello_round(int folder, const char *path, peer_kind kind, uint64_t patience_ns, peer_answer *answer,
+                       peer_fds *fds, bool *busy) {
     peer_socket sockets[PEER_SOCKETS_MAX];
     peer_request request = peer_request_of(kind, MEMBER_NONE, 0);
-    int result = -ENOENT;
-    for (size_t round = 0; round < HELLO_ROUNDS; round++) {
-        int count = peer_sockets(path, sockets, PEER_SOCKETS_MAX);
-        result = count < 0 ? count : -ENOENT;
-        for (int i = 0; i < count; i++) {
-            uint64_t deadline = clock_now_ns() + hello_patience_ns[round];
-            int status = peer_ask(folder, sockets[i], &request, NULL, answer, fds, deadline, NULL, NULL);
-            if (status == 0 && fds->count >= (kind == PEER_HELLO ? 2U : 1U))
-                return 0;
-            if (status == 0)
-                peer_fds_close(fds);
-            result = weightier(result, status == 0 ? -EPROTO : status);
-        }
-        if (result != -ETIMEDOUT)
-            break;
+    int count = peer_sockets(path, sockets, PEER_SOCKETS_MAX), result = count < 0 ? count : -ENOENT;
+    *busy = false;
+    for (int i = 0; i < count; i++) {
+        uint64_t deadline = clock_now_ns() + patience_ns;
+        int status = peer_ask(folder, sockets[i], &request, NULL, answer, fds, deadline, NULL, NULL);
+        if (status == 0 && fds->count >= (kind == PEER_HELLO ? 2U : 1U))
+            return 0;
+        if (status == 0)
+            peer_fds_close(fds);
+        *busy |= status == -ETIMEDOUT && !is_stopped(sockets[i].pid);
+        result = weightier(result, status == 0 ? -EPROTO : status);
     }
     return result;
+}
+
+/* Asks all members for the commons, until one of them has answered. */
+int group_hello(int folder, const char *path, peer_kind kind, peer_answer *answer, peer_fds *fds) {
+    uint64_t end = clock_now_ns() + HELLO_BUSY_NS;
+    for (size_t round = 0;; round++) {
+        bool busy;
+        uint64_t patience_ns = hello_patience_ns[MIN_OF(round, HELLO_ROUNDS - 1)];
+        int result = hello_round(folder, path, kind, patience_ns, answer, fds, &busy);
+        if (result != -ETIMEDOUT || (round + 1 >= HELLO_ROUNDS && (!busy || clock_now_ns() > end)))
+            return result;
+    }
 }
 
 int group_look(const char *path, commons *c, uswap_error *err) {
