@@ -239,8 +239,8 @@ void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent) {
     if (advice == USWAP_ADVICE_RANDOM)
         return;
     read_ahead_bounds bounds = {.window = (uint32_t)window, .pages = r->pages, .frames = total / LANES_SHARE};
-    unsigned known = READ_AHEAD_RUNS | (absent ? READ_AHEAD_ABSENT : 0U) |
-                     (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
+    unsigned known =
+        (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
     read_ahead_plan plan = read_ahead_fault(&r->ahead, page, bounds, known);
     if (plan.count == 0)
         return;
