@@ -140,7 +140,7 @@ static fault_result serve_zero(fault *f) {
     uint32_t most =
         atomic_load_explicit(&f->pool->trace.whole, memory_order_relaxed) ? 1 : f->pool->options.fault_around_pages;
     read_ahead_bounds bounds = {.window = most > 1 ? most : 0, .pages = f->r->object.pages};
-    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, f->page, bounds, 0);
+    read_ahead_plan plan = read_ahead_fault(&f->r->fresh, (read_ahead_seen){.page = f->page}, bounds);
     block_start block = take_block(f, plan);
     if (block == BLOCK_STARTED)
         return end_zero(f, plan, BLOCK_PAGES);

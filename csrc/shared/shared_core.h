@@ -211,7 +211,7 @@ shared_result shared_fault(group *g, shared_region *r, size_t page);
 /* Starts the read of a SWAPPED page, locked by us; unlocks it in any case. (shared_in.c) */
 shared_result shared_in_start(group *g, shared_region *r, size_t page);
 /* Asks for what is wanted next, after a fault on this page. absent: it was not even being read. */
-void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent);
+void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault);
 /* Reads what of the range is out, as far as it goes without a wait. Return: pages looked at. */
 size_t shared_in_range(group *g, shared_region *r, size_t page, size_t pages);
 void shared_in_send(group *g);

@@ -58,7 +58,8 @@ static size_t lock_behind(group *g, shared_region *r, size_t page, size_t want, 
 static size_t fresh_wanted(group *g, shared_region *r, size_t page) {
     uint64_t window = MIN_OF((uint64_t)FRESH_MAX, atomic_load(&share_of(g)->frames_total) / FRESH_SHARE);
     read_ahead_bounds bounds = {.window = (uint32_t)window, .pages = r->pages};
-    read_ahead_plan plan = read_ahead_fault(&r->fresh, page, bounds, READ_AHEAD_ABSENT);
+    read_ahead_plan plan =
+        read_ahead_fault(&r->fresh, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT}, bounds);
     return plan.count > 0 && plan.stride == 1 ? plan.count : 1;
 }
 
@@ -119,8 +120,8 @@ static bool is_cut_by_lock(const shared_region *r, size_t page, size_t end) {
     return page < MIN_OF(end, r->pages) && shared_state_of(shared_load(&r->words[page])) == SHARED_RESIDENT;
 }
 
-/* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. */
-static void soft(group *g, shared_region *r, size_t page) {
+/* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. Return: how many. */
+static uint32_t soft(group *g, shared_region *r, size_t page) {
     /* Where this process has read a part itself, that is mapped, and the run goes on behind it. */
     bool goes_on = page - r->soft_next < SOFT_MAX;
     size_t want = goes_on ? MIN_OF(MAX_OF(r->soft_run, SOFT_FIRST) * 2, SOFT_MAX) : SOFT_FIRST;
@@ -131,6 +132,7 @@ static void soft(group *g, shared_region *r, size_t page) {
     r->soft_next = page + mapped;
     r->soft_run = (uint32_t)(mapped == locked && is_cut_by_lock(r, r->soft_next, page + want) ? want / 2 : mapped);
     atomic_fetch_add_explicit(&commons_head(&g->commons)->soft_faults, 1, memory_order_relaxed);
+    return (uint32_t)mapped;
 }
 
 /* ---- all ---- */
@@ -146,7 +148,7 @@ static shared_result start_read(group *g, shared_region *r, size_t page) {
     shared_result result = shared_in_start(g, r, page);
     if (result != SHARED_DONE)
         return result;
-    shared_in_ahead(g, r, page, true);
+    shared_in_ahead(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
     return SHARED_WAITS; /* woken by its end, which is ours */
 }
 
@@ -158,7 +160,7 @@ shared_result shared_fault(group *g, shared_region *r, size_t page) {
         if (shared_break_read(g, word))
             return start_read(g, r, page);
         if (shared_state_of(shared_load(word)) == SHARED_READING)
-            shared_in_ahead(g, r, page, false);
+            shared_in_ahead(g, r, (read_ahead_seen){.page = page});
         return leave_waiting(g, r);
     }
     FAILPOINT(shared_locked);
@@ -166,8 +168,7 @@ shared_result shared_fault(group *g, shared_region *r, size_t page) {
     case SHARED_ZERO:
         return fresh(g, r, page);
     case SHARED_RESIDENT:
-        soft(g, r, page);
-        shared_in_ahead(g, r, page, false);
+        shared_in_ahead(g, r, (read_ahead_seen){.page = page, .mapped = soft(g, r, page)});
         return SHARED_DONE;
     case SHARED_SWAPPED:
         return start_read(g, r, page);

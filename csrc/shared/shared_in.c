@@ -232,16 +232,16 @@ static void go_on(group *g) {
     shared_region_put(r);
 }
 
-void shared_in_ahead(group *g, shared_region *r, size_t page, bool absent) {
+void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault) {
     uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
     uint64_t total = atomic_load(&share_of(g)->frames_total);
     uint64_t window = MIN_OF((uint64_t)MIN_OF(WINDOW_MAX, g->pool->options.read_ahead_pages), total / WINDOW_SHARE);
     if (advice == USWAP_ADVICE_RANDOM)
         return;
     read_ahead_bounds bounds = {.window = (uint32_t)window, .pages = r->pages, .frames = total / LANES_SHARE};
-    unsigned known =
-        (absent ? READ_AHEAD_ABSENT : 0U) | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
-    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, bounds, known);
+    if (advice == USWAP_ADVICE_SEQUENTIAL)
+        fault.known |= READ_AHEAD_SEQUENTIAL;
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, fault, bounds);
     if (plan.count == 0)
         return;
     read_ahead_plan whole = in_blocks(plan);

@@ -211,7 +211,7 @@ void page_in_ahead(context *ctx, region *r, size_t page, bool absent) {
         return;
     unsigned known = READ_AHEAD_RUNS | (absent ? READ_AHEAD_ABSENT : 0U) |
                      (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
-    read_ahead_plan plan = read_ahead_fault(&r->ahead, page, bounds, known);
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, (read_ahead_seen){.page = page, .known = known}, bounds);
     swap_entry entry = page_entry_of(page_load(&r->object.words[page]));
     if (bounds.window >= GROUP_SLOTS && !swap_entry_is_none(entry) &&
         cluster_ahead_fault(&pool->cluster_ahead, entry, !plan.near))

@@ -76,8 +76,8 @@ int page_in_filled(context *ctx, region *r, size_t page, size_t *around) {
     uswap_pool *pool = ctx->pool;
     uint32_t most = pool->options.fault_around_pages, done = 0;
     *around = 0;
-    read_ahead_plan plan = read_ahead_fault(
-        &r->fresh, page, (read_ahead_bounds){.window = most > 1 ? most : 0, .pages = r->object.pages}, 0);
+    read_ahead_bounds bounds = {.window = most > 1 ? most : 0, .pages = r->object.pages};
+    read_ahead_plan plan = read_ahead_fault(&r->fresh, (read_ahead_seen){.page = page}, bounds);
     if (plan.wide && page_in_block_fresh(ctx, r, page) == BLOCK_STARTED) {
         *around = BLOCK_PAGES - 1;
         read_ahead_asked(&r->fresh, plan, BLOCK_PAGES - 1);

@@ -25,11 +25,40 @@ static bool continues(const read_ahead_stream *s, int64_t page) {
     return beyond_last >= 0 && still_asked >= 0 && (page - s->last) % s->stride == 0;
 }
 
+/* Among what the last fault was at: it was waited for, say, and is mapped now. */
+static bool is_seen(const read_ahead_stream *s, int64_t page) {
+    return page >= s->last && page <= s->end;
+}
+
+/* How far the fault is from the last one; behind all that one has mapped it is at its neighbour. */
+static int64_t stride_to(const read_ahead_stream *s, int64_t page) {
+    return page == s->end + 1 ? 1 : page - s->last;
+}
+
+static bool is_neighbour(int64_t stride) {
+    return stride == 1 || stride == -1;
+}
+
+/* Whether the stride that two faults told has come true. */
+static bool is_third(const read_ahead_stream *s, int64_t page) {
+    return s->stride == stride_to(s, page) && (is_neighbour(s->stride) || s->end == s->last);
+}
+
+static void come_to(read_ahead_stream *s, int64_t page, int64_t end) {
+    s->last = page;
+    s->end = end;
+}
+
+/* The first page of which its last fault says nothing. */
+static int64_t page_beyond(const read_ahead_stream *s) {
+    return (s->stride == 1 ? s->end : s->last) + s->stride;
+}
+
 /* How near the fault is to a stream that is not confirmed: one of a single fault, to which this one may be the second, or one that guessed
  * a stride but has the page next to this as its last. Readers of whole groups fault so: at the last page of one, at the first of the next. */
 static int64_t nearness(const read_ahead_stream *s, int64_t page) {
-    int64_t apart = distance(page, s->last);
-    bool candidate = s->window == 0 && apart > 0 && (s->stride == 0 || apart == 1);
+    int64_t apart = is_seen(s, page) ? 0 : distance(stride_to(s, page), 0);
+    bool candidate = s->window == 0 && (s->stride == 0 || apart <= 1);
     return candidate ? apart : INT64_MAX;
 }
 
@@ -45,7 +74,7 @@ static read_ahead_stream *find_stream(read_ahead *ahead, int64_t page) {
             continue;
         if (s->window > 0 && continues(s, page) && (!established || s->used > established->used))
             established = s;
-        if (s->window == 0 && s->stride != 0 && page == s->last + s->stride)
+        if (s->window == 0 && s->stride != 0 && is_third(s, page))
             third = s;
         if (nearness(s, page) < nearest) {
             nearest = nearness(s, page);
@@ -69,11 +98,11 @@ static read_ahead_stream *oldest_stream(read_ahead *ahead) {
 #define WINDOW_WIDE BLOCK_PAGES
 
 static bool is_wide(const read_ahead_stream *s) {
-    return (s->stride == 1 || s->stride == -1) && s->window >= WINDOW_WIDE;
+    return is_neighbour(s->stride) && s->window >= WINDOW_WIDE;
 }
 
 static read_ahead_plan plan_of(read_ahead_stream *s, uint32_t count) {
-    if (s->stride != 1 && s->stride != -1)
+    if (!is_neighbour(s->stride))
         count = MIN_OF(count, SCATTERED_MAX);
     read_ahead_plan plan = {
         .first = s->next, .stride = s->stride, .count = count, .width = MAX_OF(s->width, 1U), .wide = is_wide(s)};
@@ -89,21 +118,20 @@ static void end_guess(read_ahead *ahead, read_ahead_stream *s, bool came_true) {
 }
 
 /* The stream goes on: ask for more if the reader has used half of what was asked for; or what is missing of a wide window. */
-static read_ahead_plan advance(read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent, bool stale) {
-    if (absent)
-        s->next = page + s->stride;
-    int64_t left = (s->next - page) / s->stride;
-    s->last = page;
+static read_ahead_plan advance(read_ahead_stream *s, uint32_t maximum, bool absent, bool stale) {
+    int64_t beyond = page_beyond(s);
+    if (absent || stale || (s->stride == 1 && s->next < beyond))
+        s->next = beyond;
     if (stale) {
         s->window = MIN_OF(WINDOW_FIRST, maximum);
-        s->next = page + s->stride;
         return plan_of(s, s->window);
     }
+    int64_t left = (s->next - beyond) / s->stride + 1;
     if (left > (int64_t)s->window)
         return (read_ahead_plan){0};
     s->window = MIN_OF(s->window * 2, maximum);
     if (left <= 1)
-        s->next = page + s->stride;
+        s->next = beyond;
     if (is_wide(s) && left > 1)
         return plan_of(s, (uint32_t)MAX_OF((int64_t)s->window - left, INT64_C(1)));
     return plan_of(s, s->window);
@@ -116,10 +144,10 @@ static void end_run(read_ahead *ahead, read_ahead_stream *s) {
     s->young = false;
 }
 
-/* A young run has come to this page: ask for as much as is worth it. Old enough, it is a stream. */
-static read_ahead_plan go_on(read_ahead *ahead, read_ahead_stream *s, int64_t page, uint32_t maximum, bool absent) {
+/* A young run has come to its last page: ask for as much as is worth it. Old enough, it is a stream. */
+static read_ahead_plan go_on(read_ahead *ahead, read_ahead_stream *s, uint32_t maximum, bool absent) {
     int64_t stride = s->stride ? s->stride : 1;
-    uint64_t beyond = (uint64_t)distance(page, s->start);
+    uint64_t beyond = (uint64_t)distance(s->last, s->start);
     unsigned reached = run_steps_of(beyond);
     if (reached > s->reached) {
         runs_note_reached(&ahead->runs, s->reached, reached, s->close);
@@ -128,11 +156,10 @@ static read_ahead_plan go_on(read_ahead *ahead, read_ahead_stream *s, int64_t pa
     if (beyond >= RUN_STREAM) {
         s->young = false;
         s->window = MIN_OF(RUN_STREAM / 2, maximum); /* doubled now: as much again as it has come */
-        return advance(s, page, maximum, absent, false);
+        return advance(s, maximum, absent, false);
     }
-    s->last = page;
     if (absent)
-        s->next = page + stride;
+        s->next = s->last + stride;
     int64_t asked = distance(s->next, s->start);
     int64_t wanted = (int64_t)runs_worth(&ahead->runs, s->reached, (uint64_t)asked) - asked;
     if (wanted <= 0)
@@ -146,11 +173,11 @@ static read_ahead_plan go_on(read_ahead *ahead, read_ahead_stream *s, int64_t pa
     return plan;
 }
 
-static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t maximum, unsigned known) {
-    read_ahead_stream *s = oldest_stream(ahead);
+static read_ahead_plan start_stream(read_ahead *ahead, read_ahead_stream *s, int64_t page, int64_t end,
+                                    uint32_t maximum, unsigned known) {
     end_guess(ahead, s, false);
     end_run(ahead, s);
-    *s = (read_ahead_stream){.last = page, .next = page + 1, .start = page, .width = 1, .used = ahead->clock};
+    *s = (read_ahead_stream){.last = page, .end = end, .next = end + 1, .start = page, .width = 1};
     if (known & READ_AHEAD_SEQUENTIAL) {
         s->stride = 1;
         s->window = maximum;
@@ -158,7 +185,7 @@ static read_ahead_plan start_stream(read_ahead *ahead, int64_t page, uint32_t ma
     }
     s->young = known & READ_AHEAD_RUNS;
     s->close = s->young && runs_look_closely(&ahead->runs);
-    return s->young ? go_on(ahead, s, page, maximum, false) : (read_ahead_plan){0};
+    return s->young ? go_on(ahead, s, maximum, false) : (read_ahead_plan){0};
 }
 
 /* How many lanes to read: 1, or, if the stream begins right behind the lanes of another one, as many as there is room for. A lane has a
@@ -176,35 +203,47 @@ static uint32_t width_of(const read_ahead *ahead, const read_ahead_stream *s, co
 }
 
 /* The page is next to one that was alone. */
-static read_ahead_plan begin_run(read_ahead *ahead, read_ahead_stream *s, int64_t page, uint32_t maximum) {
+static void begin_run(read_ahead *ahead, read_ahead_stream *s, int64_t page) {
     bool down = page < s->last;
     if (down) /* of a single page nobody reads what lies below */
         end_run(ahead, s);
     s->start = s->last;
-    s->stride = page - s->last;
+    s->stride = stride_to(s, page);
     s->next = page + s->stride;
     s->window = 1;
     s->reached = down;
     s->young = true;
-    return go_on(ahead, s, page, maximum, false);
 }
 
-/* A second fault next to the first is a run, or, where runs are not told, a stream. One farther off may be chance: it takes a third at the
- * same distance; and so does one next to it where such guesses fail. */
-static read_ahead_plan confirm(read_ahead *ahead, read_ahead_stream *s, int64_t page, const read_ahead_bounds *bounds,
-                               unsigned known) {
-    if ((known & READ_AHEAD_RUNS) && distance(page, s->last) == 1)
-        return begin_run(ahead, s, page, bounds->window);
+/* What the fault says of the stride. Return: whether that is established. A second fault next to the first is a run, or, where runs are not told, a
+ * stream. One farther off may be chance: it takes a third at the same distance; and so does one next to it where such guesses fail. */
+static bool confirms(read_ahead *ahead, read_ahead_stream *s, int64_t page) {
     end_run(ahead, s);
-    bool third = page == s->last + s->stride, pair = !third && distance(page, s->last) == 1;
+    bool third = is_third(s, page), pair = !third && is_neighbour(stride_to(s, page));
     bool established = third || (pair && guess_pays(&ahead->pairs));
     end_guess(ahead, s, third);
     s->guessed = pair;
     if (!third)
         s->start = s->last;
-    s->stride = page - s->last;
-    s->last = page;
-    s->next = page + s->stride;
+    s->stride = stride_to(s, page);
+    return established;
+}
+
+/* A fault of a stream that is not established yet. */
+static read_ahead_plan confirm(read_ahead *ahead, read_ahead_stream *s, int64_t page, int64_t end,
+                               const read_ahead_bounds *bounds, unsigned known) {
+    if (is_seen(s, page)) {
+        s->end = MAX_OF(s->end, end);
+        return (read_ahead_plan){0};
+    }
+    if ((known & READ_AHEAD_RUNS) && is_neighbour(stride_to(s, page))) {
+        begin_run(ahead, s, page);
+        come_to(s, page, end);
+        return go_on(ahead, s, bounds->window, false);
+    }
+    bool established = confirms(ahead, s, page);
+    come_to(s, page, end);
+    s->next = page_beyond(s);
     if (!established)
         return (read_ahead_plan){0};
     s->window = MIN_OF(WINDOW_FIRST, bounds->window);
@@ -247,30 +286,34 @@ void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
     small_lock_release(&ahead->lock);
 }
 
-read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page_number, read_ahead_bounds bounds, unsigned known) {
-    int64_t page = (int64_t)page_number;
+/* A fault of an established one, or of a young run. */
+static read_ahead_plan follow(read_ahead *ahead, read_ahead_stream *s, int64_t page, int64_t end, uint32_t maximum,
+                              bool absent) {
+    if (!s->young && page != s->last)
+        end_guess(ahead, s, true);
+    come_to(s, page, end);
+    return s->young ? go_on(ahead, s, maximum, absent)
+                    : advance(s, maximum, absent, ahead->clock - s->used > STALE_FAULTS);
+}
+
+read_ahead_plan read_ahead_fault(read_ahead *ahead, read_ahead_seen fault, read_ahead_bounds bounds) {
+    int64_t page = (int64_t)fault.page, end = page + (int64_t)MAX_OF(fault.mapped, 1U) - 1;
     read_ahead_plan plan = {0};
-    uint32_t maximum = bounds.window;
-    if (maximum == 0)
+    if (bounds.window == 0)
         return plan;
     small_lock_acquire(&ahead->lock);
     ahead->clock++;
     read_ahead_stream *s = find_stream(ahead, page);
     if (s && s->young && s->window > 0 && ahead->clock - s->used > STALE_FAULTS)
         s = NULL; /* what it waits for is not what this fault begins */
-    if (!s) {
-        plan = start_stream(ahead, page, maximum, known);
-    } else if (s->window == 0) {
-        plan = confirm(ahead, s, page, &bounds, known);
-    } else if (s->young) {
-        plan = go_on(ahead, s, page, maximum, known & READ_AHEAD_ABSENT);
-    } else {
-        if (page != s->last)
-            end_guess(ahead, s, true);
-        plan = advance(s, page, maximum, known & READ_AHEAD_ABSENT, ahead->clock - s->used > STALE_FAULTS);
-    }
-    if (s)
-        s->used = ahead->clock;
+    read_ahead_stream *used = s ? s : oldest_stream(ahead);
+    if (!s)
+        plan = start_stream(ahead, used, page, end, bounds.window, fault.known);
+    else if (s->window == 0)
+        plan = confirm(ahead, s, page, end, &bounds, fault.known);
+    else
+        plan = follow(ahead, s, page, end, bounds.window, fault.known & READ_AHEAD_ABSENT);
+    used->used = ahead->clock;
     plan.stream = s && s->window > 0;
     plan.near = s != NULL;
     small_lock_release(&ahead->lock);

@@ -25,6 +25,7 @@
 
 typedef struct {
     int64_t last;    /* page of the last fault of the stream */
+    int64_t end;     /* the last page that it has mapped: the same, but for who maps what is behind it too */
     int64_t next;    /* first page not asked for yet */
     int64_t stride;  /* pages; negative: backward; 0: only one fault seen so far */
     uint32_t window; /* pages asked for at a time; 0: the stride is not confirmed yet */
@@ -64,6 +65,15 @@ typedef struct {
  * dropped since, and what was asked for beyond it with it. RUNS: markers are left in the cache, which tell how far runs go. */
 enum { READ_AHEAD_SEQUENTIAL = 1, READ_AHEAD_ABSENT = 2, READ_AHEAD_RUNS = 4 };
 
+/* Where who maps neighbours too has a fault says little of how far apart the pages are that are wanted: a stream whose faults map 16 pages each
+ * is no stream with a stride of 16. */
+typedef struct {
+    size_t page;
+    uint32_t
+        mapped; /* pages that it has mapped, from this one on: who goes on has his next fault behind them. 0: as 1 */
+    unsigned known; /* as above */
+} read_ahead_seen;
+
 /* What may be read. */
 typedef struct {
     uint32_t window; /* largest, in pages; 0: nothing */
@@ -77,8 +87,8 @@ static inline bool read_ahead_marks(const read_ahead_plan *plan, int64_t page, b
     return plan->young ? run_marks(beyond, plan->close) : first;
 }
 
-/* A fault on this page. */
-read_ahead_plan read_ahead_fault(read_ahead *ahead, size_t page, read_ahead_bounds bounds, unsigned known);
+/* A fault. */
+read_ahead_plan read_ahead_fault(read_ahead *ahead, read_ahead_seen fault, read_ahead_bounds bounds);
 
 /* Whether a stream that is being used has come, or is coming, to this page. */
 bool read_ahead_expects(read_ahead *ahead, size_t page);

@@ -38,8 +38,8 @@ static void touch(reader *r, size_t page) {
     r->faults += absent;
     r->markers += !absent;
     r->place[page] = MAPPED;
-    read_ahead_plan plan =
-        read_ahead_fault(&r->ahead, page, bounds, READ_AHEAD_RUNS | (absent ? READ_AHEAD_ABSENT : 0U));
+    unsigned known = READ_AHEAD_RUNS | (absent ? READ_AHEAD_ABSENT : 0U);
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, (read_ahead_seen){.page = page, .known = known}, bounds);
     carry_out(r, &plan);
 }
 
@@ -136,6 +136,39 @@ static void streams_in_turn(reader *r) {
     CHECK(r->faults <= 4 * 8);
 }
 
+/* ---- pages that others bring in, of which a fault maps several ---- */
+
+static read_ahead_plan see(reader *r, size_t page, uint32_t mapped) {
+    const read_ahead_bounds bounds = {.window = WINDOW_MAX, .pages = PAGES, .frames = PAGES};
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, (read_ahead_seen){.page = page, .mapped = mapped}, bounds);
+    CHECK(plan.count == 0 || plan.stride == 1);
+    return plan;
+}
+
+/* It is a stream of neighbours, however many each fault maps and however little of what is asked for can be read; and it goes on where the pages end. */
+static void mapped_by_runs(reader *r, uint32_t run, bool waited_for) {
+    size_t page = 5;
+    for (int i = 0; i < 50; i++, page += run) {
+        read_ahead_plan plan = see(r, page, waited_for ? 0 : run);
+        read_ahead_asked(&r->ahead, plan, 0);
+        if (waited_for)
+            plan = see(r, page, run);
+        CHECK(plan.count == 0 || plan.first >= (int64_t)(page + run));
+        CHECK(i < 4 || plan.count > 0);
+        read_ahead_asked(&r->ahead, plan, 0);
+    }
+    sweep(r, page, PAGES / 2, false);
+    CHECK(r->faults <= 1);
+}
+
+/* Where what is read here lies between, in pieces of the same size, they are no stream with a stride either. */
+static void mapped_in_turn(reader *r, uint32_t run) {
+    for (size_t page = 0; page < PAGES / 2; page += 2 * (size_t)run) {
+        see(r, page, 0);
+        see(r, page, run);
+    }
+}
+
 static reader *new_reader(void) {
     reader *r = calloc(1, sizeof *r);
     CHECK(r);
@@ -164,6 +197,12 @@ int main(void) {
     RUN(streams(r, true));
     RUN(strides(r));
     RUN(streams_in_turn(r));
+    for (uint32_t run = 2; run <= 64; run *= 2) {
+        RUN(mapped_by_runs(r, run, false));
+        RUN(mapped_by_runs(r, run, true));
+        RUN(mapped_in_turn(r, run));
+    }
+    RUN(mapped_by_runs(r, 512, false));
     /* Another kind after one. */
     RUN((records(r, 500, 4, 1), leave(r), records(r, 200, 1, 1), leave(r), single_pages(r)));
     RUN((records(r, 500, 1, 1), leave(r), records_of(r, 5, 1)));
