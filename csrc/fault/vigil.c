@@ -2,13 +2,10 @@
 #include "fault/vigil.h"
 
 #include "base/awake.h"
+#include "base/proc_stat.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -20,30 +17,23 @@
 /* Turns between two looks at the clock; and how often it is looked where the thread that it waits for runs. */
 #define TURNS 50
 #define FOLLOW_NS UINT64_C(10000000)
-/* The number of the processor in /proc/PID/task/TID/stat, counted from the field behind the name. */
-#define FIELDS_BEFORE_PROCESSOR 36
 
 /* ---- the processor of a thread ---- */
 
 /* Return: its number, or -1. */
 static int processor_of(uint32_t tid) {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/self/task/%u/stat", tid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[length > 0 ? length : 0] = '\0';
-    char *at = strrchr(text, ')'); /* the name may hold anything, spaces too */
-    for (int field = 0; at && field <= FIELDS_BEFORE_PROCESSOR; field++)
-        at = strchr(at + 1, ' ');
-    return at ? atoi(at + 1) : -1;
+    proc_stat stat;
+    uint64_t processor;
+    proc_stat_of_thread(&stat, tid);
+    return proc_stat_number(&stat, PROC_STAT_PROCESSOR, &processor) && processor < (uint64_t)CPU_SETSIZE
+               ? (int)processor
+               : -1;
 }
 
 static void follow(uint32_t tid) {
     cpu_set_t set;
     int processor = processor_of(tid);
-    if (processor < 0 || processor >= CPU_SETSIZE)
+    if (processor < 0)
         return;
     CPU_ZERO(&set);
     CPU_SET((size_t)processor, &set);

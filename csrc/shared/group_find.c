@@ -4,12 +4,10 @@
 #include "shared/group_find.h"
 
 #include "base/lock.h"
+#include "base/proc_stat.h"
 #include "base/status.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 /* How often members that did not answer are asked again, and how patiently: first all of them briefly, as some may be stopped. */
@@ -52,15 +50,10 @@ static int weightier(int before, int status) {
 
 /* By the kernel's word; false where that is not to be had. */
 static bool is_stopped(uint32_t pid) {
-    char path[32], text[512];
-    snprintf(path, sizeof path, "/proc/%u/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[MAX_OF(length, (ssize_t)0)] = '\0';
-    const char *name_end = strrchr(text, ')');
-    return name_end && (strncmp(name_end, ") T", 3) == 0 || strncmp(name_end, ") t", 3) == 0);
+    proc_stat stat;
+    proc_stat_of_process(&stat, pid);
+    const char *state = proc_stat_find(&stat, PROC_STAT_STATE);
+    return state && (*state == 'T' || *state == 't');
 }
 
 /* Asks each member in turn. *busy: some who did not answer are not stopped. Return: 0: one has answered; else as group_hello. */

@@ -6,11 +6,11 @@
  */
 #define _GNU_SOURCE
 #include "base/failpoint.h"
+#include "base/proc_stat.h"
 #include "shared/group.h"
 #include "shared/life_lock.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -35,33 +35,11 @@ static member_id next_life(member_id id, unsigned index) {
     return (member_id){(uint16_t)(generation << GENERATION_SHIFT | index)};
 }
 
-/* Of "pid (name) S 1 2 ...": the 22nd word. The name may hold spaces and brackets. */
-static uint64_t start_time_in(const char *text, size_t length) {
-    const char *at = memrchr(text, ')', length), *end = text + length;
-    if (!at)
-        return 0;
-    for (int word = 2; word < 22 && at < end; at++)
-        word += *at == ' ';
-    uint64_t time = 0;
-    for (; at < end && *at >= '0' && *at <= '9'; at++)
-        time = time * 10 + (uint64_t)(*at - '0');
-    return time;
-}
-
 uint64_t process_start_time(uint32_t pid) {
-    char path[32] = "/proc/", digits[12], text[1024];
-    size_t at = 6, count = 0;
-    for (; pid > 0 || count == 0; pid /= 10)
-        digits[count++] = (char)('0' + pid % 10);
-    while (count > 0)
-        path[at++] = digits[--count];
-    memcpy(path + at, "/stat", sizeof "/stat");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t length = read(fd, text, sizeof text);
-    close(fd);
-    return length > 0 ? start_time_in(text, (size_t)length) : 0;
+    proc_stat stat;
+    uint64_t time;
+    proc_stat_of_process(&stat, pid);
+    return proc_stat_number(&stat, PROC_STAT_START, &time) ? time : 0;
 }
 
 /* ---- one's own place ---- */

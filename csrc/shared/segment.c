@@ -2,6 +2,7 @@
 #include "shared/segment.h"
 
 #include "base/memory.h"
+#include "base/proc_stat.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,25 +23,12 @@ static uint64_t layout_stamp(void) {
            1;
 }
 
-/* The start time is word 22 of /proc/self/stat, counted from the pid; the name, word 2, may hold spaces and parentheses. */
-#define WORDS_BEFORE_START 19
-
-/* pid and start time (jiffies since boot) of this process: an identity that a reused pid does not have. Without stdio: in the child of a fork what libc
- * has allocated (its locale, say) may be swapped out, and nobody is there yet to bring it in. */
+/* pid and start time (jiffies since boot) of this process: an identity that a reused pid does not have. */
 static uint64_t own_start_time(void) {
-    char text[1024];
-    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[MAX_OF(length, 0)] = '\0';
-    const char *at = strrchr(text, ')');
-    for (int word = 0; at && word <= WORDS_BEFORE_START; word++)
-        at = strchr(at + 1, ' ');
-    uint64_t start = 0;
-    while (at && *++at >= '0' && *at <= '9')
-        start = start * 10 + (uint64_t)(*at - '0');
-    return start;
+    proc_stat stat;
+    uint64_t time;
+    proc_stat_of_self(&stat);
+    return proc_stat_number(&stat, PROC_STAT_START, &time) ? time : 0;
 }
 
 /* Address space for the whole file, and for what it may grow to. */
