@@ -12,6 +12,7 @@
 #include "io/io.h"
 #include "shared/commons.h"
 #include "shared/shared_word.h"
+#include "shared/soft_runs.h"
 #include "swap/read_ahead.h"
 
 #include <pthread.h>
@@ -48,9 +49,8 @@ typedef struct shared_region {
     former_view *formers; /* addresses that were a view's */
     shared_word *words;   /* in the commons */
     read_ahead ahead, fresh;
-    size_t soft_next; /* where a run of soft faults goes on, and ... */
+    soft_runs soft; /* the share thread's, as is: */
     uint32_t seal_turn;
-    uint32_t soft_run;           /* ... how many pages the last one mapped; both the share thread's */
     _Atomic uint64_t waiting_ns; /* when a fault was first left to somebody else's unlocking; 0: none */
     _Atomic uint32_t advice;
 } shared_region;

@@ -172,8 +172,7 @@ static void region_begin(group *g, shared_region *r, uint32_t index, uint64_t st
     r->words = commons_at(&g->commons, atomic_load(&group_object(g, index)->words));
     r->ahead = (read_ahead){0};
     r->fresh = (read_ahead){0};
-    r->soft_next = 0;
-    r->soft_run = 1;
+    r->soft = (soft_runs){0};
     r->seal_turn = 0;
     r->waiting_ns = 0;
     r->advice = 0;

@@ -12,11 +12,9 @@
 #include <fcntl.h>
 #include <signal.h>
 
-/* First touches that run in sequence are served so many at a time, at most; and so are touches of what is in memory, but not mapped here. */
+/* First touches that run in sequence are served so many at a time, at most. */
 #define FRESH_MAX 512U
 #define FRESH_SHARE 16
-#define SOFT_MAX 512U
-#define SOFT_FIRST 8U
 
 /* Whoever unlocks wakes us, and who has died is buried; but a peer that has no descriptor of ours yet cannot, so the thread looks again by
  * itself after a while. */
@@ -102,15 +100,15 @@ static size_t sealed_alike(const shared_region *r, size_t page, size_t pages) {
     return run;
 }
 
-/* A sealed one that is mapped already: it is a store's, unless two threads touched it at once. Where stores go on in sequence, what follows is
+/* A sealed one that is mapped already: it is a store's, unless two threads touched it at once. Where stores go on in sequence (on), what follows is
  * let go with it. */
-static size_t map_resident(group *g, shared_region *r, size_t page, size_t pages) {
+static size_t map_resident(group *g, shared_region *r, size_t page, size_t pages, bool on) {
     bool sealed = shared_load(&r->words[page]) & SHARED_SEALED;
     size_t run = sealed_alike(r, page, pages);
     size_t mapped = shared_map_here(g, r, page, run, (map_how){.sealed = sealed, .around = true});
     if (!sealed || mapped > 0)
         return mapped;
-    run = page == r->soft_next ? run : 1;
+    run = on ? run : 1;
     shared_unseal(g, r, page, run);
     return run;
 }
@@ -122,17 +120,16 @@ static bool is_cut_by_lock(const shared_region *r, size_t page, size_t end) {
 
 /* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. Return: how many. */
 static uint32_t soft(group *g, shared_region *r, size_t page) {
-    /* Where this process has read a part itself, that is mapped, and the run goes on behind it. */
-    bool goes_on = page - r->soft_next < SOFT_MAX;
-    size_t want = goes_on ? MIN_OF(MAX_OF(r->soft_run, SOFT_FIRST) * 2, SOFT_MAX) : SOFT_FIRST;
-    size_t locked = lock_behind(g, r, page, want, SHARED_RESIDENT);
-    size_t mapped = map_resident(g, r, page, locked);
+    soft_run *run = soft_runs_find(&r->soft, page);
+    uint32_t want = soft_run_wanted(run);
+    uint32_t locked = (uint32_t)lock_behind(g, r, page, want, SHARED_RESIDENT);
+    uint32_t mapped = (uint32_t)map_resident(g, r, page, locked, run->pages > 0 && page == run->next);
     unlock_run(g, r, page, locked);
-    mapped = MAX_OF(mapped, (size_t)1);
-    r->soft_next = page + mapped;
-    r->soft_run = (uint32_t)(mapped == locked && is_cut_by_lock(r, r->soft_next, page + want) ? want / 2 : mapped);
+    bool cut = mapped == locked && is_cut_by_lock(r, page + mapped, page + want);
+    mapped = MAX_OF(mapped, 1U);
+    soft_runs_mapped(&r->soft, run, page, mapped, cut ? want / 2 : mapped);
     atomic_fetch_add_explicit(&commons_head(&g->commons)->soft_faults, 1, memory_order_relaxed);
-    return (uint32_t)mapped;
+    return mapped;
 }
 
 /* ---- all ---- */

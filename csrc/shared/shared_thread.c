@@ -160,8 +160,8 @@ static size_t map_ordered(group *g, shared_region *r, shared_order *order, share
     unseal(g, r, page);
     shared_result result = shared_fault(g, r, page);
     order->missed |= result != SHARED_DONE || (shared_load(&r->words[page]) & SHARED_SEALED);
-    if (result == SHARED_DONE && state == SHARED_RESIDENT && r->soft_next > page)
-        return MIN_OF(r->soft_next - page, (size_t)order->pages);
+    if (result == SHARED_DONE && state == SHARED_RESIDENT && r->soft.next > page)
+        return MIN_OF(r->soft.next - page, (size_t)order->pages);
     return result != SHARED_NO_FRAME;
 }
 

@@ -74,6 +74,20 @@ def test_each_maps_what_it_touches_and_no_more(
         assert pool.group_info().mapped_for_peers == 0
 
 
+@pytest.mark.parametrize("readers", [1, 2, 8])
+def test_who_goes_on_maps_more_at_a_time(readers: int, other: Member, swap_directory: Path) -> None:
+    """Each of several readers in turn, as threads are."""
+    with pool_of(swap_directory) as pool, pool.region(32 * MIB, shared=True, name="r") as region:
+        other(JOIN)
+        other("r[::4096] = bytes([7]) * (len(r) // 4096)")
+        part = len(region) // readers
+        faults = pool.group_info().soft_faults
+        for offset in range(0, part, PAGE):
+            for reader in range(readers):
+                assert region[reader * part + offset] == 7
+        assert pool.group_info().soft_faults - faults < 16 * (1 + readers)
+
+
 @pytest.mark.parametrize("in_child", [False, True])
 def test_what_one_brings_in_is_mapped_for_all_if_the_pool_was_made_so(
     in_child: bool, other: Member, swap_directory: Path

@@ -22,7 +22,7 @@ SHARED = (
     "repair",
     "group_check",
 )
-BASE = ("lock", "awake", "invariant", "status", "findings", "memory")
+BASE = ("lock", "awake", "invariant", "status", "findings", "memory", "proc_stat")
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ PARTS = {
     "places": Part((*LOCK, "frame/arena", "io/bounce", "base/memory")),
     "rings": Part((*LOCK, "reclaim/ring", "base/memory")),
     "read_ahead": Part((*LOCK, "swap/read_ahead", "swap/runs")),
+    "soft_runs": Part(("shared/soft_runs",)),
     "proc_stat": Part(("base/proc_stat",)),
     "hashes": Part(("swap/hash", "swap/hash_avx2")),
     "codecs": Part(
