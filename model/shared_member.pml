@@ -192,7 +192,7 @@ inline serve_fault(p) { /* shared_fault */
             } STEP
             d_step { map_here(p) };
             map_peers(p)
-        :: word[p].state == POISONED -> d_step { f = 0; entry[CELL(m, p)] = POISON; wake_in(m, p) } /* unreached: lose has marked it in every member */
+        :: word[p].state == POISONED -> d_step { f = 0; entry[CELL(m, p)] = POISON; wake_in(m, p) }
         fi;
         d_step { if :: f == FRAMES -> parked[CELL(m, p)] = 1 :: else fi; f = 0 } STEP
         unlock_and_wake(p)
@@ -221,14 +221,7 @@ inline lose(p) {
     d_step { move_page(p, READING, POISONED, lose); word[p].field = 0; lost[p] = 1 } STEP
     d_step { end_leave_frame(f) } STEP
     d_step { release_frame(f) } STEP
-    d_step { end_leave_slot(s) } STEP
-    d_step {
-        k = 0;
-        do
-        :: k < MEMBERS -> entry[CELL(k, p)] = POISON; if :: !dead[k] -> wake_in(k, p) :: else fi; k++
-        :: else -> k = 0; break
-        od
-    }
+    d_step { end_leave_slot(s) } /* each member marks it when it is touched there */
 }
 
 inline come_in(p) { /* unit_complete */

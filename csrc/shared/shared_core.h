@@ -62,9 +62,8 @@ void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, boo
 size_t shared_copy_here(group *g, shared_region *r, size_t page, size_t pages, const void *contents);
 /* Takes the write-protection off here, and wakes. Context: RESIDENT, locked by us, not SEALED. */
 void shared_allow_stores(group *g, shared_region *r, size_t page, size_t pages);
-/* A touch raises SIGBUS, in all mappers. Context: locked by us, POISONED. */
+/* A touch raises SIGBUS here. Context: locked by us, POISONED. */
 void shared_poison(group *g, shared_region *r, size_t page);
-void shared_poison_in(int uffd, void *address); /* of one of them */
 /* The marks of the poison outlast a punched hole: a page of zeroes is mapped over them in all mappers, for the caller to punch. Context: locked
  * by us. */
 void shared_unpoison(group *g, uint32_t object, int fd, size_t page);

@@ -5,12 +5,10 @@
 #include "shared/shared_core.h"
 
 #include "base/failpoint.h"
-#include "fault/signal.h"
 #include "fault/uffd.h"
 #include "pool.h"
 
 #include <fcntl.h>
-#include <signal.h>
 
 /* First touches that run in sequence are served so many at a time, at most. */
 #define FRESH_MAX 512U
@@ -135,8 +133,7 @@ static uint32_t soft(group *g, shared_region *r, size_t page) {
 /* ---- all ---- */
 
 static shared_result poisoned(group *g, shared_region *r, size_t page) {
-    signal_arm(SIGBUS);
-    shared_poison_in(g->uffd, shared_address(r, page));
+    shared_poison(g, r, page);
     unlock_run(g, r, page, 1);
     return SHARED_DONE;
 }

@@ -301,6 +301,7 @@ static void end_in_vain(group *g, const read_unit *unit, uint32_t i) {
     uffd_wake(g->uffd, shared_address(unit->r, unit->page[i]), PAGE_BYTES);
 }
 
+/* Whoever touches it faults, and is told by a thread of its own process (shared_fault.c): only that one knows that the handler of SIGBUS is there. */
 static void lose(group *g, const read_unit *unit, uint32_t i, int status) {
     shared_region *r = unit->r;
     size_t page = unit->page[i];
@@ -316,7 +317,6 @@ static void lose(group *g, const read_unit *unit, uint32_t i, int status) {
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
     slot_table_end_leave(g, slot);
-    shared_poison(g, r, page);
     bool waiters = shared_unlock(&r->words[page], g->self);
     (void)waiters;
     shared_wake(g, r, page, 1);

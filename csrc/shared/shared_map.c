@@ -212,10 +212,12 @@ void shared_wake(group *g, shared_region *r, size_t page, size_t pages) {
 }
 
 /* What an eviction has left there, a mark of the write-protection, would be in the way (EEXIST), and the thread fault for ever. */
-void shared_poison_in(int uffd, void *address) {
-    uffd_write_protect(uffd, address, 1, false, false);
-    uffd_poison(uffd, address, 1, true);
-    uffd_wake(uffd, address, PAGE_BYTES);
+void shared_poison(group *g, shared_region *r, size_t page) {
+    void *address = shared_address(r, page);
+    signal_arm(SIGBUS);
+    uffd_write_protect(g->uffd, address, 1, false, false);
+    uffd_poison(g->uffd, address, 1, true);
+    uffd_wake(g->uffd, address, PAGE_BYTES);
 }
 
 void shared_unpoison(group *g, uint32_t object, int fd, size_t page) {
@@ -229,19 +231,6 @@ void shared_unpoison(group *g, uint32_t object, int fd, size_t page) {
         void *address = seen_page(&set, i, page);
         if (address)
             uffd_continue(set.of[i].uffd, address, 1, false, false, &done);
-    }
-    mappers_end(g);
-}
-
-void shared_poison(group *g, shared_region *r, size_t page) {
-    mapper_set set;
-    mappers_begin(g);
-    mappers_look(g, r->object, &set);
-    signal_arm(SIGBUS);
-    for (uint32_t i = 0; i < set.count; i++) {
-        void *address = seen_page(&set, i, page);
-        if (address)
-            shared_poison_in(set.of[i].uffd, address);
     }
     mappers_end(g);
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _support.members import Member
 from _support.program import run_program
 from _support.waiting import await_that
 from _support.workload import PAGE, Pages
@@ -277,6 +278,24 @@ def test_a_touch_ends_the_process_after_one_line(swap_directory: Path, encrypt: 
         pytest.skip("swap cannot be encrypted: no libcrypto")
     result = run_program(TOUCH.format(shared=False, encrypt=encrypt), swap_directory, check=False)
     assert_ended_by_touch(result, "region 'data'", int(result.stdout.split()[0]))
+
+
+@pytest.mark.parametrize("swapped", ["shared"], indirect=True)
+def test_a_member_is_told_of_a_page_that_another_has_found_lost(
+    swapped: Swapped, swap_directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It had no reason to look after SIGBUS before."""
+    with Member() as member:
+        member(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='16MiB')")
+        member("pool = uswap.attach('damaged', swap=swap); region = pool.open_region('data')")
+        flip_a_bit(swapped)
+        (lost,) = bad_pages(swapped.region)
+        with pytest.raises(uswap.SwapError), swapped.region.resident(lost * PAGE, PAGE):
+            pass
+        member.send(f"region[{lost * PAGE}]")
+        with pytest.raises(AssertionError, match=f"has ended: -{int(signal.SIGBUS)}"):
+            member.answer()
+    assert capfd.readouterr().err.startswith(f"uswap: lost page: shared region 'data' at offset {lost * PAGE:#x}: ")
 
 
 @pytest.mark.parametrize("swapped", ["shared"], indirect=True)
