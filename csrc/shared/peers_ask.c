@@ -97,6 +97,11 @@ static int object_from(group *g, member_id whom, const peer_request *request) {
     return fd >= 0 ? fd : -ENOENT;
 }
 
+/* Why nobody has given it, if it is not that nobody has it. */
+static bool is_told(int status) {
+    return status == -ETIMEDOUT || status == -EMFILE || status == -ENFILE || status == -ENOMEM;
+}
+
 int peers_object_fd(group *g, uint32_t object) {
     const object_entry *entry = group_object(g, object);
     peer_request request = peer_request_of(PEER_WANT_OBJECT, g->self, object);
@@ -111,7 +116,7 @@ int peers_object_fd(group *g, uint32_t object) {
             int fd = object_from(g, id, &request);
             if (fd >= 0)
                 return fd;
-            if (fd == -ETIMEDOUT)
+            if (is_told(fd))
                 status = fd;
         }
     return status;

@@ -69,7 +69,9 @@ int peer_receive(int socket, void *message, size_t bytes, peer_fds *fds) {
     if (got == (ssize_t)bytes && !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
         return 0;
     peer_fds_close(fds);
-    return got == 0 ? -EPIPE : -EPROTO;
+    return got == 0                        ? -EPIPE
+           : header.msg_flags & MSG_CTRUNC ? -EMFILE
+                                           : -EPROTO; /* there is room for all of them in the message */
 }
 
 void peer_fds_close(peer_fds *fds) {

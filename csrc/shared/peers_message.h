@@ -58,7 +58,7 @@ peer_request peer_request_of(peer_kind kind, member_id self, uint32_t subject);
 /* One message; never blocks. Return: 0 or -errno. */
 int peer_send(int socket, const void *message, size_t bytes, const peer_fds *fds);
 /* => the descriptors are the caller's, close-on-exec. -EAGAIN: there is none yet; -EPIPE: the other end has gone; -EPROTO: it has another
- * size, or not all of its descriptors got through. */
+ * size; -EMFILE: this process may not have so many descriptors. */
 int peer_receive(int socket, void *message, size_t bytes, peer_fds *fds);
 void peer_fds_close(peer_fds *fds);
 /* Takes one out of them; it is the caller's then. */

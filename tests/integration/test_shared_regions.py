@@ -150,6 +150,19 @@ def test_names_are_taken_once_and_found_or_not(jobs: uswap.Pool, member: Member)
     member("x = pool.region('2MiB', shared=True, name='x')")
 
 
+def test_who_may_open_no_more_files_is_told_so_and_can_open_it_later(jobs: uswap.Pool, member: Member) -> None:
+    region = jobs.region(MIB, shared=True, name="full")
+    region[0] = 7
+    member("import os, resource; few = len(os.listdir('/proc/self/fd')) - 1")  # but for the one that lists them
+    member("before = resource.getrlimit(resource.RLIMIT_NOFILE)")
+    for spare in range(3):
+        member(f"resource.setrlimit(resource.RLIMIT_NOFILE, (few + {spare}, before[1]))")
+        with pytest.raises(MemberError, match=r"SystemCallError: .*Too many open files"):
+            member("pool.open_region('full')")
+    member("resource.setrlimit(resource.RLIMIT_NOFILE, before)")
+    assert member("pool.open_region('full')[0]") == region[0]
+
+
 def test_more_than_the_limit_goes_to_swap_and_comes_back(jobs: uswap.Pool, member: Member) -> None:
     a = jobs.zeros(1 << 24, dtype="u8", shared=True, name="a")  # 128 MiB
     a[:] = np.arange(len(a), dtype="u8")
