@@ -207,9 +207,9 @@ typedef enum { SHARED_DONE, SHARED_WAITS, SHARED_NO_FRAME, SHARED_AGAIN } shared
 /* Answers one fault by the page's word. WAITS: who waits is woken when somebody unlocks. (shared_fault.c) */
 shared_result shared_fault(group *g, shared_region *r, size_t page);
 
-/* Starts the read of a SWAPPED page, locked by us; unlocks it in any case. (shared_in.c) */
+/* Starts the read of a SWAPPED page, locked by us, and of what is wanted next; unlocks it in any case. (shared_in.c) */
 shared_result shared_in_start(group *g, shared_region *r, size_t page);
-/* Asks for what is wanted next, after a fault on this page. absent: it was not even being read. */
+/* Asks for what is wanted next, after a fault on a page that is in memory, or is being read. */
 void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault);
 /* Reads what of the range is out, as far as it goes without a wait. Return: pages looked at. */
 size_t shared_in_range(group *g, shared_region *r, size_t page, size_t pages);

@@ -140,10 +140,7 @@ static shared_result poisoned(group *g, shared_region *r, size_t page) {
 
 static shared_result start_read(group *g, shared_region *r, size_t page) {
     shared_result result = shared_in_start(g, r, page);
-    if (result != SHARED_DONE)
-        return result;
-    shared_in_ahead(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
-    return SHARED_WAITS; /* woken by its end, which is ours */
+    return result == SHARED_DONE ? SHARED_WAITS : result; /* woken by its end, which is ours */
 }
 
 shared_result shared_fault(group *g, shared_region *r, size_t page) {

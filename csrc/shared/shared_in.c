@@ -99,15 +99,18 @@ static read_unit *unit_for(group *g, shared_region *r, uint64_t slot, bool singl
 
 /* ---- starting ---- */
 
+/* What a page is read for: somebody waits for it, and for those behind it soon (FIRST: one request for all), or not; or it is read ahead. */
+typedef enum { READ_ALONE, READ_FIRST, READ_AHEAD, READ_MARKER } read_reason;
+
 /* SWAPPED and locked by us => READING, still locked. */
-static shared_result claim(group *g, shared_region *r, size_t page, bool ahead, bool marker, uint32_t want) {
+static shared_result claim(group *g, shared_region *r, size_t page, read_reason reason, uint32_t want) {
     share_state *s = share_of(g);
     shared_word *word = &r->words[page];
     uint64_t slot = shared_field_of(shared_load(word));
     uint32_t frame;
-    if (!next_frame(g, want, ahead, &frame))
+    if (!next_frame(g, want, reason >= READ_AHEAD, &frame))
         return SHARED_NO_FRAME;
-    read_unit *unit = unit_for(g, r, slot, !ahead);
+    read_unit *unit = unit_for(g, r, slot, reason == READ_ALONE);
     if (!unit) {
         s->frames[s->frames_left++] = frame;
         return SHARED_AGAIN;
@@ -118,7 +121,7 @@ static shared_result claim(group *g, shared_region *r, size_t page, bool ahead, 
     frame_table_settle(g, frame, ref, slot + 1);
     unit->page[unit->pages] = page;
     unit->frame[unit->pages] = frame;
-    unit->markers[unit->pages++] = marker;
+    unit->markers[unit->pages++] = reason == READ_MARKER;
     if (unit->alone)
         send_unit(g, unit);
     return SHARED_DONE;
@@ -127,12 +130,6 @@ static shared_result claim(group *g, shared_region *r, size_t page, bool ahead, 
 static void unlock(group *g, shared_region *r, size_t page) {
     if (shared_unlock(&r->words[page], g->self))
         shared_wake(g, r, page, 1);
-}
-
-shared_result shared_in_start(group *g, shared_region *r, size_t page) {
-    shared_result result = claim(g, r, page, false, false, 1);
-    unlock(g, r, page);
-    return result;
 }
 
 /* Locks a page that is out, or is being read by who is stopped. */
@@ -144,20 +141,20 @@ static bool lock_absent(group *g, shared_word *word) {
 }
 
 /* Return: false when frames or memory have run out. */
-static bool read_page(group *g, shared_region *r, size_t page, bool marker, uint32_t want) {
+static bool read_page(group *g, shared_region *r, size_t page, read_reason reason, uint32_t want) {
     shared_word *word = &r->words[page];
     if (!lock_absent(g, word))
         return true;
     bool go_on = true;
     if (shared_state_of(shared_load(word)) == SHARED_SWAPPED)
-        go_on = claim(g, r, page, true, marker, want) == SHARED_DONE;
+        go_on = claim(g, r, page, reason, want) == SHARED_DONE;
     unlock(g, r, page);
     return go_on;
 }
 
 size_t shared_in_range(group *g, shared_region *r, size_t page, size_t pages) {
     size_t at = 0;
-    while (at < pages && read_page(g, r, page + at, false, (uint32_t)MIN_OF(pages - at, (size_t)IN_UNIT_PAGES)))
+    while (at < pages && read_page(g, r, page + at, READ_AHEAD, (uint32_t)MIN_OF(pages - at, (size_t)IN_UNIT_PAGES)))
         at++;
     return at;
 }
@@ -183,7 +180,8 @@ static uint32_t read_neighbours(group *g, shared_region *r, const read_ahead_pla
     for (int64_t page = low; page <= high && done == plan->count; page++) {
         bool edge = (uint64_t)page % BLOCK_PAGES == (up ? 0 : BLOCK_PAGES - 1);
         bool marker = read_ahead_marks(plan, page, page == plan->first && !on) || (plan->wide && edge);
-        if (!read_page(g, r, (size_t)page, marker, (uint32_t)MIN_OF(high - page + 1, (int64_t)IN_UNIT_PAGES)))
+        if (!read_page(g, r, (size_t)page, marker ? READ_MARKER : READ_AHEAD,
+                       (uint32_t)MIN_OF(high - page + 1, (int64_t)IN_UNIT_PAGES)))
             done = up ? (uint32_t)(page - low) : 0;
     }
     share_of(g)->in_pieces = false;
@@ -194,7 +192,8 @@ static uint32_t read_strided(group *g, shared_region *r, const read_ahead_plan *
     for (uint32_t step = 0; step < plan->count; step++)
         for (uint32_t lane = 0; lane < plan->width; lane++) {
             int64_t page = plan->first + plan->stride * (int64_t)step + (int64_t)lane;
-            if (page >= 0 && (uint64_t)page < r->pages && !read_page(g, r, (size_t)page, step + lane == 0, 1))
+            if (page >= 0 && (uint64_t)page < r->pages &&
+                !read_page(g, r, (size_t)page, step + lane == 0 ? READ_MARKER : READ_AHEAD, 1))
                 return step;
         }
     return plan->count;
@@ -232,16 +231,18 @@ static void go_on(group *g) {
     shared_region_put(r);
 }
 
-void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault) {
+static read_ahead_plan plan_of(group *g, shared_region *r, read_ahead_seen fault) {
     uint32_t advice = atomic_load_explicit(&r->advice, memory_order_relaxed);
     uint64_t total = atomic_load(&share_of(g)->frames_total);
     uint64_t window = MIN_OF((uint64_t)MIN_OF(WINDOW_MAX, g->pool->options.read_ahead_pages), total / WINDOW_SHARE);
     if (advice == USWAP_ADVICE_RANDOM)
-        return;
+        return (read_ahead_plan){0};
     read_ahead_bounds bounds = {.window = (uint32_t)window, .pages = r->pages, .frames = total / LANES_SHARE};
-    if (advice == USWAP_ADVICE_SEQUENTIAL)
-        fault.known |= READ_AHEAD_SEQUENTIAL;
-    read_ahead_plan plan = read_ahead_fault(&r->ahead, fault, bounds);
+    fault.known |= READ_AHEAD_RUNS | (advice == USWAP_ADVICE_SEQUENTIAL ? READ_AHEAD_SEQUENTIAL : 0U);
+    return read_ahead_fault(&r->ahead, fault, bounds);
+}
+
+static void carry_out(group *g, shared_region *r, read_ahead_plan plan) {
     if (plan.count == 0)
         return;
     read_ahead_plan whole = in_blocks(plan);
@@ -251,6 +252,22 @@ void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault) {
     uint32_t done = near ? read_neighbours(g, r, &whole, false) : read_strided(g, r, &whole);
     if (done < whole.count && !keep_rest(g, r, &whole, done))
         read_ahead_asked(&r->ahead, whole, done);
+}
+
+void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault) {
+    carry_out(g, r, plan_of(g, r, fault));
+}
+
+shared_result shared_in_start(group *g, shared_region *r, size_t page) {
+    read_ahead_plan plan = plan_of(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
+    bool short_run = plan.young && plan.count > 0 && plan.first == (int64_t)page + 1;
+    shared_result result = claim(g, r, page, short_run ? READ_FIRST : READ_ALONE, 1);
+    unlock(g, r, page);
+    if (result == SHARED_DONE)
+        carry_out(g, r, plan);
+    else if (plan.count > 0)
+        read_ahead_asked(&r->ahead, plan, 0);
+    return result;
 }
 
 /* ---- ending ---- */

@@ -44,9 +44,12 @@ static bool is_third(const read_ahead_stream *s, int64_t page) {
     return s->stride == stride_to(s, page) && (is_neighbour(s->stride) || s->end == s->last);
 }
 
+/* Who goes on behind what is mapped is the same reader; and nothing of it is to be read. */
 static void come_to(read_ahead_stream *s, int64_t page, int64_t end) {
     s->last = page;
     s->end = end;
+    if (s->stride == 1)
+        s->next = MAX_OF(s->next, end + 1);
 }
 
 /* The first page of which its last fault says nothing. */
@@ -120,7 +123,7 @@ static void end_guess(read_ahead *ahead, read_ahead_stream *s, bool came_true) {
 /* The stream goes on: ask for more if the reader has used half of what was asked for; or what is missing of a wide window. */
 static read_ahead_plan advance(read_ahead_stream *s, uint32_t maximum, bool absent, bool stale) {
     int64_t beyond = page_beyond(s);
-    if (absent || stale || (s->stride == 1 && s->next < beyond))
+    if (absent || stale)
         s->next = beyond;
     if (stale) {
         s->window = MIN_OF(WINDOW_FIRST, maximum);
@@ -159,7 +162,7 @@ static read_ahead_plan go_on(read_ahead *ahead, read_ahead_stream *s, uint32_t m
         return advance(s, maximum, absent, false);
     }
     if (absent)
-        s->next = s->last + stride;
+        s->next = s->last + stride; /* nothing behind it is mapped */
     int64_t asked = distance(s->next, s->start);
     int64_t wanted = (int64_t)runs_worth(&ahead->runs, s->reached, (uint64_t)asked) - asked;
     if (wanted <= 0)

@@ -116,10 +116,8 @@ def _load(indices: list[int]) -> Batch:
 
 def open_images(number: int, dataset: Images) -> None:
     """For worker_init. A forked worker has inherited the dataset, but not the memory of its array: reopen finds it,
-    and changes nothing in any other. The advice spares read-ahead that nobody would use."""
-    shared: Any = uswap.reopen(dataset.pixels)
-    dataset.pixels = shared
-    shared.region.advise(uswap.Advice.RANDOM)
+    and changes nothing in any other."""
+    dataset.pixels = uswap.reopen(dataset.pixels)
 
 
 # ---- the job -----------------------------------------------------------------------------------------------

@@ -138,23 +138,24 @@ static void streams_in_turn(reader *r) {
 
 /* ---- pages that others bring in, of which a fault maps several ---- */
 
-static read_ahead_plan see(reader *r, size_t page, uint32_t mapped) {
+static read_ahead_plan see(reader *r, size_t page, uint32_t mapped, unsigned known) {
     const read_ahead_bounds bounds = {.window = WINDOW_MAX, .pages = PAGES, .frames = PAGES};
-    read_ahead_plan plan = read_ahead_fault(&r->ahead, (read_ahead_seen){.page = page, .mapped = mapped}, bounds);
+    read_ahead_seen fault = {.page = page, .mapped = mapped, .known = known};
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, fault, bounds);
     CHECK(plan.count == 0 || plan.stride == 1);
     return plan;
 }
 
 /* It is a stream of neighbours, however many each fault maps and however little of what is asked for can be read; and it goes on where the pages end. */
-static void mapped_by_runs(reader *r, uint32_t run, bool waited_for) {
+static void mapped_by_runs(reader *r, uint32_t run, bool waited_for, unsigned known) {
     size_t page = 5;
     for (int i = 0; i < 50; i++, page += run) {
-        read_ahead_plan plan = see(r, page, waited_for ? 0 : run);
+        read_ahead_plan plan = see(r, page, waited_for ? 0 : run, known);
         read_ahead_asked(&r->ahead, plan, 0);
         if (waited_for)
-            plan = see(r, page, run);
+            plan = see(r, page, run, known);
         CHECK(plan.count == 0 || plan.first >= (int64_t)(page + run));
-        CHECK(i < 4 || plan.count > 0);
+        CHECK(page < 5 + RUN_STREAM + 4 * (size_t)run || plan.count > 0);
         read_ahead_asked(&r->ahead, plan, 0);
     }
     sweep(r, page, PAGES / 2, false);
@@ -162,10 +163,10 @@ static void mapped_by_runs(reader *r, uint32_t run, bool waited_for) {
 }
 
 /* Where what is read here lies between, in pieces of the same size, they are no stream with a stride either. */
-static void mapped_in_turn(reader *r, uint32_t run) {
+static void mapped_in_turn(reader *r, uint32_t run, unsigned known) {
     for (size_t page = 0; page < PAGES / 2; page += 2 * (size_t)run) {
-        see(r, page, 0);
-        see(r, page, run);
+        see(r, page, 0, known);
+        see(r, page, run, known);
     }
 }
 
@@ -197,12 +198,12 @@ int main(void) {
     RUN(streams(r, true));
     RUN(strides(r));
     RUN(streams_in_turn(r));
-    for (uint32_t run = 2; run <= 64; run *= 2) {
-        RUN(mapped_by_runs(r, run, false));
-        RUN(mapped_by_runs(r, run, true));
-        RUN(mapped_in_turn(r, run));
-    }
-    RUN(mapped_by_runs(r, 512, false));
+    for (uint32_t run = 2; run <= 512; run *= 2)
+        for (unsigned known = 0; known <= READ_AHEAD_RUNS; known += READ_AHEAD_RUNS) {
+            RUN(mapped_by_runs(r, run, false, known));
+            RUN(mapped_by_runs(r, run, true, known));
+            RUN(mapped_in_turn(r, run, known));
+        }
     /* Another kind after one. */
     RUN((records(r, 500, 4, 1), leave(r), records(r, 200, 1, 1), leave(r), single_pages(r)));
     RUN((records(r, 500, 1, 1), leave(r), records_of(r, 5, 1)));

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import random
 import threading
 import time
 import weakref
@@ -180,6 +181,26 @@ def test_more_than_the_limit_goes_to_swap_and_comes_back(jobs: uswap.Pool, membe
     (region,) = jobs.shared_regions()
     assert region.resident + region.swapped >= 120 * MIB
     member("del a")
+
+
+@pytest.mark.parametrize("length", [1, 3, 5, 9])
+def test_records_at_random_are_read_as_they_are(jobs: uswap.Pool, length: int) -> None:
+    """Each as a whole, once it is known how long they are, and nothing behind it. Frames are there for all."""
+    with jobs.region(32 * MIB, shared=True, name="records") as region:
+        Pages(region).fill(1)
+        while region.info().resident:
+            region.advise(uswap.Advice.PAGEOUT)
+        firsts = random.Random(1).sample(range(0, len(region), 16 * PAGE), len(region) // (16 * PAGE))
+        before, known = jobs.group_info(), len(firsts) // 4
+        for number, first in enumerate(firsts):
+            if number == known:
+                before = jobs.group_info()
+            for page in range(length):
+                assert region[first + page * PAGE : first + page * PAGE + 8] != bytes(8)
+        after, count = jobs.group_info(), len(firsts) - known
+        assert after.pages_read - before.pages_read < 1.25 * length * count
+        # The first page waits for all; the second tells whether records are still as long.
+        assert after.faults - before.faults < (3 if length > 1 else 1.1) * count
 
 
 def test_figures_of_the_group_fit_each_other_while_pages_come_and_go(jobs: uswap.Pool) -> None:
