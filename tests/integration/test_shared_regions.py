@@ -308,7 +308,7 @@ def resident_while_touched(regions: list[uswap.SharedRegion]) -> list[int]:
 def await_more_of(regions: list[uswap.SharedRegion]) -> None:
     """Of the first there is clearly more in memory, at the latest when pages have come back a few times, and the
     limit lies where it is needed: on a busy machine that takes longer."""
-    for _ in range(8):
+    for _ in range(40):
         of_first, of_second = resident_while_touched(regions)
         if of_first > 1.2 * of_second:
             return
