@@ -310,7 +310,8 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, read_ahead_seen fault, read_
     if (s && s->young && s->window > 0 && ahead->clock - s->used > STALE_FAULTS)
         s = NULL; /* what it waits for is not what this fault begins */
     read_ahead_stream *used = s ? s : oldest_stream(ahead);
-    if (!s)
+    bool told = (fault.known & READ_AHEAD_SEQUENTIAL) && s && (s->young || s->window == 0); /* nothing to wait for */
+    if (!s || told)
         plan = start_stream(ahead, used, page, end, bounds.window, fault.known);
     else if (s->window == 0)
         plan = confirm(ahead, s, page, end, &bounds, fault.known);

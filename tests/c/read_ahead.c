@@ -170,6 +170,18 @@ static void mapped_in_turn(reader *r, uint32_t run, unsigned known) {
     }
 }
 
+/* ---- what the program has said ---- */
+
+/* It holds at once, whatever was touched before. */
+static void told_sequential(reader *r, size_t touched) {
+    const read_ahead_bounds bounds = {.window = WINDOW_MAX, .pages = PAGES, .frames = PAGES};
+    for (size_t page = 100; page < 100 + touched; page++)
+        touch(r, page);
+    unsigned known = READ_AHEAD_RUNS | READ_AHEAD_ABSENT | READ_AHEAD_SEQUENTIAL;
+    read_ahead_plan plan = read_ahead_fault(&r->ahead, (read_ahead_seen){.page = 100, .known = known}, bounds);
+    CHECK(plan.first == 101 && plan.stride == 1 && plan.count == WINDOW_MAX && !plan.young);
+}
+
 static reader *new_reader(void) {
     reader *r = calloc(1, sizeof *r);
     CHECK(r);
@@ -204,6 +216,8 @@ int main(void) {
             RUN(mapped_by_runs(r, run, true, known));
             RUN(mapped_in_turn(r, run, known));
         }
+    for (size_t touched = 0; touched < 3; touched++)
+        RUN(told_sequential(r, touched));
     /* Another kind after one. */
     RUN((records(r, 500, 4, 1), leave(r), records(r, 200, 1, 1), leave(r), single_pages(r)));
     RUN((records(r, 500, 1, 1), leave(r), records_of(r, 5, 1)));
