@@ -22,23 +22,28 @@
 
 /* ---- frames and memory ---- */
 
-/* ahead: only while others find some too. */
+/* ahead: only while others find some too. Return: whether there is one at hand. */
+static bool have_frame(group *g, uint32_t want, bool ahead) {
+    share_state *s = share_of(g);
+    if (s->frames_left > 0)
+        return true;
+    uint64_t used = shared_used_frames(&g->commons);
+    uint64_t keep = atomic_load(&s->frames_low) / 4;
+    if (ahead && used + keep >= atomic_load(&s->frames_total)) {
+        atomic_store(&s->cut_ns, clock_now_ns());
+        shared_out_wake(g);
+        return false;
+    }
+    s->frames_left = frames_claim(g, MIN_OF(MAX_OF(want, 1U), IN_UNIT_PAGES), s->frames);
+    return s->frames_left > 0;
+}
+
 static bool next_frame(group *g, uint32_t want, bool ahead, uint32_t *frame) {
     share_state *s = share_of(g);
-    if (s->frames_left == 0) {
-        uint64_t used = shared_used_frames(&g->commons);
-        uint64_t keep = atomic_load(&s->frames_low) / 4;
-        if (ahead && used + keep >= atomic_load(&s->frames_total)) {
-            atomic_store(&s->cut_ns, clock_now_ns());
-            shared_out_wake(g);
-            return false;
-        }
-        s->frames_left = frames_claim(g, MIN_OF(MAX_OF(want, 1U), IN_UNIT_PAGES), s->frames);
-    }
-    if (s->frames_left == 0)
-        return false;
-    *frame = s->frames[--s->frames_left];
-    return true;
+    bool found = have_frame(g, want, ahead);
+    if (found)
+        *frame = s->frames[--s->frames_left];
+    return found;
 }
 
 void shared_in_give_back_frames(group *g) {
@@ -258,15 +263,24 @@ void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault) {
     carry_out(g, r, plan_of(g, r, fault));
 }
 
+/* Whether a page that is waited for can be read now. A fault that is tried again later is to be told to read-ahead once. */
+static shared_result is_ready(group *g) {
+    share_state *s = share_of(g);
+    if (!have_frame(g, 1, false))
+        return SHARED_NO_FRAME;
+    return free_unit(s, true) || free_unit(s, false) ? SHARED_DONE : SHARED_AGAIN;
+}
+
 shared_result shared_in_start(group *g, shared_region *r, size_t page) {
-    read_ahead_plan plan = plan_of(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
-    bool short_run = plan.young && plan.count > 0 && plan.first == (int64_t)page + 1;
-    shared_result result = claim(g, r, page, short_run ? READ_FIRST : READ_ALONE, 1);
+    read_ahead_plan plan = {0};
+    shared_result result = is_ready(g);
+    if (result == SHARED_DONE) {
+        plan = plan_of(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
+        bool short_run = plan.young && plan.count > 0 && plan.first == (int64_t)page + 1;
+        result = claim(g, r, page, short_run ? READ_FIRST : READ_ALONE, 1);
+    }
     unlock(g, r, page);
-    if (result == SHARED_DONE)
-        carry_out(g, r, plan);
-    else if (plan.count > 0)
-        read_ahead_asked(&r->ahead, plan, 0);
+    carry_out(g, r, plan);
     return result;
 }
 
