@@ -19,6 +19,8 @@
 /* Read-ahead may fill at most this part of the frames with one window, and lanes that part. */
 #define WINDOW_SHARE 16
 #define LANES_SHARE 2
+/* So few pages that nobody waits for yet may come by one request with the one that is waited for. */
+#define SHORT_RUN 16
 
 /* ---- frames and memory ---- */
 
@@ -181,7 +183,7 @@ static uint32_t read_neighbours(group *g, shared_region *r, const read_ahead_pla
     low = MAX_OF(low, INT64_C(0));
     high = MIN_OF(high, (int64_t)r->pages - 1);
     uint32_t done = plan->count;
-    share_of(g)->in_pieces = plan->wide;
+    share_of(g)->in_pieces = plan->wide || plan->young; /* what is read alone is for those who wait */
     for (int64_t page = low; page <= high && done == plan->count; page++) {
         bool edge = (uint64_t)page % BLOCK_PAGES == (up ? 0 : BLOCK_PAGES - 1);
         bool marker = read_ahead_marks(plan, page, page == plan->first && !on) || (plan->wide && edge);
@@ -276,7 +278,8 @@ shared_result shared_in_start(group *g, shared_region *r, size_t page) {
     shared_result result = is_ready(g);
     if (result == SHARED_DONE) {
         plan = plan_of(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
-        bool short_run = plan.young && plan.count > 0 && plan.first == (int64_t)page + 1;
+        bool behind = plan.young && plan.first == (int64_t)page + 1;
+        bool short_run = behind && plan.count > 0 && plan.count <= SHORT_RUN;
         result = claim(g, r, page, short_run ? READ_FIRST : READ_ALONE, 1);
     }
     unlock(g, r, page);

@@ -5,14 +5,13 @@
 #include "shared/shared_core.h"
 
 #include "base/failpoint.h"
-#include "fault/signal.h"
+#include "fault/poison.h"
 #include "fault/uffd.h"
 #include "pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
 
 /* Partial results of one call; the kernel's EAGAIN without progress passes by itself. */
 #define TRIES_MAX 64
@@ -213,11 +212,8 @@ void shared_wake(group *g, shared_region *r, size_t page, size_t pages) {
 
 /* What an eviction has left there, a mark of the write-protection, would be in the way (EEXIST), and the thread fault for ever. */
 void shared_poison(group *g, shared_region *r, size_t page) {
-    void *address = shared_address(r, page);
-    signal_arm(SIGBUS);
-    uffd_write_protect(g->uffd, address, 1, false, false);
-    uffd_poison(g->uffd, address, 1, true);
-    uffd_wake(g->uffd, address, PAGE_BYTES);
+    uffd_write_protect(g->uffd, shared_address(r, page), 1, false, false);
+    poison_map(g->pool, g->uffd, shared_address(r, page));
 }
 
 void shared_unpoison(group *g, uint32_t object, int fd, size_t page) {

@@ -158,6 +158,7 @@ static void unseal(group *g, shared_region *r, size_t page) {
 static size_t map_ordered(group *g, shared_region *r, shared_order *order, shared_state state) {
     size_t page = order->page;
     unseal(g, r, page);
+    r->soft.next = 0; /* of no fault yet */
     shared_result result = shared_fault(g, r, page);
     order->missed |= result != SHARED_DONE || (shared_load(&r->words[page]) & SHARED_SEALED);
     if (result == SHARED_DONE && state == SHARED_RESIDENT && r->soft.next > page)

@@ -140,9 +140,9 @@ static read_ahead_plan advance(read_ahead_stream *s, uint32_t maximum, bool abse
     return plan_of(s, s->window);
 }
 
-/* It goes no farther. */
+/* It goes no farther. Of a page whose fault has mapped those behind it nobody knows whether it was alone. */
 static void end_run(read_ahead *ahead, read_ahead_stream *s) {
-    if (s->young)
+    if (s->young && (s->reached > 0 || s->end <= s->start))
         runs_note_end(&ahead->runs, s->reached, s->close);
     s->young = false;
 }
@@ -289,6 +289,26 @@ void read_ahead_asked(read_ahead *ahead, read_ahead_plan plan, uint32_t done) {
     small_lock_release(&ahead->lock);
 }
 
+/* Of what was mapped this page, and who knows what behind it, is gone. */
+static void forget_mapped(read_ahead *ahead, int64_t page) {
+    for (int i = 0; i < READ_AHEAD_STREAMS; i++) {
+        read_ahead_stream *s = &ahead->stream[i];
+        if (s->window == 0 && is_seen(s, page))
+            s->end = MAX_OF(s->last, page - 1);
+    }
+}
+
+/* A run waits for a page for a while; what it has waited for longer is not what this fault begins. */
+static bool is_stale_run(const read_ahead *ahead, const read_ahead_stream *s) {
+    return s->young && s->window > 0 && ahead->clock - s->used > STALE_FAULTS;
+}
+
+/* Whether what is not established yet begins once more: the program says that it is a stream; or its only page has been dropped since. */
+static bool begins_again(const read_ahead_stream *s, int64_t page, unsigned known) {
+    bool again = (known & READ_AHEAD_ABSENT) && s->window == 0 && page == s->last;
+    return again || ((known & READ_AHEAD_SEQUENTIAL) && (s->young || s->window == 0));
+}
+
 /* A fault of an established one, or of a young run. */
 static read_ahead_plan follow(read_ahead *ahead, read_ahead_stream *s, int64_t page, int64_t end, uint32_t maximum,
                               bool absent) {
@@ -306,18 +326,21 @@ read_ahead_plan read_ahead_fault(read_ahead *ahead, read_ahead_seen fault, read_
         return plan;
     small_lock_acquire(&ahead->lock);
     ahead->clock++;
+    if (fault.known & READ_AHEAD_ABSENT)
+        forget_mapped(ahead, page);
     read_ahead_stream *s = find_stream(ahead, page);
-    if (s && s->young && s->window > 0 && ahead->clock - s->used > STALE_FAULTS)
-        s = NULL; /* what it waits for is not what this fault begins */
-    read_ahead_stream *used = s ? s : oldest_stream(ahead);
-    bool told = (fault.known & READ_AHEAD_SEQUENTIAL) && s && (s->young || s->window == 0); /* nothing to wait for */
-    if (!s || told)
-        plan = start_stream(ahead, used, page, end, bounds.window, fault.known);
+    if (s && is_stale_run(ahead, s))
+        s = NULL;
+    read_ahead_stream *place = s ? s : oldest_stream(ahead);
+    if (s && begins_again(s, page, fault.known))
+        s = NULL;
+    if (!s)
+        plan = start_stream(ahead, place, page, end, bounds.window, fault.known);
     else if (s->window == 0)
         plan = confirm(ahead, s, page, end, &bounds, fault.known);
     else
         plan = follow(ahead, s, page, end, bounds.window, fault.known & READ_AHEAD_ABSENT);
-    used->used = ahead->clock;
+    place->used = ahead->clock;
     plan.stream = s && s->window > 0;
     plan.near = s != NULL;
     small_lock_release(&ahead->lock);

@@ -26,7 +26,7 @@
 typedef struct {
     int64_t last;    /* page of the last fault of the stream */
     int64_t end;     /* the last page that it has mapped: the same, but for who maps what is behind it too */
-    int64_t next;    /* first page not asked for yet */
+    int64_t next;    /* first page not asked for yet, nor mapped by a fault */
     int64_t stride;  /* pages; negative: backward; 0: only one fault seen so far */
     uint32_t window; /* pages asked for at a time; 0: the stride is not confirmed yet */
     int64_t shrunk;  /* next, when the window was last made smaller */

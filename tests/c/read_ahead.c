@@ -170,6 +170,32 @@ static void mapped_in_turn(reader *r, uint32_t run, unsigned known) {
     }
 }
 
+/* Records that others have brought in say nothing of how long they are: a fault maps them whole, and what lies behind. */
+static void mapped_records(reader *r, uint64_t pages, uint64_t of_ten) {
+    uint64_t out = 0;
+    for (int i = 0; i < 2000; i++) {
+        size_t first = dice(PAGES / 32) * 32 + 16;
+        if (dice(10) < of_ten) {
+            see(r, first, 8, READ_AHEAD_RUNS);
+            continue;
+        }
+        out++;
+        for (size_t page = first; page < first + pages; page++)
+            touch(r, page);
+        memset(r->place + first - 16, OUT, 32);
+    }
+    CHECK(r->faults <= out + 100);
+    CHECK(r->read <= out * pages * 11 / 10 + 100);
+}
+
+/* What was mapped has gone: who comes back to it reads a stream. */
+static void mapped_and_gone(reader *r, unsigned known) {
+    read_ahead_plan plan = see(r, 1000, 64, known);
+    read_ahead_asked(&r->ahead, plan, 0);
+    sweep(r, 1000, 3000, false);
+    CHECK(r->faults <= 8);
+}
+
 /* ---- what the program has said ---- */
 
 /* It holds at once, whatever was touched before. */
@@ -216,6 +242,10 @@ int main(void) {
             RUN(mapped_by_runs(r, run, true, known));
             RUN(mapped_in_turn(r, run, known));
         }
+    for (uint64_t of_ten = 0; of_ten < 9; of_ten++)
+        RUN(mapped_records(r, 5, of_ten));
+    RUN(mapped_and_gone(r, 0));
+    RUN(mapped_and_gone(r, READ_AHEAD_RUNS));
     for (size_t touched = 0; touched < 3; touched++)
         RUN(told_sequential(r, touched));
     /* Another kind after one. */
