@@ -8,6 +8,7 @@
  *
  * A mapped page shows no access: how far a run goes is seen at pages that are left in the cache, markers, each of which costs a soft fault. So
  * only one in four runs is looked at closely, with a marker at each step; of the others it is only seen whether they have a second page.
+ * (In shared regions a soft fault maps all markers behind it: there a run looked at closely tells little more.)
  * Context: its owner's lock.
  */
 #ifndef USWAP_SWAP_RUNS_H
