@@ -51,20 +51,24 @@
     X(resize_move, "resize.move")               /* error: a page of a region that moves cannot be had */               \
     X(swapoff_step, "swapoff.step")             /* an area is closing, none of its slots looked at in this step */     \
     X(reclaimer_late, "reclaimer.late")         /* the steering thread has a batch to evict */                         \
-    X(shared_locked, "shared.locked")           /* a shared page is locked, nothing decided */                         \
+    X(shared_fault, "shared.fault")             /* a fault on a shared page, nothing decided */                        \
     X(shared_claimed, "shared.claimed")         /* shared pages are READING, the read not submitted */                 \
-    X(shared_read, "shared.read")               /* the read has ended; error: as if the device had said so */          \
-    X(shared_one, "shared.one")                 /* the single-page retry of a failed shared read */                    \
-    X(shared_hash, "shared.hash")               /* flip: the contents read are damaged */                              \
-    X(shared_filled, "shared.filled")           /* the contents are in the object's file, the words locked */          \
-    X(shared_before_continue, "shared.before_continue") /* shared pages are RESIDENT and locked, mapped nowhere */     \
+    X(shared_announced, "shared.announced") /* the share thread is at shared pages, has not looked at their words */   \
+    X(shared_fresh, "shared.fresh")         /* the file has zeroes, the words are ZERO yet */                          \
+    X(shared_settled, "shared.settled")     /* what was read is RESIDENT, mapped write-protected */                    \
+    X(shared_broken, "shared.broken")       /* a page that is LEAVING was looked at, by who wants it */                \
+    X(shared_read, "shared.read")           /* the read has ended; error: as if the device had said so */              \
+    X(shared_one, "shared.one")             /* the single-page retry of a failed shared read */                        \
+    X(shared_hash, "shared.hash")           /* flip: the contents read are damaged */                                  \
+    X(shared_filled, "shared.filled")       /* the contents are in the object's file, the words READING */             \
+    X(shared_before_continue, "shared.before_continue") /* shared pages are RESIDENT and announced, not mapped here */ \
     X(shared_mapped_peers, "shared.mapped_peers")       /* what was brought in is mapped in the peers */               \
     X(shared_writing, "shared.writing")                 /* shared pages are WRITING, not write-protected yet */        \
     X(shared_protected, "shared.protected")             /* write-protected everywhere, nothing read or written */      \
     X(shared_written, "shared.written")                 /* the write has ended; error: as if the device had said so */ \
     X(shared_unsealed, "shared.unsealed") /* shared pages are sealed no more, and write-protected still */             \
     X(hold_passed, "hold.passed") /* user-mode faults: what is held was passed over, evictions may protect it yet */   \
-    X(shared_committed, "shared.committed")   /* shared pages are SWAPPED and locked, the hole not punched */          \
+    X(shared_committed, "shared.committed")   /* shared pages are LEAVING, the hole not punched */                     \
     X(shared_punched, "shared.punched")       /* the hole is punched, the frames are not free yet */                   \
     X(shared_counted, "shared.counted")       /* shared frames in use are counted anew, nothing is done with it */     \
     X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \

@@ -9,30 +9,42 @@
 #define WORD_OF_NAME 2
 #define FOLDER_MAX 32
 #define DIGITS_MAX 10
+#define STATUS_BYTES 4096
 
-static void read_all(proc_stat *in, const char *path) {
+static void read_all(char *text, size_t bytes, const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? 0 : read(fd, in->text, sizeof in->text - 1);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, bytes - 1);
     if (fd >= 0)
         close(fd);
-    in->text[MAX_OF(length, (ssize_t)0)] = '\0';
+    text[MAX_OF(length, (ssize_t)0)] = '\0';
 }
 
-static void read_in(proc_stat *in, const char *folder, uint32_t number) {
-    char path[FOLDER_MAX + DIGITS_MAX + sizeof "/stat"], digits[DIGITS_MAX];
-    size_t at = strlen(folder), count = 0;
-    memcpy(path, folder, at);
+/* Return: where the path goes on. */
+static char *put_text(char *at, const char *text) {
+    size_t length = strlen(text);
+    memcpy(at, text, length + 1);
+    return at + length;
+}
+
+static char *put_number(char *at, uint32_t number) {
+    char digits[DIGITS_MAX];
+    size_t count = 0;
     do
         digits[count++] = (char)('0' + number % 10);
     while ((number /= 10) > 0);
     while (count > 0)
-        path[at++] = digits[--count];
-    memcpy(path + at, "/stat", sizeof "/stat");
-    read_all(in, path);
+        *at++ = digits[--count];
+    return at;
+}
+
+static void read_in(proc_stat *in, const char *folder, uint32_t number) {
+    char path[FOLDER_MAX + DIGITS_MAX + sizeof "/stat"];
+    put_text(put_number(put_text(path, folder), number), "/stat");
+    read_all(in->text, sizeof in->text, path);
 }
 
 void proc_stat_of_self(proc_stat *in) {
-    read_all(in, "/proc/self/stat");
+    read_all(in->text, sizeof in->text, "/proc/self/stat");
 }
 
 void proc_stat_of_process(proc_stat *in, uint32_t pid) {
@@ -51,12 +63,35 @@ const char *proc_stat_find(const proc_stat *in, proc_stat_word word) {
     return at;
 }
 
-bool proc_stat_number(const proc_stat *in, proc_stat_word word, uint64_t *number) {
-    const char *at = proc_stat_find(in, word);
+static bool number_at(const char *at, uint64_t *number) {
     *number = 0;
     if (!at || *at < '0' || *at > '9')
         return false;
     for (; *at >= '0' && *at <= '9'; at++)
         *number = *number * 10 + (uint64_t)(*at - '0');
+    return true;
+}
+
+bool proc_stat_number(const proc_stat *in, proc_stat_word word, uint64_t *number) {
+    return number_at(proc_stat_find(in, word), number);
+}
+
+/* "name:\tvalue" of /proc/.../status. Return: where the value begins, or NULL. */
+static const char *status_value(const char *text, const char *name) {
+    const char *at = strstr(text, name);
+    return at ? at + strlen(name) : NULL;
+}
+
+bool proc_thread_is_stopped(uint32_t pid, uint32_t tid, uint64_t *switches) {
+    char path[FOLDER_MAX + 2 * DIGITS_MAX + sizeof "/task/status"], text[STATUS_BYTES];
+    uint64_t by_itself, by_others;
+    put_text(put_number(put_text(put_number(put_text(path, "/proc/"), pid), "/task/"), tid), "/status");
+    read_all(text, sizeof text, path);
+    const char *state = status_value(text, "\nState:\t");
+    if (!state || (*state != 'T' && *state != 't') ||
+        !number_at(status_value(text, "\nvoluntary_ctxt_switches:\t"), &by_itself) ||
+        !number_at(status_value(text, "\nnonvoluntary_ctxt_switches:\t"), &by_others))
+        return false;
+    *switches = by_itself + by_others;
     return true;
 }

@@ -56,6 +56,13 @@ typedef struct {
     uint32_t reserved;
 } member_hold;
 
+/* Pages that a member's share thread is at (shared_at_work.c). count 0: none. Written by that thread alone: first the others, then count. */
+typedef struct {
+    _Atomic uint64_t object; /* index */
+    _Atomic uint64_t first;
+    _Atomic uint64_t count;
+} member_at_work;
+
 typedef struct {
     _Atomic uint64_t state; /* member_state | id << 8 | pid << 32: one word, so that a change is of one life */
     _Atomic uint64_t
@@ -68,10 +75,11 @@ typedef struct {
     _Atomic uint64_t near_refaults;  /* pages it had to read back that more memory would have kept; counts up */
     _Atomic uint64_t starved;        /* chunks that it lacks now */
     _Atomic uint64_t beat_ns;        /* when its own thread last looked around; a stopped one does not */
-    _Atomic uint64_t protects; /* odd: it may be write-protecting pages that others have taken back (README, Held) */
-    _Atomic uint64_t at_peers; /* so many of its threads may be about to change something at addresses of others */
-    _Atomic uint32_t holds;    /* of hold[], in use: 0: evictors need not look */
-    uint32_t reserved;
+    _Atomic uint64_t protects;   /* odd: it may be write-protecting pages that others have taken back (README, Held) */
+    _Atomic uint64_t at_peers;   /* so many of its threads may be about to change something at addresses of others */
+    _Atomic uint32_t holds;      /* of hold[], in use: 0: evictors need not look */
+    _Atomic uint32_t out_thread; /* the one that evicts, or was the last to: its number for the kernel */
+    member_at_work at_work;
     member_hold hold[HOLDS_MAX];
 } member_entry;
 

@@ -88,12 +88,19 @@ void frame_table_aim(group *g, uint32_t frame, shared_ref page, uint64_t slot_pl
     use_set_field(&frame_at(g, frame)->use, slot_plus_1);
 }
 
-void frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1) {
-    INVARIANT(I16, atomic_load(&frame_at(g, frame)->page) == page.value);
+bool frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1) {
     uint64_t seen = use_load(&frame_at(g, frame)->use);
+    return use_is(seen, USE_CLAIMED, g->self) && atomic_load(&frame_at(g, frame)->page) == page.value &&
+           use_swap(&frame_at(g, frame)->use, &seen, use_make(USE_PAGE, MEMBER_NONE, slot_plus_1));
+}
+
+void frame_table_take(group *g, uint32_t frame, member_id reader) {
+    use_word *use = &frame_at(g, frame)->use;
+    uint64_t seen = use_load(use);
     do {
-        INVARIANT(I16, use_is(seen, USE_CLAIMED, g->self));
-    } while (!use_swap(&frame_at(g, frame)->use, &seen, use_make(USE_PAGE, MEMBER_NONE, slot_plus_1)));
+        INVARIANT(I16, use_is(seen, USE_PAGE, MEMBER_NONE) || use_is(seen, USE_CLAIMED, reader));
+    } while (!use_swap(use, &seen, use_make(USE_LEAVING, g->self, use_field_of(seen))));
+    FAILPOINT(frame_leaving);
 }
 
 void frame_table_begin_leave(group *g, uint32_t frame) {

@@ -232,9 +232,11 @@ uint32_t frame_table_claim(group *g, uint32_t want, uint32_t *frames);
 void frame_table_release(group *g, uint32_t frame);
 /* CLAIMED by self: it is to be this page's, with that slot (slot + 1; 0: none). Before the page's word names the frame. */
 void frame_table_aim(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
-/* CLAIMED by self -> PAGE, with the slot that it keeps (slot + 1; 0: none). The page's word names the frame already, locked or READING; it
- * was aimed at that page. Before the page is RESIDENT and unlocked. */
-void frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
+/* CLAIMED by self -> PAGE, with the slot that it keeps (slot + 1; 0: none). The page's word names the frame already; it was aimed at that page. Return: false: it is ours
+ * no more: the page was READING, and that was broken off (frame_table_take). */
+bool frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
+/* PAGE, or CLAIMED by the reader, who has not settled it yet -> LEAVING by self. Context: its page is READING, and locked by self. */
+void frame_table_take(group *g, uint32_t frame, member_id reader);
 /* PAGE -> LEAVING by self -> (the page's word has let go of it) -> CLAIMED by self. */
 void frame_table_begin_leave(group *g, uint32_t frame);
 void frame_table_end_leave(group *g, uint32_t frame);

@@ -73,7 +73,8 @@ static void check_frame_of(check *c, shared_ref page, uint64_t frame) {
     const shared_frame *entry = &commons_frames(&c->g->commons)[frame];
     uint64_t use = use_load(&entry->use);
     uint32_t owner = chunk_word_of(c, frame);
-    if (use_kind_of(use) != USE_PAGE || atomic_load(&entry->page) != page.value)
+    bool settled = use_kind_of(use) == USE_PAGE || (use_kind_of(use) == USE_CLAIMED && is_in_hand(c, use));
+    if (!settled || atomic_load(&entry->page) != page.value)
         findings_add(&c->found, "I16", "page %llx is in frame %llu, which says %llx of page %llx", (ull)page.value,
                      (ull)frame, (ull)use, (ull)atomic_load(&entry->page));
     if (!is_shared(owner))
@@ -91,16 +92,15 @@ static void check_locked_page(check *c, shared_ref page, uint64_t word) {
     else if (state == SHARED_SWAPPED && !slot_table_is_of(c->g, field, page))
         findings_add(&c->found, "I17", "page %llx has its contents in slot %llu, which is not its own", (ull)page.value,
                      (ull)field);
-    else if (state > SHARED_POISONED)
+    else if (state >= SHARED_LEAVING)
         findings_add(&c->found, "I15", "page %llx has no state: %llx", (ull)page.value, (ull)word);
 }
 
 /* Of a page that could not be locked. */
 static void check_hand_of_page(check *c, shared_ref page, shared_word *at) {
     uint64_t word = shared_load(at);
-    shared_state state = shared_state_of(word);
-    bool in_hand = (word & SHARED_LOCK) || state == SHARED_READING || state == SHARED_WRITING;
-    if (in_hand && !has_place(c, shared_member_of(word)) && ((shared_load(at) ^ word) & ~SHARED_WAITERS) == 0)
+    if (shared_is_in_hand(word) && !has_place(c, shared_member_of(word)) &&
+        ((shared_load(at) ^ word) & ~SHARED_WAITERS) == 0)
         findings_add(&c->found, "I15", "page %llx is in the hand of member %x, who is not there: %llx", (ull)page.value,
                      shared_member_of(word).value, (ull)word);
 }
@@ -126,7 +126,7 @@ static void check_rest(check *c, uint32_t index, uint64_t state) {
     shared_word *words = commons_at(&c->g->commons, at);
     for (; commons_touched(&c->g->commons, from, end, &first, &last); from = last)
         for (uint64_t page = (first - at) / sizeof(shared_word); page < (last - at) / sizeof(shared_word); page++)
-            if (shared_state_of(shared_load(&words[page])) != SHARED_ZERO && page >= object_pages(object) &&
+            if (!shared_is_nothing(shared_load(&words[page])) && page >= object_pages(object) &&
                 atomic_load(&object->state) == state)
                 findings_add(&c->found, "I19", "page %llu of object %u is behind its end, and %llx", (ull)page, index,
                              (ull)shared_load(&words[page]));

@@ -123,9 +123,12 @@ static void count_pages(const commons *c, const object_entry *object, uswap_obje
         return;
     for (; commons_touched(c, at, end, &at, &last); at = last)
         for (; at < last; at += sizeof(shared_word)) {
-            shared_state state = shared_state_of(shared_load(commons_at(c, at)));
+            uint64_t word = shared_load(commons_at(c, at));
+            shared_state state = shared_state_of(word);
+            bool swapped = state == SHARED_SWAPPED || state == SHARED_READING ||
+                           (state == SHARED_LEAVING && shared_field_of(word) > 0);
             info->resident_bytes += state == SHARED_RESIDENT || state == SHARED_WRITING ? PAGE_BYTES : 0;
-            info->swapped_bytes += state == SHARED_SWAPPED || state == SHARED_READING ? PAGE_BYTES : 0;
+            info->swapped_bytes += swapped ? PAGE_BYTES : 0;
             info->poisoned_pages += state == SHARED_POISONED;
         }
 }

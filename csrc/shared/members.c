@@ -165,6 +165,8 @@ static void clear(member_entry *entry) {
     atomic_store(&entry->beat_ns, 0);
     atomic_store(&entry->protects, 0);
     atomic_store(&entry->at_peers, 0);
+    atomic_store(&entry->at_work.count, 0);
+    atomic_store(&entry->out_thread, 0);
 }
 
 void members_leave(group *g) {

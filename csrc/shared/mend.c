@@ -43,7 +43,7 @@ bool shared_word_has_slot(const group *g, const shared_word *word, uint64_t slot
     if (!word)
         return false;
     uint64_t seen = atomic_load(word), field = shared_field_of(seen);
-    if (shared_state_of(seen) == SHARED_SWAPPED)
+    if (shared_state_of(seen) == SHARED_SWAPPED || (shared_state_of(seen) == SHARED_LEAVING && field > 0))
         return field == slot;
     return has_a_frame(seen) && field < commons_head(&g->commons)->frames &&
            use_field_of(use_load(&commons_frames(&g->commons)[field].use)) == slot + 1;

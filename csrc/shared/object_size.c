@@ -118,22 +118,27 @@ static void unlock(const cut *c, shared_word *word, uint64_t page) {
         shared_wake(c->g, &gone, (size_t)page, 1);
 }
 
+static void break_read(const cut *c, shared_word *word, uint64_t page) {
+    shared_region gone = {.object = c->index, .fd = -1};
+    shared_break_read(c->g, &gone, page, word);
+}
+
 static bool is_ours(const cut *c, uint64_t word) {
     return (word & SHARED_LOCK) && shared_state_of(word) != SHARED_ZERO &&
            member_equal(shared_member_of(word), c->g->self);
 }
 
-/* A page that is ZERO may be locked all the same, by another thread of this process: who evicts it has not let go of it yet. Return: whether it is locked by
+/* A page that is ZERO may be locked all the same, by another thread, or be about to become it: who evicts it has not let go of it yet. Return: whether it is locked by
  * the caller, or ZERO; *since: when the first wait of all began. */
 static bool lock_one(const cut *c, shared_word *word, uint64_t page, uint64_t *since) {
     event *unlocked = &commons_head(&c->g->commons)->pages_unlocked;
     for (;;) {
         uint32_t seen = event_count(unlocked);
         uint64_t now = shared_load(word);
-        if (shared_state_of(now) == SHARED_ZERO)
+        if (shared_is_nothing(now))
             return true;
-        bool broken_off = shared_state_of(now) == SHARED_READING && shared_break_read(c->g, word);
-        if (broken_off || shared_try_lock(word, c->g->self, true)) {
+        break_read(c, word, page);
+        if (shared_try_lock(word, c->g->self, true)) {
             if (shared_state_of(shared_load(word)) == SHARED_ZERO) /* discarded just before */
                 unlock(c, word, page);
             return true;
@@ -216,8 +221,8 @@ static bool discard_one(const cut *c, shared_word *word, uint64_t page) {
     uint64_t now = shared_load(word);
     if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
         return true;
-    bool broken_off = shared_state_of(now) == SHARED_READING && shared_break_read(c->g, word);
-    if (!broken_off && !shared_try_lock(word, c->g->self, true))
+    break_read(c, word, page);
+    if (!shared_try_lock(word, c->g->self, true))
         return false;
     if (atomic_load(&c->object->resize) == c->resize)
         shared_discard_page(c->g, c->index, c->fd, page, word);

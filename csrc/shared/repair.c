@@ -110,19 +110,19 @@ static void mend_page(patient *p, shared_word *word, shared_ref page) {
     case SHARED_SWAPPED:
         slot_table_seize(g, field, page);
         break;
-    default:
+    case SHARED_LEAVING:
+        if (field > 0)
+            slot_table_seize(g, field, page);
+        shared_set(word, g->self, field > 0 ? SHARED_SWAPPED : SHARED_ZERO, field, 0);
+        break;
+    case SHARED_ZERO:
+    case SHARED_POISONED:
         break;
     }
 }
 
-static bool is_of(uint64_t word, member_id dead) {
-    shared_state state = shared_state_of(word);
-    return word != 0 && member_equal(shared_member_of(word), dead) &&
-           ((word & SHARED_LOCK) || state == SHARED_READING || state == SHARED_WRITING);
-}
-
 static void mend_if_of_dead(patient *p, shared_word *words, uint64_t page) {
-    if (!is_of(shared_load(&words[page]), p->dead))
+    if (!shared_is_of(shared_load(&words[page]), p->dead))
         return;
     if (!get_file(p) || !shared_lock_of_dead(&words[page], p->g->self, p->dead))
         return;
@@ -130,6 +130,32 @@ static void mend_if_of_dead(patient *p, shared_word *words, uint64_t page) {
     page_lock lock = {.page = shared_ref_make(p->index, p->generation, page), .word = &words[page]};
     mend_page(p, lock.word, lock.page);
     shared_ref_unlock(p->g, &lock);
+}
+
+/* What it was at: contents may be in the file that no word tells of. Return: false: it must wait. */
+static bool mend_announced(patient *p, shared_word *words, uint64_t page) {
+    shared_state state = shared_state_of(shared_load(&words[page]));
+    if (state != SHARED_SWAPPED && state != SHARED_ZERO)
+        return true;
+    if (!get_file(p) || !shared_try_lock(&words[page], p->g->self, false))
+        return false;
+    page_lock lock = {.page = shared_ref_make(p->index, p->generation, page), .word = &words[page]};
+    state = shared_state_of(shared_load(&words[page]));
+    if (p->fd >= 0 && (state == SHARED_SWAPPED || state == SHARED_ZERO))
+        punch(p->fd, page);
+    shared_ref_unlock(p->g, &lock);
+    return true;
+}
+
+static bool mend_all_announced(patient *p, shared_word *words) {
+    const member_at_work *at = &group_entry(p->g, p->dead)->at_work;
+    uint64_t first = atomic_load(&at->first), end = first + atomic_load(&at->count);
+    bool all = true;
+    if (atomic_load(&at->object) != p->index)
+        return true;
+    for (uint64_t page = first; page < MIN_OF(end, object_pages(group_object(p->g, p->index))); page++)
+        all &= mend_announced(p, words, page);
+    return all;
 }
 
 /* Return: false: some of them must wait. */
@@ -145,8 +171,9 @@ static bool mend_object(group *g, uint32_t index, member_id dead) {
     for (; commons_touched(&g->commons, from, end, &first, &last); from = last)
         for (uint64_t page = (first - at) / sizeof(shared_word); page < (last - at) / sizeof(shared_word); page++)
             mend_if_of_dead(&p, words, page);
+    bool all = mend_all_announced(&p, words);
     put_file(&p);
-    return p.complete;
+    return all && p.complete;
 }
 
 static bool mend_pages(group *g, member_id dead) {

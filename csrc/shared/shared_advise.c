@@ -4,6 +4,7 @@
 #include "base/memory.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,10 +12,19 @@
 #define PATIENCE_NS UINT64_C(2000000000)
 /* A reader that has been stopped gives no sign: its read can be broken off then. */
 #define LOOK_NS UINT64_C(50000000)
+#define AT_WORK_NS UINT64_C(1000000)
 #define VERIFY_PAGES 64U
 #define VERIFY_TRIES 5
 
 /* ---- discard ---- */
+
+/* A share thread is at it: if it runs, for some microseconds, and says nothing when it goes on. */
+static void await_announced(event *unlocked, uint32_t seen, uint64_t waited_ns) {
+    if (waited_ns < AT_WORK_NS)
+        sched_yield();
+    else
+        event_wait_shared(unlocked, seen, AT_WORK_NS);
+}
 
 static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page, bool *waiters) {
     event *unlocked = &commons_head(&g->commons)->pages_unlocked;
@@ -23,9 +33,13 @@ static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page,
         uint32_t seen = event_count(unlocked);
         if (shared_try_discard(g, group_object(g, r->object), state, r->fd, page, waiters))
             return true;
-        if (clock_now_ns() - begin > PATIENCE_NS)
+        uint64_t waited_ns = clock_now_ns() - begin;
+        if (waited_ns > PATIENCE_NS)
             return false;
-        event_wait_shared(unlocked, seen, LOOK_NS); /* WAITERS is set: who unlocks it signals */
+        if (shared_await(&r->words[page]))
+            event_wait_shared(unlocked, seen, LOOK_NS); /* who unlocks it signals */
+        else
+            await_announced(unlocked, seen, waited_ns);
     }
 }
 

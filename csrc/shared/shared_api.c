@@ -356,6 +356,10 @@ static uint8_t class_of(uint64_t word) {
     case SHARED_RESIDENT:
     case SHARED_WRITING:
         return USWAP_PAGE_RESIDENT;
+    case SHARED_LEAVING:
+        if (shared_field_of(word) == 0)
+            break;
+        return USWAP_PAGE_SWAPPED;
     case SHARED_SWAPPED:
         return USWAP_PAGE_SWAPPED;
     case SHARED_READING:

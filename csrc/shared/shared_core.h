@@ -20,7 +20,31 @@ static inline unsigned char *shared_address(const shared_region *r, size_t page)
     return r->base + (page << PAGE_SHIFT);
 }
 
+/* ---- announcements (shared_at_work.c). Context: share thread ---- */
+
+/* These pages are what we are at: what is seen in memory after this does not leave, and is not discarded, until the end. */
+void at_work_begin(group *g, const shared_region *r, size_t page, size_t pages);
+void at_work_end(group *g);
+/* Whether anybody is at that page. Any thread; after a change of its word. */
+bool at_work_on(const group *g, uint32_t object, uint64_t page);
+
+/* ---- what is in the hand of a member that seems to be stopped (shared_stopped.c) ---- */
+
+/* READING by such a one => SWAPPED. What he still reads goes to his own bounce frame, and he finds out. Wakes. Return: false: it is not. */
+bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *word);
+/* LEAVING, and the hole is punched, once and for all => SWAPPED or ZERO. Wakes. Return: false: it is not, or that cannot be known. */
+bool shared_break_leave(group *g, shared_region *r, size_t page);
+typedef enum {
+    STOPPED_NOT,   /* he is at work, or nothing can be done without him */
+    STOPPED_ENDED, /* the word has changed: look again */
+    STOPPED_SHOWN  /* the page is mapped here, write-protected */
+} stopped_result;
+stopped_result shared_go_past(group *g, shared_region *r, size_t page);
+
 /* ---- mapping: what is done to page-table entries, here and in the peers (shared_map.c) ---- */
+
+/* Partial results of one call; the kernel's EAGAIN without progress passes by itself. */
+#define SHARED_TRIES 64
 
 /* The mappers of an object as somebody saw them. */
 typedef struct {
@@ -52,15 +76,17 @@ typedef struct {
     bool around; /* those behind the first only as far as they are not mapped */
 } map_how;
 
-/* Maps pages here, from the first on; wakes. Context: locked by us, RESIDENT. Return: how many are known to be mapped, and may be stored to if they
+/* Maps pages here, from the first on; wakes. Context: announced, then seen RESIDENT (README). Return: how many are known to be mapped, and may be stored to if they
  * are not to be sealed; 0 with sealed and around: the first one was mapped already. */
 size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, map_how how);
 /* The same in all other mappers, as far as it goes. */
 void shared_map_peers(group *g, shared_region *r, size_t page, size_t pages, bool sealed);
-/* Makes the file's pages of these contents and maps them here write-protected, in one step: 1.64 us a page where pwrite and CONTINUE take 1.89. Wakes
- * nobody. Context: READING, locked by us. Return: how many, from the first on. */
+/* Makes the file's pages of these contents, but those that it has already, and maps them here write-protected, in one step: 1.64 us a page where pwrite and CONTINUE
+ * take 1.89. Wakes nobody. Context: announced, then seen READING by us. Return: how many, from the first on. */
 size_t shared_copy_here(group *g, shared_region *r, size_t page, size_t pages, const void *contents);
-/* Takes the write-protection off here, and wakes. Context: RESIDENT, locked by us, not SEALED. */
+/* Takes them out of this process's page table again; a touch faults. */
+void shared_unmap_here(shared_region *r, size_t page, size_t pages);
+/* Takes the write-protection off here, and wakes. Context: announced, then seen RESIDENT and not SEALED. */
 void shared_allow_stores(group *g, shared_region *r, size_t page, size_t pages);
 /* A touch raises SIGBUS here. Context: locked by us, POISONED. */
 void shared_poison(group *g, shared_region *r, size_t page);
@@ -102,8 +128,9 @@ bool shared_seal_works(int uffd);
 bool shared_seal_wanted(group *g, shared_region *r);
 /* So many sealed pages have gone as they were. */
 void shared_seal_dropped(group *g, const shared_region *r, uint32_t pages);
-/* Stores may go on here, and fault once more in the other mappers. Context: RESIDENT, locked by us. */
-void shared_unseal(group *g, shared_region *r, size_t page, size_t pages);
+/* Stores may go on here, and fault once more in the other mappers. Context: announced. Return: how many pages from the first on, up to one that is not RESIDENT, or
+ * locked. */
+size_t shared_unseal(group *g, shared_region *r, size_t page, size_t pages);
 
 /* ---- frames, slots: the order of steps that repair relies on (shared_pages.c) ---- */
 
@@ -115,16 +142,13 @@ void slot_note_eviction(group *g, uint64_t slot, uint64_t clock);
 /* When that was, plus 1; 0: not known. */
 uint64_t slot_eviction(group *g, uint64_t slot);
 void shared_hash(group *g, const void *memory, uint8_t hash[16]);
-/* READING by a member that seems to be stopped => SWAPPED, locked by us. What it still reads goes to its own bounce frame, and it finds out.
- * Return: false: it is not. */
-bool shared_break_read(group *g, shared_word *word);
 bool shared_is_held(group *g, uint32_t object, uint64_t page);
 /* Any of these pages. */
 bool shared_range_is_held(group *g, uint32_t object, uint64_t page, uint64_t pages);
 /* Throws the page's contents away, whatever they are. Context: locked by us, and not READING. */
 void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, shared_word *word);
-/* The same, if the object is in that state (so that it is the same object still). Return: false: it is not, or somebody has the page locked or is
- * reading it, or holds it. *waiters: wake. */
+/* The same, if the object is in that state (so that it is the same object still). Return: false: it is not, or somebody has the page locked, is
+ * reading it, is at it, or holds it. *waiters: wake. */
 bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);
@@ -202,18 +226,21 @@ static inline share_state *share_of(group *g) {
     return g->share_state;
 }
 
-typedef enum { SHARED_DONE, SHARED_WAITS, SHARED_NO_FRAME, SHARED_AGAIN } shared_result;
+/* AGAIN: in a moment, when something has ended; LOST: the word has changed: look again. */
+typedef enum { SHARED_DONE, SHARED_WAITS, SHARED_NO_FRAME, SHARED_AGAIN, SHARED_LOST } shared_result;
 
 /* Answers one fault by the page's word. WAITS: who waits is woken when somebody unlocks. (shared_fault.c) */
 shared_result shared_fault(group *g, shared_region *r, size_t page);
 
-/* Starts the read of a SWAPPED page, locked by us, and of what is wanted next; unlocks it in any case. (shared_in.c) */
+/* Starts the read of a page that was seen SWAPPED, and of what is wanted next. (shared_in.c) */
 shared_result shared_in_start(group *g, shared_region *r, size_t page);
 /* Asks for what is wanted next, after a fault on a page that is in memory, or is being read. */
 void shared_in_ahead(group *g, shared_region *r, read_ahead_seen fault);
 /* Reads what of the range is out, as far as it goes without a wait. Return: pages looked at. */
 size_t shared_in_range(group *g, shared_region *r, size_t page, size_t pages);
 void shared_in_send(group *g);
+/* The device has brought what the unit asked for (whole: all of it): each page comes in, or is lost. (shared_in_end.c) */
+void shared_in_end(group *g, const read_unit *unit, bool whole);
 /* Ends one read that has ended. Return: false: there was none. */
 bool shared_in_complete(group *g, bool wait);
 void shared_in_give_back_frames(group *g);
@@ -225,7 +252,7 @@ void shared_in_give_back_frames(group *g);
 #define OUT_BATCHES 4U
 #define OUT_BATCH_LEAST 64U /* the hand goes on by as many frames at once */
 
-/* Pages that leave together. They are locked while their holes are punched: so many are out of reach if a member is stopped there. */
+/* Pages that leave together. They are LEAVING while their holes are punched: so many cannot be stored to if a member is stopped there. */
 static inline uint32_t shared_out_together(uint64_t limit_frames) {
     return (uint32_t)MIN_OF(MAX_OF(limit_frames / 64, (uint64_t)OUT_BATCH_LEAST), (uint64_t)OUT_BATCH);
 }

@@ -5,7 +5,6 @@
 #include "shared/shared_core.h"
 
 #include "base/failpoint.h"
-#include "fault/uffd.h"
 #include "pool.h"
 
 #include <fcntl.h>
@@ -13,6 +12,8 @@
 /* First touches that run in sequence are served so many at a time, at most. */
 #define FRESH_MAX 512U
 #define FRESH_SHARE 16
+/* Each time the word has changed since it was looked at, somebody else has gone on; but this thread has others to serve. */
+#define TURNS 16
 
 /* Whoever unlocks wakes us, and who has died is buried; but a peer that has no descriptor of ours yet cannot, so the thread looks again by
  * itself after a while. */
@@ -23,29 +24,13 @@ static shared_result leave_waiting(group *g, shared_region *r) {
     return SHARED_WAITS;
 }
 
-static void unlock_run(group *g, shared_region *r, size_t page, size_t pages) {
-    bool waiters = false;
-    for (size_t i = 0; i < pages; i++)
-        waiters |= shared_unlock(&r->words[page + i], g->self);
-    if (waiters)
-        shared_wake(g, r, page, pages);
-}
-
-/* Locks those behind page, which is locked, as long as they are in that state. Return: how many are locked, page included. */
-static size_t lock_behind(group *g, shared_region *r, size_t page, size_t want, shared_state state) {
-    size_t count = 1;
-    size_t pages = r->pages; /* it may just be getting shorter */
-    want = page < pages ? MIN_OF(want, pages - page) : 1;
-    while (count < want) {
-        shared_word *word = &r->words[page + count];
-        if (shared_state_of(shared_load(word)) != state || !shared_try_lock(word, g->self, false))
-            break;
-        if (shared_state_of(shared_load(word)) != state) {
-            unlock_run(g, r, page + count, 1);
-            break;
-        }
+/* Pages from there on, of so many at most, that are in that state, in nobody's hand, and sealed alike (RESIDENT). */
+static size_t run_of(const shared_region *r, size_t page, size_t want, uint64_t like) {
+    size_t pages = r->pages, count = 0; /* it may just be getting shorter */
+    want = page < pages ? MIN_OF(want, pages - page) : 0;
+    while (count < want &&
+           ((shared_load(&r->words[page + count]) ^ like) & (SHARED_STATE_MASK | SHARED_LOCK | SHARED_SEALED)) == 0)
         count++;
-    }
     return count;
 }
 
@@ -59,116 +44,152 @@ static size_t fresh_wanted(group *g, shared_region *r, size_t page) {
     return plan.count > 0 && plan.stride == 1 ? plan.count : 1;
 }
 
+/* The page gets the frame. Return: false: somebody else was first. */
+static bool settle_fresh(group *g, shared_region *r, size_t page, uint32_t frame) {
+    shared_word *word = &r->words[page];
+    shared_ref ref = region_ref(r, page);
+    uint64_t seen = shared_load(word);
+    bool waiters = false;
+    frame_table_aim(g, frame, ref, 0);
+    if (shared_state_of(seen) != SHARED_ZERO ||
+        !shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, frame, heat_of_first_touch(g, r, frame), &waiters))
+        return false;
+    bool ours = frame_table_settle(g, frame, ref, 0);
+    INVARIANT(I16, ours);
+    if (waiters)
+        shared_wake(g, r, page, 1);
+    if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
+        shared_policy_note(g, r, page, frame, REFAULT_NEVER);
+    return true;
+}
+
+/* Context: announced, then seen ZERO, so many pages; whoever is first to give them frames, they stay. */
+static shared_result make_fresh(group *g, shared_region *r, size_t page, size_t count, const uint32_t *frames) {
+    bool room = fallocate(r->fd, 0, (off_t)(page << PAGE_SHIFT), (off_t)(count << PAGE_SHIFT)) == 0;
+    FAILPOINT(shared_fresh);
+    for (size_t i = 0; i < count; i++)
+        if (!room || !settle_fresh(g, r, page + i, frames[i]))
+            frames_release(g, frames[i]);
+    if (!room)
+        return SHARED_AGAIN;
+    FAILPOINT(shared_before_continue);
+    shared_map_here(g, r, page, count, (map_how){0});
+    if (g->map_for_peers)
+        shared_map_peers(g, r, page, count, false);
+    return SHARED_DONE;
+}
+
 static shared_result fresh(group *g, shared_region *r, size_t page) {
     uint32_t frames[FRESH_MAX];
-    size_t locked = lock_behind(g, r, page, fresh_wanted(g, r, page), SHARED_ZERO);
-    size_t count = frames_claim(g, (uint32_t)locked, frames);
-    shared_result result = count > 0 ? SHARED_DONE : SHARED_NO_FRAME;
-    if (count > 0 && fallocate(r->fd, 0, (off_t)(page << PAGE_SHIFT), (off_t)(count << PAGE_SHIFT)) != 0) {
-        for (size_t i = 0; i < count; i++)
-            frames_release(g, frames[i]);
-        count = 0;
-        result = SHARED_AGAIN;
-    }
-    for (size_t i = 0; i < count; i++) {
-        shared_ref ref = region_ref(r, page + i);
-        frame_table_aim(g, frames[i], ref, 0);
-        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, frames[i], heat_of_first_touch(g, r, frames[i]));
-        frame_table_settle(g, frames[i], ref, 0);
-        if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
-            shared_policy_note(g, r, page + i, frames[i], REFAULT_NEVER);
-    }
-    if (count > 0) {
-        FAILPOINT(shared_before_continue);
-        shared_map_here(g, r, page, count, (map_how){0});
-        if (g->map_for_peers)
-            shared_map_peers(g, r, page, count, false);
-    }
-    unlock_run(g, r, page, locked);
+    size_t wanted = MAX_OF(run_of(r, page, fresh_wanted(g, r, page), SHARED_ZERO), (size_t)1);
+    uint32_t claimed = frames_claim(g, (uint32_t)wanted, frames);
+    if (claimed == 0)
+        return SHARED_NO_FRAME;
+    at_work_begin(g, r, page, claimed);
+    size_t count = run_of(r, page, claimed, SHARED_ZERO);
+    shared_result result = count > 0 ? make_fresh(g, r, page, count, frames) : SHARED_LOST;
+    at_work_end(g);
+    while (claimed > count)
+        frames_release(g, frames[--claimed]);
     return result;
 }
 
 /* ---- RESIDENT ---- */
 
-static size_t sealed_alike(const shared_region *r, size_t page, size_t pages) {
-    uint64_t sealed = shared_load(&r->words[page]) & SHARED_SEALED;
-    size_t run = 1;
-    while (run < pages && (shared_load(&r->words[page + run]) & SHARED_SEALED) == sealed)
-        run++;
-    return run;
-}
-
 /* A sealed one that is mapped already: it is a store's, unless two threads touched it at once. Where stores go on in sequence (on), what follows is
- * let go with it. */
-static size_t map_resident(group *g, shared_region *r, size_t page, size_t pages, bool on) {
-    bool sealed = shared_load(&r->words[page]) & SHARED_SEALED;
-    size_t run = sealed_alike(r, page, pages);
+ * let go with it. Context: announced, then seen RESIDENT, and sealed alike. */
+static size_t map_resident(group *g, shared_region *r, size_t page, size_t run, bool sealed, bool on) {
+    FAILPOINT(shared_before_continue);
     size_t mapped = shared_map_here(g, r, page, run, (map_how){.sealed = sealed, .around = true});
-    if (!sealed || mapped > 0)
-        return mapped;
-    run = on ? run : 1;
-    shared_unseal(g, r, page, run);
-    return run;
+    return !sealed || mapped > 0 ? mapped : shared_unseal(g, r, page, on ? run : 1);
 }
 
-/* Whether a run that was to go on to the end has come to a page that somebody else is at, who maps it, say: that says nothing about how far the run goes. */
-static bool is_cut_by_lock(const shared_region *r, size_t page, size_t end) {
-    return page < MIN_OF(end, r->pages) && shared_state_of(shared_load(&r->words[page])) == SHARED_RESIDENT;
-}
-
-/* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. Return: how many. */
+/* In memory, and not mapped here, or write-protected: it is mapped, and its neighbours with it. Return: how many; 0: look again. */
 static uint32_t soft(group *g, shared_region *r, size_t page) {
     soft_run *run = soft_runs_find(&r->soft, page);
     uint32_t want = soft_run_wanted(run);
-    uint32_t locked = (uint32_t)lock_behind(g, r, page, want, SHARED_RESIDENT);
-    uint32_t mapped = (uint32_t)map_resident(g, r, page, locked, run->pages > 0 && page == run->next);
-    unlock_run(g, r, page, locked);
-    bool cut = mapped == locked && is_cut_by_lock(r, page + mapped, page + want);
-    mapped = MAX_OF(mapped, 1U);
-    soft_runs_mapped(&r->soft, run, page, mapped, cut ? want / 2 : mapped);
+    at_work_begin(g, r, page, want);
+    uint64_t seen = shared_load(&r->words[page]);
+    if (!(seen & SHARED_LOCK) && shared_take_back(&r->words[page], seen))
+        seen = shared_load(&r->words[page]);
+    size_t count = shared_state_of(seen) == SHARED_RESIDENT ? run_of(r, page, want, seen) : 0;
+    uint32_t mapped = 0;
+    if (count > 0)
+        mapped = (uint32_t)map_resident(g, r, page, count, seen & SHARED_SEALED, run->pages > 0 && page == run->next);
+    at_work_end(g);
+    if (mapped == 0)
+        return 0;
+    soft_runs_mapped(&r->soft, run, page, mapped);
     atomic_fetch_add_explicit(&commons_head(&g->commons)->soft_faults, 1, memory_order_relaxed);
     return mapped;
 }
 
-/* ---- all ---- */
-
-static shared_result poisoned(group *g, shared_region *r, size_t page) {
-    shared_poison(g, r, page);
-    unlock_run(g, r, page, 1);
+static shared_result resident(group *g, shared_region *r, size_t page) {
+    uint32_t mapped = soft(g, r, page);
+    if (mapped == 0)
+        return SHARED_LOST;
+    shared_in_ahead(g, r, (read_ahead_seen){.page = page, .mapped = mapped});
     return SHARED_DONE;
 }
 
-static shared_result start_read(group *g, shared_region *r, size_t page) {
+/* ---- the others ---- */
+
+static shared_result poisoned(group *g, shared_region *r, size_t page) {
+    shared_word *word = &r->words[page];
+    if (!shared_try_lock(word, g->self, true))
+        return SHARED_LOST;
+    bool lost = shared_state_of(shared_load(word)) == SHARED_POISONED;
+    if (lost)
+        shared_poison(g, r, page);
+    if (shared_unlock(word, g->self))
+        shared_wake(g, r, page, 1);
+    return lost ? SHARED_DONE : SHARED_LOST;
+}
+
+static shared_result swapped(group *g, shared_region *r, size_t page) {
     shared_result result = shared_in_start(g, r, page);
     return result == SHARED_DONE ? SHARED_WAITS : result; /* woken by its end, which is ours */
 }
 
-shared_result shared_fault(group *g, shared_region *r, size_t page) {
-    shared_word *word = &r->words[page];
-    atomic_fetch_add_explicit(&group_object(g, r->object)->faults, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&commons_head(&g->commons)->faults, 1, memory_order_relaxed);
-    if (!shared_try_lock(word, g->self, true)) {
-        if (shared_break_read(g, word))
-            return start_read(g, r, page);
-        if (shared_state_of(shared_load(word)) == SHARED_READING)
-            shared_in_ahead(g, r, (read_ahead_seen){.page = page});
-        return leave_waiting(g, r);
-    }
-    FAILPOINT(shared_locked);
-    switch (shared_state_of(shared_load(word))) {
+/* Somebody has it. */
+static shared_result taken(group *g, shared_region *r, size_t page) {
+    stopped_result past = shared_go_past(g, r, page);
+    if (past == STOPPED_SHOWN)
+        return SHARED_DONE;
+    if (past == STOPPED_ENDED || !shared_await(&r->words[page]))
+        return SHARED_LOST;
+    if (shared_state_of(shared_load(&r->words[page])) == SHARED_READING)
+        shared_in_ahead(g, r, (read_ahead_seen){.page = page});
+    return leave_waiting(g, r);
+}
+
+static shared_result by_word(group *g, shared_region *r, size_t page) {
+    uint64_t seen = shared_load(&r->words[page]);
+    if (shared_is_taken(seen))
+        return taken(g, r, page);
+    switch (shared_state_of(seen)) {
     case SHARED_ZERO:
         return fresh(g, r, page);
     case SHARED_RESIDENT:
-        shared_in_ahead(g, r, (read_ahead_seen){.page = page, .mapped = soft(g, r, page)});
-        return SHARED_DONE;
+    case SHARED_WRITING:
+        return resident(g, r, page);
     case SHARED_SWAPPED:
-        return start_read(g, r, page);
+        return swapped(g, r, page);
     case SHARED_POISONED:
         return poisoned(g, r, page);
     case SHARED_READING:
-    case SHARED_WRITING:
-        break; /* not to be locked by a fault */
+    case SHARED_LEAVING:
+        break; /* taken */
     }
-    unlock_run(g, r, page, 1);
-    return SHARED_AGAIN;
+    return SHARED_LOST;
+}
+
+shared_result shared_fault(group *g, shared_region *r, size_t page) {
+    atomic_fetch_add_explicit(&group_object(g, r->object)->faults, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&commons_head(&g->commons)->faults, 1, memory_order_relaxed);
+    FAILPOINT(shared_fault);
+    shared_result result = SHARED_LOST;
+    for (int turn = 0; turn < TURNS && result == SHARED_LOST; turn++)
+        result = by_word(g, r, page);
+    return result == SHARED_LOST ? SHARED_AGAIN : result;
 }

@@ -32,26 +32,18 @@ static bool is_shared(group *g, uint64_t frame) {
     return chunk == CHUNK_SHARED || (chunk & CHUNK_DRAINING);
 }
 
-/* RESIDENT in that frame and free to go => WRITING. *sealed: as it was. */
+/* RESIDENT in that frame and free to go => WRITING. Who has said meanwhile that he holds it, or is at it, is looked at after this. *sealed: as it was. */
 static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool even_hot, bool *sealed) {
     shared_word *word = &r->words[page];
     uint64_t now = shared_load(word);
-    if (shared_state_of(now) != SHARED_RESIDENT || shared_field_of(now) != frame || (now & SHARED_LOCK) ||
-        shared_is_held(g, r->object, page) || !shared_try_lock(word, g->self, false))
+    bool none = false; /* nobody waits for a page that is in nobody's hand */
+    if (shared_state_of(now) != SHARED_RESIDENT || shared_field_of(now) != frame || shared_is_held(g, r->object, page))
         return false;
-    now = shared_load(word);
-    /* Held: looked at again under the lock, for who has said so meanwhile. */
-    bool here =
-        shared_state_of(now) == SHARED_RESIDENT && shared_field_of(now) == frame && !shared_is_held(g, r->object, page);
-    bool hot = (now & SHARED_ROUNDS_MASK) && !even_hot;
     *sealed = now & SHARED_SEALED;
-    if (here && hot)
-        shared_set(word, g->self, SHARED_RESIDENT, frame, (now & SHARED_SEALED) | heat_passed(now));
-    else if (here)
-        shared_set(word, g->self, SHARED_WRITING, frame, heat_kept(now));
-    if (shared_unlock(word, g->self))
-        shared_wake(g, r, page, 1);
-    return here && !hot;
+    if (!(now & SHARED_ROUNDS_MASK) || even_hot)
+        return shared_move(word, now, SHARED_WRITING, g->self, frame, heat_kept(now), &none);
+    shared_move(word, now, SHARED_RESIDENT, MEMBER_NONE, frame, (now & SHARED_SEALED) | heat_passed(now), &none);
+    return false;
 }
 
 static bool look_at(group *g, uint32_t frame, bool even_hot, out_page *victim) {

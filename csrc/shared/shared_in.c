@@ -1,5 +1,5 @@
 /*
- * shared_in.c - shared pages that come in: claims, reads, and how they end.
+ * shared_in.c - shared pages that come in: claims, and reads (their end: shared_in_end.c).
  *
  * All of it is the share thread's: it alone reads, and so nobody else of this member ends a READING page.
  */
@@ -109,54 +109,64 @@ static read_unit *unit_for(group *g, shared_region *r, uint64_t slot, bool singl
 /* What a page is read for: somebody waits for it, and for those behind it soon (FIRST: one request for all), or not; or it is read ahead. */
 typedef enum { READ_ALONE, READ_FIRST, READ_AHEAD, READ_MARKER } read_reason;
 
-/* SWAPPED and locked by us => READING, still locked. */
-static shared_result claim(group *g, shared_region *r, size_t page, read_reason reason, uint32_t want) {
+/* A page joins it. */
+static void unit_add(group *g, read_unit *unit, size_t page, uint32_t frame, bool marker) {
+    unit->page[unit->pages] = page;
+    unit->frame[unit->pages] = frame;
+    unit->markers[unit->pages++] = marker;
+    if (unit->alone)
+        send_unit(g, unit);
+}
+
+/* It was for a page that somebody else has. */
+static void unit_drop(group *g, read_unit *unit) {
+    share_state *s = share_of(g);
+    if (unit->pages > 0)
+        return;
+    if (s->growing == unit)
+        s->growing = NULL;
+    unit->busy = false;
+    shared_region_put(unit->r);
+}
+
+/* SWAPPED, as it was seen => READING. The frame is settled after that: README, Order of steps. */
+static shared_result claim(group *g, shared_region *r, size_t page, uint64_t seen, read_reason reason, uint32_t want) {
     share_state *s = share_of(g);
     shared_word *word = &r->words[page];
-    uint64_t slot = shared_field_of(shared_load(word));
+    uint64_t slot = shared_field_of(seen);
+    bool waiters = false; /* who waits, waits for the end of the read */
     uint32_t frame;
     if (!next_frame(g, want, reason >= READ_AHEAD, &frame))
         return SHARED_NO_FRAME;
     read_unit *unit = unit_for(g, r, slot, reason == READ_ALONE);
-    if (!unit) {
-        s->frames[s->frames_left++] = frame;
-        return SHARED_AGAIN;
-    }
+    shared_result result = unit ? SHARED_LOST : SHARED_AGAIN;
     shared_ref ref = region_ref(r, page);
-    frame_table_aim(g, frame, ref, slot + 1);
-    shared_set(word, g->self, SHARED_READING, frame, heat_kept(shared_load(word)));
-    frame_table_settle(g, frame, ref, slot + 1);
-    unit->page[unit->pages] = page;
-    unit->frame[unit->pages] = frame;
-    unit->markers[unit->pages++] = reason == READ_MARKER;
-    if (unit->alone)
-        send_unit(g, unit);
+    if (unit) {
+        frame_table_aim(g, frame, ref, slot + 1);
+        if (shared_move(word, seen, SHARED_READING, g->self, frame, heat_kept(seen), &waiters))
+            result = SHARED_DONE;
+        else
+            unit_drop(g, unit);
+    }
+    if (result != SHARED_DONE) {
+        s->frames[s->frames_left++] = frame;
+        return result;
+    }
+    frame_table_settle(g, frame, ref, slot + 1); /* broken off already: the read ends in vain */
+    unit_add(g, unit, page, frame, reason == READ_MARKER);
     return SHARED_DONE;
 }
 
-static void unlock(group *g, shared_region *r, size_t page) {
-    if (shared_unlock(&r->words[page], g->self))
-        shared_wake(g, r, page, 1);
-}
-
-/* Locks a page that is out, or is being read by who is stopped. */
-static bool lock_absent(group *g, shared_word *word) {
-    shared_state state = shared_state_of(shared_load(word));
-    if (state == SHARED_READING)
-        return shared_break_read(g, word);
-    return state == SHARED_SWAPPED && shared_try_lock(word, g->self, false);
-}
-
-/* Return: false when frames or memory have run out. */
+/* What is out, or is being read by who is stopped. Return: false when frames or memory have run out. */
 static bool read_page(group *g, shared_region *r, size_t page, read_reason reason, uint32_t want) {
     shared_word *word = &r->words[page];
-    if (!lock_absent(g, word))
+    uint64_t seen = shared_load(word);
+    if (shared_state_of(seen) == SHARED_READING && shared_break_read(g, r, page, word))
+        seen = shared_load(word);
+    if (shared_state_of(seen) != SHARED_SWAPPED || (seen & SHARED_LOCK))
         return true;
-    bool go_on = true;
-    if (shared_state_of(shared_load(word)) == SHARED_SWAPPED)
-        go_on = claim(g, r, page, reason, want) == SHARED_DONE;
-    unlock(g, r, page);
-    return go_on;
+    shared_result result = claim(g, r, page, seen, reason, want);
+    return result == SHARED_DONE || result == SHARED_LOST;
 }
 
 size_t shared_in_range(group *g, shared_region *r, size_t page, size_t pages) {
@@ -276,192 +286,20 @@ static shared_result is_ready(group *g) {
 shared_result shared_in_start(group *g, shared_region *r, size_t page) {
     read_ahead_plan plan = {0};
     shared_result result = is_ready(g);
-    if (result == SHARED_DONE) {
-        plan = plan_of(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
-        bool behind = plan.young && plan.first == (int64_t)page + 1;
-        bool short_run = behind && plan.count > 0 && plan.count <= SHORT_RUN;
-        result = claim(g, r, page, short_run ? READ_FIRST : READ_ALONE, 1);
-    }
-    unlock(g, r, page);
+    uint64_t seen = shared_load(&r->words[page]);
+    if (shared_state_of(seen) != SHARED_SWAPPED || (seen & SHARED_LOCK))
+        return SHARED_LOST;
+    if (result != SHARED_DONE)
+        return result;
+    plan = plan_of(g, r, (read_ahead_seen){.page = page, .known = READ_AHEAD_ABSENT});
+    bool behind = plan.young && plan.first == (int64_t)page + 1;
+    bool short_run = behind && plan.count > 0 && plan.count <= SHORT_RUN;
+    result = claim(g, r, page, seen, short_run ? READ_FIRST : READ_ALONE, 1);
     carry_out(g, r, plan);
     return result;
 }
 
 /* ---- ending ---- */
-
-static bool is_right(group *g, uint64_t slot, void *memory) {
-    uint8_t found[16];
-    FAILPOINT_DATA(shared_hash, memory, PAGE_BYTES);
-    shared_hash(g, memory, found);
-    return memcmp(found, commons_slots(&g->commons)[slot].hash, sizeof found) == 0;
-}
-
-/* Return: 0; -EBADMSG: its checksum is wrong; -errno: it could not be read. */
-static int read_again(group *g, uint64_t slot, void *memory) {
-    int status = FAILPOINT(shared_one);
-    if (status == 0)
-        status = io_page(&g->read_io, IO_READ, g->swap_fd, memory, swap_entry_make(0, slot));
-    if (status == 0 && is_right(g, slot, memory))
-        return 0;
-    STAT_ADD(g->pool, read_errors, status != 0);
-    STAT_ADD(g->pool, hash_errors, status == 0);
-    return status != 0 ? status : -EBADMSG;
-}
-
-/* Locks the page to end its read, if it is this one's still: others break off the reads of who seems to be stopped, and whatever has become
- * of the page since, this thread may have begun to read it anew. No other thread makes it READING by this member. */
-static bool lock_read(group *g, const read_unit *unit, uint32_t i) {
-    shared_word *word = &unit->r->words[unit->page[i]];
-    uint32_t frame = unit->frame[i];
-    return shared_field_of(shared_load(word)) == frame && frame_table_slot(g, frame) == unit->first_slot + i + 1 &&
-           shared_lock_own(word, g->self, SHARED_READING);
-}
-
-/* Locked, READING => SWAPPED again: there was no memory for it. */
-static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
-    frame_table_begin_leave(g, frame);
-    shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, heat_kept(shared_load(&r->words[page])));
-    shared_punch(r->fd, page, 1);
-    frame_table_end_leave(g, frame);
-    frames_release(g, frame);
-    bool waiters = shared_unlock(&r->words[page], g->self);
-    (void)waiters;
-    shared_wake(g, r, page, 1);
-}
-
-/* Somebody else has broken the read off. Who does that wakes whoever has said that he waits (WAITERS); those whose fault began it have not: they look
- * again. */
-static void end_in_vain(group *g, const read_unit *unit, uint32_t i) {
-    uffd_wake(g->uffd, shared_address(unit->r, unit->page[i]), PAGE_BYTES);
-}
-
-/* Whoever touches it faults, and is told by a thread of its own process (shared_fault.c): only that one knows that the handler of SIGBUS is there. */
-static void lose(group *g, const read_unit *unit, uint32_t i, int status) {
-    shared_region *r = unit->r;
-    size_t page = unit->page[i];
-    uint32_t frame = unit->frame[i];
-    uint64_t slot = unit->first_slot + i;
-    if (!lock_read(g, unit, i)) {
-        end_in_vain(g, unit, i);
-        return;
-    }
-    frame_table_begin_leave(g, frame);
-    slot_table_begin_leave(g, slot);
-    shared_set(&r->words[page], g->self, SHARED_POISONED, (uint64_t)-status, 0);
-    frame_table_end_leave(g, frame);
-    frames_release(g, frame);
-    slot_table_end_leave(g, slot);
-    bool waiters = shared_unlock(&r->words[page], g->self);
-    (void)waiters;
-    shared_wake(g, r, page, 1);
-}
-
-/* The contents of neighbours go into the file, but of those that are there, and mapped, already. */
-static bool fill(const read_unit *unit, uint32_t first, uint32_t count, const unsigned char *contents, size_t mapped) {
-    size_t bytes = (count - mapped) << PAGE_SHIFT;
-    off_t at = (off_t)((uint64_t)(unit->page[first] + mapped) << PAGE_SHIFT);
-    bool done = bytes == 0 || pwrite(unit->r->fd, contents + (mapped << PAGE_SHIFT), bytes, at) == (ssize_t)bytes;
-    FAILPOINT(shared_filled);
-    return done;
-}
-
-/* For the policy, if there is one that wants to know: after how many evictions it has come back. */
-static void note_return(group *g, const read_unit *unit, uint32_t i) {
-    uint64_t since = slot_eviction(g, unit->first_slot + i),
-             clock = atomic_load(&commons_head(&g->commons)->eviction_clock);
-    uint64_t distance = since > 0 ? MIN_OF(clock - (since - 1), (uint64_t)REFAULT_NEVER - 1) : REFAULT_NEVER;
-    shared_policy_note(g, unit->r, unit->page[i], unit->frame[i], (uint32_t)distance);
-}
-
-/* Locked, READING => RESIDENT; sealed, but where somebody wants the page for any access: he has said so, and looks when it is unlocked. Return: whether
- * all are as seal says. */
-static bool settle(group *g, const read_unit *unit, uint32_t first, uint32_t count, bool seal) {
-    bool alike = true;
-    for (uint32_t i = first; i < first + count; i++) {
-        shared_word *word = &unit->r->words[unit->page[i]];
-        uint64_t heat = heat_of_return(g, unit->r, shared_load(word), unit->first_slot + i);
-        bool sealed = seal && !shared_is_held(g, unit->r->object, unit->page[i]);
-        shared_set(word, g->self, SHARED_RESIDENT, unit->frame[i], heat | (sealed ? SHARED_SEALED : 0));
-        alike &= sealed == seal;
-        if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
-            note_return(g, unit, i);
-    }
-    return alike;
-}
-
-/* Locked: mapped, but for a marker. */
-static void map_run(group *g, const read_unit *unit, uint32_t first, uint32_t count, size_t mapped, bool seal) {
-    size_t page = unit->page[first];
-    if (!unit->markers[first] && mapped < count)
-        shared_map_here(g, unit->r, page + mapped, count - mapped, (map_how){.sealed = seal});
-    if (g->map_for_peers)
-        shared_map_peers(g, unit->r, page, count, seal);
-}
-
-/* Neighbours with the right contents, locked, come in: all markers, or none. */
-static void run_comes(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
-    shared_region *r = unit->r;
-    size_t page = unit->page[first], mapped = 0;
-    const unsigned char *contents = unit->memory + ((size_t)first << PAGE_SHIFT);
-    bool seal = shared_seal_wanted(g, r);
-    if (seal && !unit->markers[first])
-        mapped = shared_copy_here(g, r, page, count, contents);
-    if (!fill(unit, first, count, contents, mapped)) {
-        for (uint32_t i = 0; i < count; i++)
-            take_back(g, r, page + i, unit->frame[first + i], unit->first_slot + first + i);
-        return;
-    }
-    bool alike = settle(g, unit, first, count, seal);
-    FAILPOINT(shared_before_continue);
-    map_run(g, unit, first, count, mapped, seal);
-    for (uint32_t i = 0; i < count && !alike; i++)
-        if (!(shared_load(&r->words[page + i]) & SHARED_SEALED))
-            shared_allow_stores(g, r, page + i, 1);
-    bool waiters = false;
-    for (uint32_t i = 0; i < count; i++)
-        waiters |= shared_unlock(&r->words[page + i], g->self);
-    if (waiters)
-        shared_wake(g, r, page, count);
-    else if (mapped > 0) /* whose fault began the read */
-        uffd_wake(g->uffd, shared_address(r, page), mapped << PAGE_SHIFT);
-    atomic_fetch_add_explicit(&commons_head(&g->commons)->pages_read, count, memory_order_relaxed);
-}
-
-/* Contents go into the file only under the lock: so until then anybody may break off the read. */
-static void run_ends(group *g, const read_unit *unit, uint32_t first, uint32_t count) {
-    for (uint32_t end = first + count, run; first < end; first += run + 1) {
-        for (run = 0; first + run < end && lock_read(g, unit, first + run); run++) {
-        }
-        if (run > 0)
-            run_comes(g, unit, first, run);
-        if (first + run < end)
-            end_in_vain(g, unit, first + run);
-    }
-}
-
-static void unit_complete(group *g, read_unit *unit, bool whole) {
-    uint32_t begin = 0;
-    for (uint32_t i = 0; i < unit->pages; i++) {
-        void *memory = unit->memory + ((size_t)i << PAGE_SHIFT);
-        uint64_t slot = unit->first_slot + i;
-        int status = whole && is_right(g, slot, memory) ? 0 : read_again(g, slot, memory);
-        bool right = status == 0;
-        bool joins =
-            right && i > begin && unit->page[i] == unit->page[i - 1] + 1 && unit->markers[i] == unit->markers[i - 1];
-        if (i > begin && !joins)
-            run_ends(g, unit, begin, i - begin);
-        if (!joins)
-            begin = i;
-        if (!right) {
-            lose(g, unit, i, status);
-            begin = i + 1;
-        }
-    }
-    if (begin < unit->pages)
-        run_ends(g, unit, begin, unit->pages - begin);
-    shared_region_put(unit->r);
-    unit->busy = false;
-}
 
 bool shared_in_complete(group *g, bool wait) {
     io_request *request = io_collect(&g->read_io, wait);
@@ -471,7 +309,9 @@ bool shared_in_complete(group *g, bool wait) {
     read_unit *unit = &s->unit[s->unit_of[request - g->read_io.requests]];
     bool whole = FAILPOINT(shared_read) == 0 && request->result == (int64_t)unit->pages << PAGE_SHIFT;
     io_request_put(&g->read_io, request);
-    unit_complete(g, unit, whole);
+    shared_in_end(g, unit, whole);
+    shared_region_put(unit->r);
+    unit->busy = false;
     go_on(g);
     event_signal(&s->progress);
     return true;

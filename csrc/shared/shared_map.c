@@ -12,9 +12,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/mman.h>
 
-/* Partial results of one call; the kernel's EAGAIN without progress passes by itself. */
-#define TRIES_MAX 64
 /* So long the ends of what others do to mappings are waited for: microseconds, if they run. */
 #define ENDED_WAIT_NS UINT64_C(20000000)
 
@@ -80,7 +79,7 @@ static int write_protect(int uffd, uint64_t address, size_t pages, bool protect,
     int status, tries = 0;
     do
         status = uffd_write_protect(uffd, (void *)(uintptr_t)address, pages, protect, wake); // NOLINT
-    while (status == -EAGAIN && ++tries < TRIES_MAX);
+    while (status == -EAGAIN && ++tries < SHARED_TRIES);
     if (status != -ENOENT || pages == 1)
         return status;
     for (size_t i = 0; i < pages; i++)
@@ -123,23 +122,42 @@ void shared_allow_stores(group *g, shared_region *r, size_t page, size_t pages) 
     uffd_wake(g->uffd, shared_address(r, page), pages << PAGE_SHIFT);
 }
 
+/* The file has it: of a read that was broken off, whose end came late. */
+static bool map_there(group *g, shared_region *r, size_t page) {
+    size_t done;
+    int status = uffd_continue(g->uffd, shared_address(r, page), 1, true, false, &done);
+    return status == 0 || status == -EEXIST;
+}
+
 size_t shared_copy_here(group *g, shared_region *r, size_t page, size_t pages, const void *contents) {
     size_t at = 0, step = pages;
-    for (int tries = 0; at < pages && step > 0 && tries < TRIES_MAX; tries++) {
+    for (int tries = 0; at < pages && step > 0 && tries < SHARED_TRIES;) {
         size_t done;
         int status = uffd_copy(g->uffd, shared_address(r, page + at),
                                (const unsigned char *)contents + (at << PAGE_SHIFT), step, true, false, &done);
         at += done;
+        if (status == -EEXIST && at < pages) {
+            if (!map_there(g, r, page + at))
+                break;
+            at++;
+            status = 0;
+        }
         step = next_step(status, done, step, pages - at);
+        tries += done == 0;
         if (status != 0 && status != -EAGAIN && status != -ENOENT && done == 0)
             break;
     }
     return at;
 }
 
+void shared_unmap_here(shared_region *r, size_t page, size_t pages) {
+    int ignored = madvise(shared_address(r, page), pages << PAGE_SHIFT, MADV_DONTNEED); /* mlocked: stays */
+    (void)ignored;
+}
+
 size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, map_how how) {
     size_t at = 0, step = pages;
-    for (int tries = 0; at < pages && step > 0 && tries < TRIES_MAX;) {
+    for (int tries = 0; at < pages && step > 0 && tries < SHARED_TRIES;) {
         size_t done;
         int status = uffd_continue(g->uffd, shared_address(r, page + at), step, how.sealed, true, &done);
         at += done;
@@ -167,7 +185,7 @@ size_t shared_map_here(group *g, shared_region *r, size_t page, size_t pages, ma
 /* Return: how many pages it has mapped. */
 static size_t map_in(int uffd, uint64_t base, size_t pages, bool sealed) {
     size_t mapped = 0, at = 0, step = pages;
-    for (int tries = 0; at < pages && step > 0 && tries < TRIES_MAX; tries++) {
+    for (int tries = 0; at < pages && step > 0 && tries < SHARED_TRIES; tries++) {
         size_t done;
         void *address = (void *)(uintptr_t)(base + (at << PAGE_SHIFT)); // NOLINT
         int status = uffd_continue(uffd, address, step, sealed, true, &done);

@@ -49,6 +49,14 @@ static uint32_t run_of_kind(const out_batch *b, uint32_t i) {
     return run;
 }
 
+/* Their words say WRITING: whoever has begun to map one, or to hold it, has said so before, or finds that. */
+static void pass_over(group *g, out_batch *b) {
+    for (uint32_t i = 0; i < b->count; i++)
+        if (at_work_on(g, b->page[i].r->object, b->page[i].page) ||
+            shared_is_held(g, b->page[i].r->object, b->page[i].page))
+            b->page[i].kind = OUT_GIVEN_UP;
+}
+
 static void protect(group *g, out_batch *b) {
     mapper_set set;
     const shared_region *known = NULL;
@@ -59,10 +67,10 @@ static void protect(group *g, out_batch *b) {
         if (first->r != known)
             mappers_look(g, first->r->object, &set);
         known = first->r;
-        bool sealed = first->kind == OUT_SEALED, done = sealed || mappers_protect(g, &set, first->page, run);
+        bool done = first->kind != OUT_CHOSEN || mappers_protect(g, &set, first->page, run);
         for (uint32_t n = 0; n < run; n++) {
             first[n].epoch = set.epoch;
-            first[n].kind = sealed ? OUT_SEALED : done ? OUT_CHOSEN : OUT_GIVEN_UP;
+            first[n].kind = done ? first[n].kind : OUT_GIVEN_UP;
         }
     }
     mappers_end(g);
@@ -215,8 +223,9 @@ static bool is_clean(const out_page *v) {
     return v->kind == OUT_CLEAN || v->kind == OUT_SEALED;
 }
 
-/* Locked: the word lets go of the frame. The slot it keeps has the contents, and the frame names that slot before the word does. */
-static void let_go(group *g, out_page *v, uint64_t clock) {
+/* Locked => LEAVING: the word lets go of the frame. The slot it keeps has the contents, and the frame names that slot before the word does. */
+static void let_go(group *g, out_page *v) {
+    commons_header *head = commons_head(&g->commons);
     shared_word *word = &v->r->words[v->page];
     if (!is_clean(v) && v->kept > 0)
         slot_table_begin_leave(g, v->kept - 1);
@@ -227,20 +236,24 @@ static void let_go(group *g, out_page *v, uint64_t clock) {
         v->slot = v->kept - 1;
     }
     frame_table_begin_leave(g, v->frame);
-    if (v->kind == OUT_EMPTY) {
-        shared_set(word, g->self, SHARED_ZERO, 0, 0);
-        return;
-    }
-    slot_note_eviction(g, v->slot, clock);
-    shared_set(word, g->self, SHARED_SWAPPED, v->slot, heat_kept(shared_load(word)));
+    if (v->kind != OUT_EMPTY)
+        slot_note_eviction(g, v->slot, atomic_fetch_add_explicit(&head->eviction_clock, 1, memory_order_relaxed));
+    shared_set(word, g->self, SHARED_LEAVING, v->kind == OUT_EMPTY ? 0 : v->slot, heat_kept(shared_load(word)));
+    bool ignored = shared_unlock(word, g->self); /* who waits is woken when it has left */
+    (void)ignored;
 }
 
-/* The hole is punched: frame and old slot are free. */
-static void finish(group *g, out_page *v) {
+/* LEAVING, and the hole is punched: frame and old slot are free. Who has found out that we are stopped has said so instead of us, perhaps. */
+static void has_left(group *g, out_page *v, bool *waiters) {
+    shared_word *word = &v->r->words[v->page];
+    uint64_t seen = shared_load(word), slot = v->kind == OUT_EMPTY ? 0 : v->slot;
     frame_table_end_leave(g, v->frame);
     frame_table_release(g, v->frame);
     if (!is_clean(v) && v->kept > 0)
         slot_table_end_leave(g, v->kept - 1);
+    if (shared_state_of(seen) == SHARED_LEAVING && shared_is_of(seen, g->self))
+        shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
+                    slot > 0 ? heat_kept(seen) : 0, waiters);
 }
 
 static void count_gone(group *g, const out_page *first, uint32_t run) {
@@ -260,19 +273,14 @@ static void count_gone(group *g, const out_page *first, uint32_t run) {
     out_of(g)->freed += run;
 }
 
-/* Neighbours, all locked by lock_to_leave. */
+/* Neighbours, all LEAVING. */
 static void run_leaves(group *g, out_page *first, uint32_t run) {
-    uint64_t clock = atomic_fetch_add_explicit(&commons_head(&g->commons)->eviction_clock, run, memory_order_relaxed);
-    for (uint32_t i = 0; i < run; i++)
-        let_go(g, &first[i], clock + i);
     FAILPOINT(shared_committed);
-    shared_punch(first->r->fd, first->page, run);
+    shared_punch(first->r->fd, first->page, run); /* once, and never again: shared_break_leave */
     FAILPOINT(shared_punched);
     bool waiters = false;
-    for (uint32_t i = 0; i < run; i++) {
-        finish(g, &first[i]);
-        waiters |= shared_unlock(&first->r->words[first->page + i], g->self);
-    }
+    for (uint32_t i = 0; i < run; i++)
+        has_left(g, &first[i], &waiters);
     if (waiters)
         shared_wake(g, first->r, first->page, run);
     count_gone(g, first, run);
@@ -283,7 +291,7 @@ static void commit(group *g, out_batch *b) {
     for (uint32_t i = 0; i < b->count;) {
         uint32_t most = run_from(b, i), run = 0;
         while (run < most && lock_to_leave(g, &b->page[i + run]))
-            run++;
+            let_go(g, &b->page[i + run++]);
         if (run > 0)
             run_leaves(g, &b->page[i], run);
         i += run;
@@ -329,6 +337,7 @@ static bool begin_batch(group *g, out_batch *b, out_search *search, uint32_t mos
     if (b->count > 0) {
         sort(b);
         FAILPOINT(shared_writing);
+        pass_over(g, b);
         protect(g, b);
     }
     atomic_fetch_add(protects, 1);
@@ -346,6 +355,7 @@ static void evict_batch(group *g, out_batch *b) {
 static uint64_t evict(group *g, uint64_t want, out_search search) {
     out_state *s = out_of(g);
     small_lock_acquire(&s->lock);
+    atomic_store(&group_entry(g, g->self)->out_thread, (uint32_t)gettid());
     uint64_t begun = 0;
     s->freed = 0;
     while (begun < want) {

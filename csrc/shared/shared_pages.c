@@ -7,9 +7,6 @@
 #include <fcntl.h>
 #include <string.h>
 
-/* Who has not looked around for so long is stopped, most likely (grants_tend.c: every 100 ms). */
-#define STOPPED_NS UINT64_C(250000000)
-
 /* ---- frames ---- */
 
 uint32_t frames_claim(group *g, uint32_t want, uint32_t *frames) {
@@ -28,7 +25,7 @@ void frames_release(group *g, uint32_t frame) {
 
 /* ---- slots ---- */
 
-/* Context: the slot is a page's that is locked by us: nobody else writes the entry. */
+/* Context: the slot is a page's that is locked by us, or its frame's: nobody else writes the entry. */
 void slot_note_eviction(group *g, uint64_t slot, uint64_t clock) {
     atomic_store_explicit(&commons_slots(&g->commons)[slot].use, use_make(USE_PAGE, MEMBER_NONE, clock + 1),
                           memory_order_release);
@@ -44,26 +41,6 @@ void shared_hash(group *g, const void *memory, uint8_t hash[16]) {
     page_hash found = page_hash_of(memory, commons_head(&g->commons)->hash_seed);
     memcpy(hash, &found.low, sizeof found.low);
     memcpy(hash + sizeof found.low, &found.high, sizeof found.high);
-}
-
-/* It need not be so: if it goes on, it has read the page in vain, and whoever is as slow as that does not lose much. */
-static bool seems_stopped(group *g, member_id id) {
-    uint64_t beat = atomic_load(&group_entry(g, id)->beat_ns);
-    return !member_equal(id, g->self) && clock_now_ns() > beat + STOPPED_NS;
-}
-
-bool shared_break_read(group *g, shared_word *word) {
-    uint64_t seen = shared_load(word);
-    if (shared_state_of(seen) != SHARED_READING || (seen & SHARED_LOCK) || !seems_stopped(g, shared_member_of(seen)) ||
-        !shared_lock_reading(word, g->self, seen))
-        return false;
-    uint32_t frame = (uint32_t)shared_field_of(seen);
-    uint64_t slot = frame_table_slot(g, frame) - 1;
-    frame_table_begin_leave(g, frame);
-    shared_set(word, g->self, SHARED_SWAPPED, slot, heat_kept(seen));
-    frame_table_end_leave(g, frame);
-    frames_release(g, frame);
-    return true;
 }
 
 static bool holds_any(const member_entry *member, uint32_t object, uint64_t page, uint64_t pages) {
@@ -122,6 +99,7 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
     case SHARED_SWAPPED:
         slot_table_begin_leave(g, field);
         shared_set(word, g->self, SHARED_ZERO, 0, 0);
+        shared_punch(fd, page, 1); /* what a read has left there that was broken off */
         slot_table_end_leave(g, field);
         break;
     case SHARED_POISONED:
@@ -130,23 +108,34 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
         shared_punch(fd, page, 1);
         break;
     case SHARED_READING:
+    case SHARED_LEAVING:
     case SHARED_ZERO:
         break;
     }
 }
 
+/* Context: locked by us. Whoever has announced the page may bring contents late, and who has just given it its frame may not have settled it yet. */
+static bool may_discard(group *g, const object_entry *object, uint64_t state, uint64_t page, shared_word *word) {
+    uint32_t index = (uint32_t)(object - group_object(g, 0));
+    bool ends = object_state_of(state) != OBJECT_LIVE; /* what somebody held is nobody's then */
+    uint64_t now = shared_load(word);
+    shared_ref noted;
+    return atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page)) &&
+           !at_work_on(g, index, page) &&
+           (shared_state_of(now) != SHARED_RESIDENT || frame_table_page(g, (uint32_t)shared_field_of(now), &noted));
+}
+
 bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters) {
     shared_word *word = (shared_word *)commons_at(&g->commons, atomic_load(&object->words)) + page;
+    uint32_t index = (uint32_t)(object - group_object(g, 0));
+    shared_region elsewhere = {.object = index, .fd = -1};
     uint64_t now = shared_load(word);
     if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
         return true;
-    bool broken_off = shared_state_of(now) == SHARED_READING && shared_break_read(g, word);
-    if (!broken_off && !shared_try_lock(word, g->self, true))
+    shared_break_read(g, &elsewhere, page, word);
+    if (!shared_try_lock(word, g->self, true))
         return false;
-    uint32_t index = (uint32_t)(object - group_object(g, 0));
-    bool ends = object_state_of(state) != OBJECT_LIVE; /* what somebody held is nobody's then */
-    bool done = atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page)) &&
-                shared_state_of(shared_load(word)) != SHARED_READING;
+    bool done = may_discard(g, object, state, page, word);
     if (done)
         shared_discard_page(g, index, fd, page, word);
     *waiters |= shared_unlock(word, g->self);

@@ -36,14 +36,23 @@ void shared_seal_dropped(group *g, const shared_region *r, uint32_t pages) {
 }
 
 /* The word first: whoever finds it sealed may rely on the protection. */
-void shared_unseal(group *g, shared_region *r, size_t page, size_t pages) {
-    for (size_t i = 0; i < pages; i++) {
-        uint64_t word = shared_load(&r->words[page + i]);
-        shared_set(&r->words[page + i], g->self, SHARED_RESIDENT, shared_field_of(word), word & SHARED_HEAT_MASK);
-    }
+static bool break_seal(shared_word *word) {
+    uint64_t seen = shared_load(word);
+    bool none = false; /* nobody waits for a page that is in nobody's hand */
+    return shared_state_of(seen) == SHARED_RESIDENT &&
+           (!(seen & SHARED_SEALED) || shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, shared_field_of(seen),
+                                                   seen & SHARED_HEAT_MASK, &none));
+}
+
+size_t shared_unseal(group *g, shared_region *r, size_t page, size_t pages) {
+    size_t count = 0;
+    while (count < pages && break_seal(&r->words[page + count]))
+        count++;
     note(group_object(g, r->object), STORE_COSTS);
     FAILPOINT(shared_unsealed);
-    shared_allow_stores(g, r, page, pages);
+    if (count > 0)
+        shared_allow_stores(g, r, page, count);
+    return count;
 }
 
 /* CONTINUE_MODE_WP came with 6.4. Asked for a range that is not registered: a kernel that does not know it says so first. */

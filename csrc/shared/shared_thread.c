@@ -145,13 +145,11 @@ bool shared_thread_pass(group *g, uint64_t deadline_ns) {
 
 /* Pages that are to be held: nothing may fault there, and a system call's store to a sealed one would. */
 static void unseal(group *g, shared_region *r, size_t page) {
-    shared_word *word = &r->words[page];
-    if (!(shared_load(word) & SHARED_SEALED) || !shared_try_lock(word, g->self, false))
+    if (!(shared_load(&r->words[page]) & SHARED_SEALED))
         return;
-    if (shared_load(word) & SHARED_SEALED)
-        shared_unseal(g, r, page, 1);
-    if (shared_unlock(word, g->self))
-        shared_wake(g, r, page, 1);
+    at_work_begin(g, r, page, 1);
+    shared_unseal(g, r, page, 1);
+    at_work_end(g);
 }
 
 /* In memory, and to be mapped. Return: how many pages are done with; 0: there is no frame. */
@@ -160,7 +158,8 @@ static size_t map_ordered(group *g, shared_region *r, shared_order *order, share
     unseal(g, r, page);
     r->soft.next = 0; /* of no fault yet */
     shared_result result = shared_fault(g, r, page);
-    order->missed |= result != SHARED_DONE || (shared_load(&r->words[page]) & SHARED_SEALED);
+    uint64_t word = shared_load(&r->words[page]);
+    order->missed |= result != SHARED_DONE || shared_is_taken(word) || (word & SHARED_SEALED);
     if (result == SHARED_DONE && state == SHARED_RESIDENT && r->soft.next > page)
         return MIN_OF(r->soft.next - page, (size_t)order->pages);
     return result != SHARED_NO_FRAME;

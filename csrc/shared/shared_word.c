@@ -2,7 +2,7 @@
  * shared_word.c - locking, and finding, the word of a shared page.
  *
  * Every step is one compare-and-swap. While a page is locked, its word changes by its member's hand alone, but for WAITERS, which the others
- * set; so _set and _unlock swap too.
+ * set; so _set and _unlock swap, too.
  */
 #include "shared/shared_word.h"
 
@@ -16,34 +16,57 @@ static uint64_t with_member(uint64_t word, member_id member) {
     return (word & ~SHARED_MEMBER_MASK) | (uint64_t)member.value << SHARED_MEMBER_SHIFT;
 }
 
-static uint64_t with_state(uint64_t word, shared_state state) {
-    return (word & ~SHARED_STATE_MASK) | (uint64_t)state;
+/* Whether who waits for the page goes on waiting when it is that: for the end of it. */
+static bool keeps_waiters(shared_state state) {
+    return state == SHARED_READING || state == SHARED_LEAVING;
 }
 
-/* The word if a fault, or (not wait) somebody in passing, can lock it now; 0 if not. */
-static uint64_t locked_word(uint64_t seen, member_id self, bool wait) {
-    if ((seen & SHARED_LOCK) || shared_state_of(seen) == SHARED_READING)
-        return 0;
-    if (shared_state_of(seen) == SHARED_WRITING) {
-        if (!wait)
-            return 0;
-        seen = with_state(seen, SHARED_RESIDENT);
+bool shared_move(shared_word *word, uint64_t seen, shared_state state, member_id member, uint64_t field, uint64_t bits,
+                 bool *waiters) {
+    uint64_t same = seen & ~SHARED_WAITERS,
+             next = with_member((uint64_t)state | bits | field << SHARED_FIELD_SHIFT, member);
+    if (seen & SHARED_LOCK)
+        return false;
+    while ((seen & ~SHARED_WAITERS) == same) {
+        uint64_t kept = keeps_waiters(state) ? seen & SHARED_WAITERS : 0, waited = seen & SHARED_WAITERS;
+        if (swap_word(word, &seen, next | kept)) {
+            *waiters |= waited && !kept;
+            return true;
+        }
     }
-    return with_member(seen, self) | SHARED_LOCK;
+    return false;
+}
+
+bool shared_take_back(shared_word *word, uint64_t seen) {
+    bool none = false; /* nobody waits for what is being written: he takes it back */
+    return shared_state_of(seen) == SHARED_WRITING &&
+           shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, shared_field_of(seen), seen & SHARED_HEAT_MASK, &none);
+}
+
+bool shared_await(shared_word *word) {
+    uint64_t seen = shared_load(word);
+    while (shared_is_taken(seen)) /* whoever has it will see the one that is there */
+        if ((seen & SHARED_WAITERS) || swap_word(word, &seen, seen | SHARED_WAITERS))
+            return true;
+    return false;
 }
 
 bool shared_try_lock(shared_word *word, member_id self, bool wait) {
     uint64_t seen = shared_load(word);
     for (;;) {
-        uint64_t next = locked_word(seen, self, wait);
-        bool locks = next != 0;
-        if (!locks) {
-            next = seen | SHARED_WAITERS;
-            if (!wait || next == seen) /* whoever has it will see the one that is there */
+        if (shared_is_taken(seen)) {
+            if (!wait || shared_await(word))
                 return false;
+        } else if (shared_state_of(seen) == SHARED_WRITING) {
+            if (!wait)
+                return false;
+            shared_take_back(word, seen);
+        } else if (swap_word(word, &seen, with_member(seen, self) | SHARED_LOCK)) {
+            return true;
+        } else {
+            continue;
         }
-        if (swap_word(word, &seen, next))
-            return locks;
+        seen = shared_load(word);
     }
 }
 
@@ -64,14 +87,10 @@ bool shared_lock_reading(shared_word *word, member_id self, uint64_t seen) {
     return false;
 }
 
-static bool is_in_hand(uint64_t word) {
-    return (word & SHARED_LOCK) || shared_state_of(word) == SHARED_READING || shared_state_of(word) == SHARED_WRITING;
-}
-
 bool shared_lock_of_dead(shared_word *word, member_id self, member_id dead) {
     uint64_t seen = shared_load(word);
     do {
-        if (!is_in_hand(seen) || !member_equal(shared_member_of(seen), dead))
+        if (!shared_is_of(seen, dead))
             return false;
     } while (!swap_word(word, &seen, with_member(seen, self) | SHARED_LOCK));
     return true;
@@ -82,10 +101,9 @@ bool shared_unlock(shared_word *word, member_id self) {
     do {
         INVARIANT(I15, (seen & SHARED_LOCK) && member_equal(shared_member_of(seen), self));
         next = seen & ~(SHARED_LOCK | SHARED_WAITERS);
-        if (!is_in_hand(next))
+        if (!shared_is_in_hand(next))
             next = with_member(next, MEMBER_NONE);
-        /* Who waits for the contents of a page that is being read is woken at the end of that, not now. */
-        else if (shared_state_of(next) == SHARED_READING)
+        else if (keeps_waiters(shared_state_of(next)))
             next |= seen & SHARED_WAITERS;
     } while (!swap_word(word, &seen, next));
     return (seen & SHARED_WAITERS) && !(next & SHARED_WAITERS);

@@ -26,9 +26,9 @@ uint32_t soft_run_wanted(const soft_run *run) {
     return run->pages == 0 ? SOFT_FIRST : MIN_OF(MAX_OF(run->pages, SOFT_FIRST) * 2, SOFT_MAX);
 }
 
-void soft_runs_mapped(soft_runs *runs, soft_run *run, size_t page, uint32_t pages, uint32_t go_on) {
+void soft_runs_mapped(soft_runs *runs, soft_run *run, size_t page, uint32_t pages) {
     run->next = page + pages;
-    run->pages = go_on;
+    run->pages = pages;
     run->used = ++runs->clock;
     runs->next = run->next;
 }

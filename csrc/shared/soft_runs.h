@@ -29,7 +29,7 @@ typedef struct {
 soft_run *soft_runs_find(soft_runs *runs, size_t page);
 /* How many pages are worth mapping: twice as many each time. */
 uint32_t soft_run_wanted(const soft_run *run);
-/* From page on so many are mapped now. go_on: how many the run is to be taken to have mapped. */
-void soft_runs_mapped(soft_runs *runs, soft_run *run, size_t page, uint32_t pages, uint32_t go_on);
+/* From page on so many are mapped now. */
+void soft_runs_mapped(soft_runs *runs, soft_run *run, size_t page, uint32_t pages);
 
 #endif

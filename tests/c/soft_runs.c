@@ -20,7 +20,7 @@ static bool touch(soft_runs *runs, size_t page) {
     while (pages < want && !mapped[page + pages])
         mapped[page + pages++] = 1;
     CHECK(pages > 0 && pages <= SOFT_MAX);
-    soft_runs_mapped(runs, run, page, pages, pages);
+    soft_runs_mapped(runs, run, page, pages);
     CHECK(runs->next == page + pages);
     return true;
 }

@@ -45,8 +45,13 @@ AFTER = {"shared.one": ["shared.read", int(Action.ERROR), errno.EIO, 1, True]}
 # What one member does for all of them: the first of those that are not stopped.
 ALONE = {"chunk.draining"}
 ALONE_SECONDS = 3.0
+# Passed by who wants a page that has left, of which only a stopped process could say so.
+BREAKING = {"shared.broken"}
 # Passed only where objects need more disk than there ever was.
 GROWING = {"shared.fallocate"}
+# Passed while a page is locked, or its hole is about to be punched.
+LOCKING = {
+}  # fmt: skip
 _SIZES = itertools.count(64, 128)
 
 
@@ -62,7 +67,7 @@ def in_the_pair() -> list[str]:
 
 def deaths() -> list[tuple[str, int]]:
     """Each of them, and the time that it is passed at which the victim dies."""
-    once = COMING | LEAVING | ANSWERING | REPAIRING
+    once = COMING | LEAVING | ANSWERING | REPAIRING | BREAKING
     return [(name, nth) for name in in_the_pair() for nth in ((1,) if name in once else (1, 3))]
 
 
@@ -143,6 +148,18 @@ def _after_a_death(members: Members, **job: Any) -> Member:
     return victim
 
 
+def _beside_a_stopped(members: Members, **job: Any) -> Member:
+    """A member that wants what another was just throwing out when it was stopped, and nobody else does."""
+    victim = members.start(VICTIM, **job)
+    other = members.begin(OTHER, failpoints=[["shared.punched", int(Action.FREEZE), 0, 1, False]])
+    assert other.await_end_or_stop(MEET_SECONDS), other.last_words()
+    assert other.stopped, other.last_words()
+    with _pair_stopped(members):
+        _await_met(victim, "what has left")
+    members.forget(OTHER)
+    return victim
+
+
 def _victim(members: Members, name: str, action: Action, nth: int) -> Member:
     """A member that has met the failpoint."""
     failpoints = [[name, int(action), 0, nth, False]] + ([AFTER[name]] if name in AFTER else [])
@@ -151,6 +168,8 @@ def _victim(members: Members, name: str, action: Action, nth: int) -> Member:
         job["object_mib"] = next(_SIZES)
     if name in REPAIRING:
         victim = _after_a_death(members, **job)
+    elif name in BREAKING:
+        victim = _beside_a_stopped(members, **job)
     else:
         victim = members.begin(VICTIM, arm_first=name in COMING, **job)
     if name in LEAVING:
@@ -220,9 +239,11 @@ def test_a_member_is_stopped_there(name: str, pair: Pair) -> None:
         calm = _seconds_of_a_turn(members)
         victim = _victim(members, name, Action.FREEZE, 1)
         assert victim.stopped, victim.last_words()
-        # All threads of the victim are stopped, each wherever it is: one of them may hold pages of what they share,
-        # and who wants these waits (README, Processes of one pool). All else goes on.
-        seconds = [members.at[place].await_turns(part="elsewhere") for place in (0, 1)]
+        # All threads of the victim are stopped, each wherever it is. Where one of them may have a page under its
+        # lock, or be about to punch it, who stores to that page waits; all else goes on.
+        part = "elsewhere" if name in LOCKING else "all"
+        seconds = [members.at[place].await_turns(part=part) for place in (0, 1)]
+        told = _who_stood_still(members)
         victim.resume()
         for place in (0, 1):
             members.at[place].await_turns()
@@ -234,7 +255,7 @@ def test_a_member_is_stopped_there(name: str, pair: Pair) -> None:
         _others_end(members)
         members.pause()
         members.go_on()
-        assert max(seconds) < GO_ON_SECONDS + 2 * calm
+        assert max(seconds) < GO_ON_SECONDS + 2 * calm, told
 
 
 @pytest.mark.timeout(120)

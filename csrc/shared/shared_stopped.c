@@ -1,0 +1,91 @@
+/*
+ * shared_stopped.c - pages in the hand of a member that seems to be stopped: how the others go on (README, Nobody waits for anybody).
+ */
+#define _GNU_SOURCE
+#include "shared/shared_core.h"
+
+#include "base/failpoint.h"
+#include "base/proc_stat.h"
+#include "fault/uffd.h"
+
+#include <errno.h>
+
+/* Who has not looked around for so long is stopped, most likely (grants_tend.c: every 100 ms). */
+#define STOPPED_NS UINT64_C(250000000)
+
+/* It need not be so: if it goes on, it has done something in vain, and whoever is as slow as that does not lose much. */
+static bool seems_stopped(const group *g, member_id id) {
+    uint64_t beat = atomic_load(&group_entry(g, id)->beat_ns);
+    return !member_equal(id, g->self) && clock_now_ns() > beat + STOPPED_NS;
+}
+
+/* ---- READING ---- */
+
+bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *word) {
+    uint64_t seen = shared_load(word);
+    if (shared_state_of(seen) != SHARED_READING || (seen & SHARED_LOCK) || !seems_stopped(g, shared_member_of(seen)))
+        return false;
+    uint32_t frame = (uint32_t)shared_field_of(seen);
+    if (!shared_lock_reading(word, g->self, seen))
+        return false;
+    uint64_t slot = frame_table_slot(g, frame) - 1;
+    frame_table_take(g, frame, shared_member_of(seen));
+    shared_set(word, g->self, SHARED_SWAPPED, slot, heat_kept(seen));
+    frame_table_end_leave(g, frame);
+    frames_release(g, frame);
+    if (shared_unlock(word, g->self))
+        shared_wake(g, r, (size_t)page, 1);
+    return true;
+}
+
+/* ---- LEAVING ---- */
+
+/* What the object's file has of the page is mapped here, write-protected. Return: 0 or -EEXIST: it has it; -EFAULT: it has a hole. */
+static int show(group *g, shared_region *r, size_t page) {
+    size_t done;
+    int status, tries = 0;
+    do
+        status = uffd_continue(g->uffd, shared_address(r, page), 1, true, true, &done);
+    while (status == -EAGAIN && ++tries < SHARED_TRIES);
+    return status;
+}
+
+/* Whether the hole is punched, once and for all: the thread that punches it is stopped, outside of any system call, while the file is seen to have it. */
+static bool is_punched(group *g, shared_region *r, size_t page, uint64_t seen) {
+    const member_entry *entry = group_entry(g, shared_member_of(seen));
+    uint32_t pid = member_pid_of(atomic_load(&entry->state)), tid = atomic_load(&entry->out_thread);
+    uint64_t before, after;
+    return proc_thread_is_stopped(pid, tid, &before) && show(g, r, page) == -EFAULT &&
+           ((shared_load(&r->words[page]) ^ seen) & ~SHARED_WAITERS) == 0 && proc_thread_is_stopped(pid, tid, &after) &&
+           before == after && atomic_load(&entry->out_thread) == tid;
+}
+
+bool shared_break_leave(group *g, shared_region *r, size_t page) {
+    shared_word *word = &r->words[page];
+    bool waiters = false, done = false;
+    at_work_begin(g, r, page, 1); /* so it does not come and leave once more meanwhile */
+    uint64_t seen = shared_load(word), slot = shared_field_of(seen);
+    if (shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_LOCK) && is_punched(g, r, page, seen))
+        done = shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
+                           slot > 0 ? heat_kept(seen) : 0, &waiters);
+    at_work_end(g);
+    FAILPOINT(shared_broken);
+    if (waiters)
+        shared_wake(g, r, page, 1);
+    return done;
+}
+
+/* ---- all ---- */
+
+stopped_result shared_go_past(group *g, shared_region *r, size_t page) {
+    uint64_t seen = shared_load(&r->words[page]);
+    if (!shared_is_taken(seen))
+        return STOPPED_ENDED;
+    if (shared_break_read(g, r, page, &r->words[page]))
+        return STOPPED_ENDED;
+    if (!g->seals || !seems_stopped(g, shared_member_of(seen)) || shared_state_of(seen) == SHARED_POISONED)
+        return STOPPED_NOT;
+    if (show(g, r, page) == 0)
+        return STOPPED_SHOWN;
+    return shared_state_of(seen) == SHARED_LEAVING && shared_break_leave(g, r, page) ? STOPPED_ENDED : STOPPED_NOT;
+}
