@@ -11,6 +11,7 @@
 /* A disk that only has much to do answers sooner; a person who waits begins to wonder. */
 #define STALL_NS UINT64_C(5000000000)
 #define LOOK_NS UINT64_C(1000000000)
+#define HELD_UP_NS (2 * LOOK_NS)
 #define STACK_BYTES ((size_t)64 << 10)
 
 static const char STALLED[] = "uswap: a swap disk has not answered for 5 s: whoever needs a page from it waits until "
@@ -42,12 +43,17 @@ static void *run(void *argument) {
     uswap_pool *pool = argument;
     pool_watch *self = &pool->watch;
     bool said = false;
+    uint64_t looked_ns = clock_now_ns(), running_since_ns = looked_ns;
     prctl(PR_SET_NAME, "uswap-watch");
     for (;;) {
         uint32_t seen = event_count(&self->stopping);
         if (atomic_load(&self->stop)) /* looked at after the count, so that its signal is not slept through */
             return NULL;
-        bool stalled = watch_unanswered_ns(pool) >= STALL_NS;
+        uint64_t now = clock_now_ns();
+        if (now - looked_ns > HELD_UP_NS) /* this process was stopped: answers have come that it could not take */
+            running_since_ns = now;
+        looked_ns = now;
+        bool stalled = watch_unanswered_ns(pool) >= STALL_NS && now - running_since_ns >= STALL_NS;
         if (stalled && !said) {
             STAT_ADD(pool, disk_stalls, 1);
             ssize_t ignored = write(STDERR_FILENO, STALLED, sizeof STALLED - 1);

@@ -1,5 +1,5 @@
-"""A member is stopped while it brings pages in, maps them, or throws them out: the others load and store all of them
-meanwhile, and what it does late does no harm (csrc/README.md, Nobody waits for anybody)."""
+"""A member is stopped while it brings pages in, maps them, or throws them out: the others load and store all of
+them meanwhile, and what it does late does no harm (csrc/README.md, Nobody waits for anybody)."""
 
 from __future__ import annotations
 
