@@ -55,6 +55,8 @@
     X(shared_claimed, "shared.claimed")         /* shared pages are READING, the read not submitted */                 \
     X(shared_announced, "shared.announced") /* the share thread is at shared pages, has not looked at their words */   \
     X(shared_fresh, "shared.fresh")         /* the file has zeroes, the words are ZERO yet */                          \
+    X(shared_unsettled, "shared.unsettled") /* a shared page is READING, its frame CLAIMED yet */                      \
+    X(shared_arriving, "shared.arriving")   /* the contents are right, the words READING, nothing is in the file */    \
     X(shared_settled, "shared.settled")     /* what was read is RESIDENT, mapped write-protected */                    \
     X(shared_broken, "shared.broken")       /* a page that is LEAVING was looked at, by who wants it */                \
     X(shared_read, "shared.read")           /* the read has ended; error: as if the device had said so */              \

@@ -152,6 +152,7 @@ static shared_result claim(group *g, shared_region *r, size_t page, uint64_t see
         s->frames[s->frames_left++] = frame;
         return result;
     }
+    FAILPOINT(shared_unsettled);
     frame_table_settle(g, frame, ref, slot + 1); /* broken off already: the read ends in vain */
     unit_add(g, unit, page, frame, reason == READ_MARKER);
     return SHARED_DONE;

@@ -177,6 +177,7 @@ static uint32_t settle_run(group *g, const read_unit *unit, uint32_t first, uint
 static void run_comes(group *g, const read_unit *unit, uint32_t first, uint32_t count, bool *waiters) {
     shared_region *r = unit->r;
     size_t page = unit->page[first];
+    FAILPOINT(shared_arriving);
     uint32_t copied = (uint32_t)shared_copy_here(g, r, page, count, unit->memory + ((size_t)first << PAGE_SHIFT));
     FAILPOINT(shared_filled);
     uint32_t came = copied > 0 ? settle_run(g, unit, first, copied, waiters) : 0;

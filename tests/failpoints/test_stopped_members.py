@@ -24,8 +24,8 @@ FIRST_BYTES = bytes(page % 255 + 1 for page in range(PAGES))
 GO_ON_SECONDS = 1.0
 # Its share thread; then its eviction thread.
 COMING = (
-    "shared.fault", "shared.announced", "shared.claimed", "shared.read", "shared.filled", "shared.settled",
-    "shared.before_continue", "shared.unsealed", "frame.claimed",
+    "shared.fault", "shared.announced", "shared.unsettled", "shared.claimed", "shared.read", "shared.arriving",
+    "shared.filled", "shared.settled", "shared.before_continue", "shared.unsealed", "frame.claimed",
 )  # fmt: skip
 GOING = ("shared.writing", "shared.protected", "shared.written", "shared.punched", "slot.claimed", "frame.freed")
 # The hole is about to be punched, or the page is locked: it can be read, but not stored to.
@@ -34,9 +34,17 @@ ABOUT_TO_GO = ("shared.committed", "frame.leaving", "slot.leaving")
 FOR_PEERS = ("shared.looked", "shared.mapped_peers")
 
 
-@pytest.fixture(params=[False, True], ids=["each_for_itself", "for_peers"])
+# Pages that one read brings.
+MOST_AT_ONCE = 64
+
+
+CASES = [(False, name, nth) for name in COMING + GOING + ABOUT_TO_GO for nth in (1, 40)]
+CASES += [(True, name, nth) for name in ("shared.arriving", "shared.settled", *FOR_PEERS) for nth in (1, 40)]
+
+
+@pytest.fixture
 def map_for_peers(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+    return bool(getattr(request, "param", False))
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ def region(pool: uswap.Pool) -> Iterator[uswap.SharedRegion]:
 def joined(swap_directory: Path) -> Member:
     """Another process of it, with the region as `r`."""
     process = Member()
-    process("import itertools; from _support.failpoints import set_failpoint")
+    process("import itertools, threading; from _support.failpoints import set_failpoint")
     process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='256MiB')")
     process("pool = uswap.attach('stopped', swap=swap); r = pool.open_region('r')")
     return process
@@ -68,17 +76,42 @@ def joined(swap_directory: Path) -> Member:
 def stop_at(victim: Member, name: str, nth: int) -> None:
     """It loads all pages, stores to all of them, and throws them out, until it is stopped there."""
     victim(f"set_failpoint({name!r}, {int(Action.FREEZE)}, nth={nth})")
-    victim.send(
-        "for n in itertools.cycle(range(256)):\n"
-        " r.advise(uswap.Advice.PAGEOUT)\n"
-        " bytes(r[::4096])\n"
-        " r[2::4096] = bytes([n]) * (len(r) // 4096)\n"
-        " r.advise(uswap.Advice.PAGEOUT)\n"
-        " bytes(r[::4096])\n"
+    victim(
+        "def work():\n"
+        " for n in itertools.cycle(range(1, 256)):\n"
+        "  if not going: return\n"
+        "  r.advise(uswap.Advice.PAGEOUT)\n"
+        "  bytes(r[::4096])\n"
+        "  stored = bytes([n]) * (len(r) // 4096)\n"
+        "  r[2::4096] = stored\n"
+        "  r.advise(uswap.Advice.PAGEOUT)\n"
+        "  assert bytes(r[2::4096]) == stored\n"
+        "  assert bytes(r[::4096]) == first"
     )
+    victim(
+        "failed = []; threading.excepthook = failed.append; going = True;"
+        f"first = bytes.fromhex({FIRST_BYTES.hex()!r})"
+    )
+    victim.send("thread = threading.Thread(target=work, daemon=True); thread.start()")
     found = os.waitid(os.P_PID, victim.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     assert found is not None
     assert found.si_code == os.CLD_STOPPED, name
+
+
+def discarded(region: uswap.SharedRegion, page: int) -> bool:
+    """Whether it could be."""
+    try:
+        region.advise(uswap.Advice.DONTNEED, page * PAGE, PAGE)
+    except uswap.BusyError:
+        return False
+    return True
+
+
+def end_work(victim: Member) -> None:
+    """All that it has loaded was right."""
+    victim.answer()
+    victim("going = False; thread.join()")
+    assert victim("[str(one.exc_value) or 'wrong' for one in failed]") == []
 
 
 def seconds_of(region: uswap.SharedRegion, store: int) -> float:
@@ -91,13 +124,8 @@ def seconds_of(region: uswap.SharedRegion, store: int) -> float:
     return time.monotonic() - begin
 
 
-@pytest.mark.parametrize("nth", [1, 40])
-@pytest.mark.parametrize("name", COMING + GOING + ABOUT_TO_GO + FOR_PEERS)
-def test_the_others_go_on(
-    name: str, nth: int, map_for_peers: bool, region: uswap.SharedRegion, swap_directory: Path
-) -> None:
-    if name in FOR_PEERS and not map_for_peers:
-        pytest.skip("is passed only where what one brings in is mapped for all")
+@pytest.mark.parametrize(("map_for_peers", "name", "nth"), CASES, indirect=["map_for_peers"])
+def test_the_others_go_on(name: str, nth: int, region: uswap.SharedRegion, swap_directory: Path) -> None:
     with joined(swap_directory) as victim:
         calm = seconds_of(region, 1)
         stop_at(victim, name, nth)
@@ -111,6 +139,20 @@ def test_the_others_go_on(
             seconds_of(region, left)
             region.advise(uswap.Advice.PAGEOUT)
         assert region[1::PAGE] == bytes([left]) * PAGES
-        victim.kill()
+        end_work(victim)
     assert region[::PAGE] == FIRST_BYTES
     assert region[1::PAGE] == bytes([left]) * PAGES
+
+
+def test_what_is_about_to_be_brought_is_not_discarded(region: uswap.SharedRegion, swap_directory: Path) -> None:
+    """It would come late, to a page that is all zeroes."""
+    with joined(swap_directory) as victim:
+        stop_at(victim, "shared.arriving", 1)
+        at = [page for page in range(PAGES) if not discarded(region, page)]
+        assert 0 < len(at) <= MOST_AT_ONCE
+        victim.go_on()
+        victim.answer()
+        victim("going = False; thread.join()")
+    for _ in range(2):
+        assert [page for page in range(PAGES) if region[page * PAGE]] == at
+        region.advise(uswap.Advice.PAGEOUT)
