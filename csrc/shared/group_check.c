@@ -73,8 +73,7 @@ static void check_frame_of(check *c, shared_ref page, uint64_t frame) {
     const shared_frame *entry = &commons_frames(&c->g->commons)[frame];
     uint64_t use = use_load(&entry->use);
     uint32_t owner = chunk_word_of(c, frame);
-    bool settled = use_kind_of(use) == USE_PAGE || (use_kind_of(use) == USE_CLAIMED && is_in_hand(c, use));
-    if (!settled || atomic_load(&entry->page) != page.value)
+    if (use_kind_of(use) != USE_PAGE || atomic_load(&entry->page) != page.value)
         findings_add(&c->found, "I16", "page %llx is in frame %llu, which says %llx of page %llx", (ull)page.value,
                      (ull)frame, (ull)use, (ull)atomic_load(&entry->page));
     if (!is_shared(owner))

@@ -75,7 +75,7 @@ static void mend_kept_slot(group *g, uint32_t frame, shared_ref page, bool drop)
         slot_table_end_leave(g, slot - 1);
 }
 
-/* READING: back to its slot. Whatever the device still brings goes to a page that is no more the file's. */
+/* READING: back to its slot, or to nothing. Whatever the device still brings goes to a page that is no more the file's. */
 static void undo_read(group *g, shared_word *word, shared_ref page) {
     uint32_t frame = (uint32_t)shared_field_of(shared_load(word));
     frame_table_seize(g, frame, page, true);
@@ -84,7 +84,7 @@ static void undo_read(group *g, shared_word *word, shared_ref page) {
         slot_table_seize(g, slot - 1, page);
         shared_set(word, g->self, SHARED_SWAPPED, slot - 1, 0);
     } else {
-        shared_set(word, g->self, SHARED_POISONED, EIO, 0);
+        shared_set(word, g->self, SHARED_ZERO, 0, 0);
     }
     frame_table_end_leave(g, frame);
     frame_table_release(g, frame);
@@ -135,13 +135,13 @@ static void mend_if_of_dead(patient *p, shared_word *words, uint64_t page) {
 /* What it was at: contents may be in the file that no word tells of. Return: false: it must wait. */
 static bool mend_announced(patient *p, shared_word *words, uint64_t page) {
     shared_state state = shared_state_of(shared_load(&words[page]));
-    if (state != SHARED_SWAPPED && state != SHARED_ZERO)
+    if (state != SHARED_SWAPPED && state != SHARED_ZERO && state != SHARED_POISONED)
         return true;
     if (!get_file(p) || !shared_try_lock(&words[page], p->g->self, false))
         return false;
     page_lock lock = {.page = shared_ref_make(p->index, p->generation, page), .word = &words[page]};
     state = shared_state_of(shared_load(&words[page]));
-    if (p->fd >= 0 && (state == SHARED_SWAPPED || state == SHARED_ZERO))
+    if (p->fd >= 0 && (state == SHARED_SWAPPED || state == SHARED_ZERO || state == SHARED_POISONED))
         punch(p->fd, page);
     shared_ref_unlock(p->g, &lock);
     return true;

@@ -30,7 +30,7 @@ bool at_work_on(const group *g, uint32_t object, uint64_t page);
 
 /* ---- what is in the hand of a member that seems to be stopped (shared_stopped.c) ---- */
 
-/* READING by such a one => SWAPPED. What he still reads goes to his own bounce frame, and he finds out. Wakes. Return: false: it is not. */
+/* READING by such a one => SWAPPED, or ZERO. What he still reads goes to his own bounce frame, and he finds out. Wakes. Return: false: it is not. */
 bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *word);
 /* LEAVING, and the hole is punched, once and for all => SWAPPED or ZERO. Wakes. Return: false: it is not, or that cannot be known. */
 bool shared_break_leave(group *g, shared_region *r, size_t page);
@@ -150,6 +150,8 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
 /* The same, if the object is in that state (so that it is the same object still). Return: false: it is not, or somebody has the page locked, is
  * reading it, is at it, or holds it. *waiters: wake. */
 bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
+/* We were to bring the page in, and somebody has broken that off: what has come into the file late nobody counts, if the page is out. */
+void shared_drop_late(group *g, shared_region *r, size_t page);
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);
 

@@ -44,53 +44,89 @@ static size_t fresh_wanted(group *g, shared_region *r, size_t page) {
     return plan.count > 0 && plan.stride == 1 ? plan.count : 1;
 }
 
-/* The page gets the frame. Return: false: somebody else was first. */
-static bool settle_fresh(group *g, shared_region *r, size_t page, uint32_t frame) {
+/* ZERO => READING, from nothing, into that frame. Return: false: somebody else was first. */
+static bool claim_fresh(group *g, shared_region *r, size_t page, uint32_t frame) {
     shared_word *word = &r->words[page];
-    shared_ref ref = region_ref(r, page);
     uint64_t seen = shared_load(word);
-    bool waiters = false;
-    frame_table_aim(g, frame, ref, 0);
+    bool none = false; /* nobody waits for a page that is in nobody's hand */
+    frame_table_aim(g, frame, region_ref(r, page), 0);
     if (shared_state_of(seen) != SHARED_ZERO ||
-        !shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, frame, heat_of_first_touch(g, r, frame), &waiters))
+        !shared_move(word, seen, SHARED_READING, g->self, frame, heat_of_first_touch(g, r, frame), &none))
         return false;
-    bool ours = frame_table_settle(g, frame, ref, 0);
-    INVARIANT(I16, ours);
-    if (waiters)
-        shared_wake(g, r, page, 1);
-    if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
-        shared_policy_note(g, r, page, frame, REFAULT_NEVER);
+    FAILPOINT(shared_unsettled);
+    frame_table_settle(g, frame, region_ref(r, page), 0); /* broken off already: it ends in vain */
     return true;
 }
 
-/* Context: announced, then seen ZERO, so many pages; whoever is first to give them frames, they stay. */
+/* Whether it is READING from nothing, by us and into that frame. */
+static bool is_ours(const group *g, const shared_region *r, size_t page, uint32_t frame) {
+    uint64_t seen = shared_load(&r->words[page]);
+    return shared_state_of(seen) == SHARED_READING && !(seen & SHARED_LOCK) &&
+           member_equal(shared_member_of(seen), g->self) && shared_field_of(seen) == frame;
+}
+
+/* The file has zeroes: READING => RESIDENT. */
+static void settle_fresh(group *g, shared_region *r, size_t page, uint32_t frame, bool *waiters) {
+    shared_word *word = &r->words[page];
+    uint64_t seen = shared_load(word);
+    if (!is_ours(g, r, page, frame) ||
+        !shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, frame, seen & SHARED_HEAT_MASK, waiters))
+        shared_drop_late(g, r, page);
+    else if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
+        shared_policy_note(g, r, page, frame, REFAULT_NEVER);
+}
+
+/* There is no memory: READING => ZERO again, and the frame is free. */
+static void drop_fresh(group *g, shared_region *r, size_t page, uint32_t frame) {
+    shared_word *word = &r->words[page];
+    if (!is_ours(g, r, page, frame) || !shared_lock_own(word, g->self, SHARED_READING))
+        return;
+    frame_table_begin_leave(g, frame);
+    shared_set(word, g->self, SHARED_ZERO, 0, 0);
+    frame_table_end_leave(g, frame);
+    frames_release(g, frame);
+    if (shared_unlock(word, g->self))
+        shared_wake(g, r, page, 1);
+}
+
+/* Context: announced, then seen READING by us, so many pages. */
 static shared_result make_fresh(group *g, shared_region *r, size_t page, size_t count, const uint32_t *frames) {
-    bool room = fallocate(r->fd, 0, (off_t)(page << PAGE_SHIFT), (off_t)(count << PAGE_SHIFT)) == 0;
+    bool waiters = false, room = fallocate(r->fd, 0, (off_t)(page << PAGE_SHIFT), (off_t)(count << PAGE_SHIFT)) == 0;
     FAILPOINT(shared_fresh);
     for (size_t i = 0; i < count; i++)
-        if (!room || !settle_fresh(g, r, page + i, frames[i]))
-            frames_release(g, frames[i]);
+        if (room)
+            settle_fresh(g, r, page + i, frames[i], &waiters);
+        else
+            drop_fresh(g, r, page + i, frames[i]);
     if (!room)
         return SHARED_AGAIN;
     FAILPOINT(shared_before_continue);
     shared_map_here(g, r, page, count, (map_how){0});
     if (g->map_for_peers)
         shared_map_peers(g, r, page, count, false);
+    if (waiters)
+        shared_wake(g, r, page, count);
     return SHARED_DONE;
 }
 
 static shared_result fresh(group *g, shared_region *r, size_t page) {
     uint32_t frames[FRESH_MAX];
     size_t wanted = MAX_OF(run_of(r, page, fresh_wanted(g, r, page), SHARED_ZERO), (size_t)1);
-    uint32_t claimed = frames_claim(g, (uint32_t)wanted, frames);
-    if (claimed == 0)
+    uint32_t left = frames_claim(g, (uint32_t)wanted, frames);
+    size_t count = 0, ours = 0;
+    if (left == 0)
         return SHARED_NO_FRAME;
-    at_work_begin(g, r, page, claimed);
-    size_t count = run_of(r, page, claimed, SHARED_ZERO);
-    shared_result result = count > 0 ? make_fresh(g, r, page, count, frames) : SHARED_LOST;
+    while (count < left && claim_fresh(g, r, page + count, frames[count]))
+        count++;
+    at_work_begin(g, r, page, count);
+    while (ours < count && is_ours(g, r, page + ours, frames[ours]))
+        ours++;
+    shared_result result = ours > 0 ? make_fresh(g, r, page, ours, frames) : SHARED_LOST;
     at_work_end(g);
-    while (claimed > count)
-        frames_release(g, frames[--claimed]);
+    for (size_t i = ours; i < count; i++) /* behind one that was broken off */
+        drop_fresh(g, r, page + i, frames[i]);
+    while (left > count)
+        frames_release(g, frames[--left]);
     return result;
 }
 

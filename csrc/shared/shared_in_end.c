@@ -61,18 +61,10 @@ static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, u
 }
 
 /* Somebody else has broken the read off. Who does that wakes whoever has said that he waits (WAITERS); those whose fault began it have not: they look
- * again. What has come into the file nobody counts, if the page is out. */
+ * again. */
 static void end_in_vain(group *g, const read_unit *unit, uint32_t i) {
-    shared_region *r = unit->r;
-    size_t page = unit->page[i];
-    shared_word *word = &r->words[page];
-    if (shared_state_of(shared_load(word)) == SHARED_SWAPPED && shared_try_lock(word, g->self, false)) {
-        if (shared_state_of(shared_load(word)) == SHARED_SWAPPED)
-            shared_punch(r->fd, page, 1);
-        if (shared_unlock(word, g->self))
-            shared_wake(g, r, page, 1);
-    }
-    uffd_wake(g->uffd, shared_address(r, page), PAGE_BYTES);
+    shared_drop_late(g, unit->r, unit->page[i]);
+    uffd_wake(g->uffd, shared_address(unit->r, unit->page[i]), PAGE_BYTES);
 }
 
 /* Whoever touches it faults, and is told by a thread of its own process (shared_fault.c): only that one knows that the handler of SIGBUS is there. */

@@ -74,6 +74,21 @@ void shared_punch(int fd, uint64_t page, uint64_t pages) {
     (void)ignored;
 }
 
+static bool is_out(uint64_t word) {
+    shared_state state = shared_state_of(word);
+    return state == SHARED_SWAPPED || state == SHARED_ZERO || state == SHARED_POISONED;
+}
+
+void shared_drop_late(group *g, shared_region *r, size_t page) {
+    shared_word *word = &r->words[page];
+    if (!is_out(shared_load(word)) || !shared_try_lock(word, g->self, false))
+        return;
+    if (is_out(shared_load(word)))
+        shared_punch(r->fd, page, 1);
+    if (shared_unlock(word, g->self))
+        shared_wake(g, r, page, 1);
+}
+
 /* RESIDENT or WRITING (its writer finds out) => ZERO. */
 static void discard_resident(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
     uint64_t kept = slot_table_kept(g, frame);
@@ -114,15 +129,12 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
     }
 }
 
-/* Context: locked by us. Whoever has announced the page may bring contents late, and who has just given it its frame may not have settled it yet. */
-static bool may_discard(group *g, const object_entry *object, uint64_t state, uint64_t page, shared_word *word) {
+/* Context: locked by us. Whoever has announced the page may bring contents late. */
+static bool may_discard(group *g, const object_entry *object, uint64_t state, uint64_t page) {
     uint32_t index = (uint32_t)(object - group_object(g, 0));
     bool ends = object_state_of(state) != OBJECT_LIVE; /* what somebody held is nobody's then */
-    uint64_t now = shared_load(word);
-    shared_ref noted;
     return atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page)) &&
-           !at_work_on(g, index, page) &&
-           (shared_state_of(now) != SHARED_RESIDENT || frame_table_page(g, (uint32_t)shared_field_of(now), &noted));
+           !at_work_on(g, index, page);
 }
 
 bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters) {
@@ -135,7 +147,7 @@ bool shared_try_discard(group *g, const object_entry *object, uint64_t state, in
     shared_break_read(g, &elsewhere, page, word);
     if (!shared_try_lock(word, g->self, true))
         return false;
-    bool done = may_discard(g, object, state, page, word);
+    bool done = may_discard(g, object, state, page);
     if (done)
         shared_discard_page(g, index, fd, page, word);
     *waiters |= shared_unlock(word, g->self);

@@ -28,9 +28,12 @@ bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *w
     uint32_t frame = (uint32_t)shared_field_of(seen);
     if (!shared_lock_reading(word, g->self, seen))
         return false;
-    uint64_t slot = frame_table_slot(g, frame) - 1;
+    uint64_t slot = frame_table_slot(g, frame);
     frame_table_take(g, frame, shared_member_of(seen));
-    shared_set(word, g->self, SHARED_SWAPPED, slot, heat_kept(seen));
+    if (slot > 0)
+        shared_set(word, g->self, SHARED_SWAPPED, slot - 1, heat_kept(seen));
+    else
+        shared_set(word, g->self, SHARED_ZERO, 0, 0);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
     if (shared_unlock(word, g->self))
