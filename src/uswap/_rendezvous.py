@@ -1,8 +1,9 @@
 """Where named pools meet: their folders, who may get in, and the lock under which they come and go.
 
 The folder of the pool "jobs" is ``<runtime>/jobs``; the core keeps its sockets there. ``<runtime>/jobs.lock`` is
-held (flock) while the pool is made, joined, or cleaned up after (csrc/run/pool_lock.c does so, too). Everything is
-this user's alone: a folder or link of anybody else is refused, never used or removed.
+held (flock) while the pool is made or cleaned up after (csrc/run/pool_lock.c does so, too); those who join share
+it, so that one who is stopped meanwhile keeps no other from joining. Everything is this user's alone: a folder or
+link of anybody else is refused, never used or removed.
 """
 
 from __future__ import annotations
@@ -178,16 +179,16 @@ def is_pool_folder(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, wait: float = _LOCK_SECONDS) -> Iterator[None]:
-    """Inside the with block nobody else makes, joins or cleans up that pool. The lock file goes when the pool's
-    folder is not there at the end.
+def locked(folder: Path, *, wait: float = _LOCK_SECONDS, shared: bool = False) -> Iterator[None]:
+    """Inside the with block nobody else makes or cleans up that pool; or joins it, unless both say shared. The lock
+    file goes when the pool's folder is not there at the end, with the last who has it.
 
     Raises:
         BusyError: somebody has had it for more than wait seconds (he is stopped). SystemCallError: it cannot be
             made.
     """
     path = folder.with_name(folder.name + _LOCK_SUFFIX)
-    descriptor = _lock(path, time.monotonic() + wait)
+    descriptor = _lock(path, time.monotonic() + wait, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
     finally:
@@ -195,6 +196,7 @@ def locked(folder: Path, *, wait: float = _LOCK_SECONDS) -> Iterator[None]:
         # more.
         if not os.path.lexists(folder):
             with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # others may share it yet
                 os.unlink(path)
         # A child forked meanwhile has the descriptor too: closing ours alone would not end the lock.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -204,7 +206,7 @@ def locked(folder: Path, *, wait: float = _LOCK_SECONDS) -> Iterator[None]:
         forget_lock(folder)
 
 
-def _lock(path: Path, deadline: float) -> int:
+def _lock(path: Path, deadline: float, kind: int) -> int:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -213,7 +215,7 @@ def _lock(path: Path, deadline: float) -> int:
                 f"the lock file {path} cannot be made: {error.strerror}", path=str(path), errno=error.errno
             ) from error
         try:
-            if _flock_until(descriptor, deadline) and _is_at(descriptor, path):
+            if _flock_until(descriptor, deadline, kind) and _is_at(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -221,16 +223,16 @@ def _lock(path: Path, deadline: float) -> int:
         os.close(descriptor)
         if time.monotonic() >= deadline:
             raise BusyError(
-                f"{path} is locked: another process has been making or joining this pool for long",
+                f"{path} is locked: another process has been making, joining or cleaning up this pool for long",
                 path=str(path),
                 hint="is it stopped?",
             )
 
 
-def _flock_until(descriptor: int, deadline: float) -> bool:
+def _flock_until(descriptor: int, deadline: float, kind: int) -> bool:
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
@@ -287,7 +289,7 @@ def joining(name: str) -> Iterator[Path]:
     sweep(folder)
     if not os.path.lexists(folder):
         raise _not_found(name, folder)
-    with locked(folder):
+    with locked(folder, shared=True):
         if not os.path.lexists(folder):
             raise _not_found(name, folder)
         _check_ours(folder)

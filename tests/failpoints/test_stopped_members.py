@@ -156,3 +156,20 @@ def test_what_is_about_to_be_brought_is_not_discarded(region: uswap.SharedRegion
     for _ in range(2):
         assert [page for page in range(PAGES) if region[page * PAGE]] == at
         region.advise(uswap.Advice.PAGEOUT)
+
+
+def test_a_mapping_that_comes_late_is_of_a_page_that_has_stayed(
+    region: uswap.SharedRegion, swap_directory: Path
+) -> None:
+    """It would let stores through to a page that was read meanwhile, and counts as unchanged."""
+    with joined(swap_directory) as victim:
+        victim(f"set_failpoint('shared.before_continue', {int(Action.FREEZE)})")
+        victim.send("r[0]")
+        os.waitid(os.P_PID, victim.pid, os.WSTOPPED | os.WNOWAIT)
+        region.advise(uswap.Advice.PAGEOUT)
+        assert region[0] == FIRST_BYTES[0]
+        victim.go_on()
+        assert victim.answer() == FIRST_BYTES[0]
+        victim("r[1] = 7")
+        region.advise(uswap.Advice.PAGEOUT)
+    assert region[1] == 7

@@ -285,6 +285,25 @@ def test_killed_while_it_makes_the_pool_another_makes_it(runtime_folder: Path, s
 
 
 @needs_failpoints
+@pytest.mark.parametrize("name", ["group.joining", "member.joined"])
+def test_stopped_while_it_joins_others_join(
+    name: str, jobs: uswap.Pool, more: Callable[[], Member], swap_directory: Path
+) -> None:
+    with Member() as victim:
+        victim("from _support.failpoints import Action, set_failpoint")
+        victim(f"set_failpoint({name!r}, Action.FREEZE)")
+        victim.send(f"pool = uswap.attach('jobs', swap=uswap.SwapArea({str(swap_directory)!r}, size='1GiB'))")
+        until(lambda: is_stopped(victim))
+        others = [more(), more()]
+        fill(others[0], 40)
+        others[1]("pool.close()")
+        victim.go_on()
+        victim.answer()
+        assert victim.pid in [one.pid for one in jobs.members()]
+        victim("pool.close()")
+
+
+@needs_failpoints
 @pytest.mark.parametrize("name", ["group.leaving", "peer.hello", "peer.joined", "grant.lower", "grant.give"])
 def test_stopped_there_the_others_come_and_go(
     name: str, jobs: uswap.Pool, more: Callable[[], Member], swap_directory: Path
