@@ -25,7 +25,7 @@ static inline unsigned char *shared_address(const shared_region *r, size_t page)
 /* These pages are what we are at: what is seen in memory after this does not leave, and is not discarded, until the end. */
 void at_work_begin(group *g, const shared_region *r, size_t page, size_t pages);
 void at_work_end(group *g);
-/* Whether anybody is at that page. Any thread; after a change of its word. */
+/* Whether anybody is at that page. Any thread; after a change of its word, and a fence. */
 bool at_work_on(const group *g, uint32_t object, uint64_t page);
 
 /* ---- what is in the hand of a member that seems to be stopped (shared_stopped.c) ---- */

@@ -5,6 +5,7 @@
 #include "shared/shared_core.h"
 
 #include "base/failpoint.h"
+#include "fault/uffd.h"
 #include "pool.h"
 
 #include <fcntl.h>
@@ -65,45 +66,67 @@ static bool is_ours(const group *g, const shared_region *r, size_t page, uint32_
            member_equal(shared_member_of(seen), g->self) && shared_field_of(seen) == frame;
 }
 
-/* The file has zeroes: READING => RESIDENT. */
-static void settle_fresh(group *g, shared_region *r, size_t page, uint32_t frame, bool *waiters) {
+/* We were to make it: somebody has broken that off. Whose fault began it looks again. */
+static void fresh_in_vain(group *g, shared_region *r, size_t page) {
+    shared_drop_late(g, r, page);
+    uffd_wake(g->uffd, shared_address(r, page), PAGE_BYTES);
+}
+
+/* The file has zeroes: READING => RESIDENT. Return: false: it was broken off, so nothing is known of the page. */
+static bool settle_fresh(group *g, shared_region *r, size_t page, uint32_t frame, bool *waiters) {
     shared_word *word = &r->words[page];
     uint64_t seen = shared_load(word);
     if (!is_ours(g, r, page, frame) ||
-        !shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, frame, seen & SHARED_HEAT_MASK, waiters))
-        shared_drop_late(g, r, page);
-    else if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
+        !shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, frame, seen & SHARED_HEAT_MASK, waiters)) {
+        fresh_in_vain(g, r, page);
+        return false;
+    }
+    if (unlikely(shared_policy_listens(&g->pool->shared_policy)))
         shared_policy_note(g, r, page, frame, REFAULT_NEVER);
+    return true;
 }
 
-/* There is no memory: READING => ZERO again, and the frame is free. */
+/* READING => ZERO again, and the frame is free: there is no memory, or those before it were broken off. */
 static void drop_fresh(group *g, shared_region *r, size_t page, uint32_t frame) {
     shared_word *word = &r->words[page];
-    if (!is_ours(g, r, page, frame) || !shared_lock_own(word, g->self, SHARED_READING))
+    if (!is_ours(g, r, page, frame) || !shared_lock_own(word, g->self, SHARED_READING)) {
+        fresh_in_vain(g, r, page);
         return;
+    }
     frame_table_begin_leave(g, frame);
     shared_set(word, g->self, SHARED_ZERO, 0, 0);
+    shared_punch(r->fd, page, 1); /* what another has brought late */
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
-    if (shared_unlock(word, g->self))
-        shared_wake(g, r, page, 1);
+    bool waiters = shared_unlock(word, g->self);
+    (void)waiters;
+    shared_wake(g, r, page, 1); /* and whose fault began it */
+}
+
+/* RESIDENT, by us, and announced since before that. */
+static void map_fresh(group *g, shared_region *r, size_t page, size_t count) {
+    if (count == 0)
+        return;
+    shared_map_here(g, r, page, count, (map_how){0});
+    if (g->map_for_peers)
+        shared_map_peers(g, r, page, count, false);
 }
 
 /* Context: announced, then seen READING by us, so many pages. */
 static shared_result make_fresh(group *g, shared_region *r, size_t page, size_t count, const uint32_t *frames) {
-    bool waiters = false, room = fallocate(r->fd, 0, (off_t)(page << PAGE_SHIFT), (off_t)(count << PAGE_SHIFT)) == 0;
-    FAILPOINT(shared_fresh);
-    for (size_t i = 0; i < count; i++)
-        if (room)
-            settle_fresh(g, r, page + i, frames[i], &waiters);
-        else
+    if (fallocate(r->fd, 0, (off_t)(page << PAGE_SHIFT), (off_t)(count << PAGE_SHIFT)) != 0) {
+        for (size_t i = 0; i < count; i++)
             drop_fresh(g, r, page + i, frames[i]);
-    if (!room)
         return SHARED_AGAIN;
-    FAILPOINT(shared_before_continue);
-    shared_map_here(g, r, page, count, (map_how){0});
-    if (g->map_for_peers)
-        shared_map_peers(g, r, page, count, false);
+    }
+    FAILPOINT(shared_fresh);
+    bool waiters = false;
+    for (size_t at = 0, run; at < count; at += run + 1) {
+        for (run = 0; at + run < count && settle_fresh(g, r, page + at + run, frames[at + run], &waiters); run++) {
+        }
+        FAILPOINT(shared_before_continue);
+        map_fresh(g, r, page + at, run);
+    }
     if (waiters)
         shared_wake(g, r, page, count);
     return SHARED_DONE;
@@ -175,8 +198,10 @@ static shared_result poisoned(group *g, shared_region *r, size_t page) {
     if (!shared_try_lock(word, g->self, true))
         return SHARED_LOST;
     bool lost = shared_state_of(shared_load(word)) == SHARED_POISONED;
-    if (lost)
+    if (lost) {
+        shared_punch(r->fd, page, 1); /* of a late reader, who had found it right: stores would go through to it */
         shared_poison(g, r, page);
+    }
     if (shared_unlock(word, g->self))
         shared_wake(g, r, page, 1);
     return lost ? SHARED_DONE : SHARED_LOST;

@@ -173,3 +173,22 @@ def test_a_mapping_that_comes_late_is_of_a_page_that_has_stayed(
         victim("r[1] = 7")
         region.advise(uswap.Advice.PAGEOUT)
     assert region[1] == 7
+
+
+def test_a_first_touch_that_comes_late_maps_only_what_is_its_own(pool: uswap.Pool, swap_directory: Path) -> None:
+    """Two members are slow while they make the same page, so that each is broken off. A store of the first, to a
+    page that the second was still making, would go with it (found by the model: MAPS_IN_VAIN)."""
+    with pool.region(PAGES * PAGE, shared=True, name="r") as region:
+        with joined(swap_directory) as first, joined(swap_directory) as second:
+            for place, member in enumerate((first, second)):
+                member(f"set_failpoint('shared.fresh', {int(Action.FREEZE)})")
+                member.send(f"r[{place}] = {place + 1}")
+                os.waitid(os.P_PID, member.pid, os.WSTOPPED | os.WNOWAIT)
+            first.go_on()
+            first.answer()
+            discarded(region, 0)  # or not: the second one has announced it
+            second.go_on()
+            second.answer()
+            assert region[:2] == bytes([1, 2])
+        region.advise(uswap.Advice.PAGEOUT)
+        assert region[:2] == bytes([1, 2])
