@@ -54,7 +54,7 @@
     X(shared_fault, "shared.fault")             /* a fault on a shared page, nothing decided */                        \
     X(shared_claimed, "shared.claimed")         /* shared pages are READING, the read not submitted */                 \
     X(shared_announced, "shared.announced") /* the share thread is at shared pages, has not looked at their words */   \
-    X(shared_fresh, "shared.fresh")         /* the file has zeroes, the words are ZERO yet */                          \
+    X(shared_fresh, "shared.fresh")         /* the file has zeroes, the words are READING yet */                       \
     X(shared_unsettled, "shared.unsettled") /* a shared page is READING, its frame CLAIMED yet */                      \
     X(shared_arriving, "shared.arriving")   /* the contents are right, the words READING, nothing is in the file */    \
     X(shared_settled, "shared.settled")     /* what was read is RESIDENT, mapped write-protected */                    \

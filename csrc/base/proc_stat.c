@@ -9,7 +9,7 @@
 #define WORD_OF_NAME 2
 #define FOLDER_MAX 32
 #define DIGITS_MAX 10
-#define STATUS_BYTES 4096
+#define STATUS_BYTES 16384
 
 static void read_all(char *text, size_t bytes, const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -390,6 +390,7 @@ static void publish(group *g, const outlook *seen) {
 void grants_tend(group *g) {
     tending *state = g->tending;
     outlook seen;
+    atomic_store(&group_entry(g, g->self)->beat_ns, clock_now_ns()); /* what follows may wait for the disk */
     look_around(g, &seen);
     tend_own(g, &seen);
     tend_shared(g, &seen);

@@ -87,6 +87,7 @@ typedef struct group {
     _Atomic uint32_t regions_end;       /* none is, or was, at this index or beyond */
     former_view *formers;               /* of regions that are unmapped; under api_lock */
     bool seals;                         /* what is read can be mapped write-protected */
+    bool shows;                         /* so can what the file has of a page, whatever its word says: it is right */
     bool map_for_peers;                 /* what is brought in is mapped in all mappers at once */
     pthread_t peer_thread, share_thread, out_thread;
     _Atomic uint32_t stop;

@@ -124,8 +124,7 @@ static void break_read(const cut *c, shared_word *word, uint64_t page) {
 }
 
 static bool is_ours(const cut *c, uint64_t word) {
-    return (word & SHARED_LOCK) && shared_state_of(word) != SHARED_ZERO &&
-           member_equal(shared_member_of(word), c->g->self);
+    return (word & SHARED_LOCK) && !shared_is_nothing(word) && member_equal(shared_member_of(word), c->g->self);
 }
 
 /* A page that is ZERO may be locked all the same, by another thread, or be about to become it: who evicts it has not let go of it yet. Return: whether it is locked by
@@ -219,7 +218,7 @@ int object_shrink(group *g, shared_region *r, uint32_t *pid) {
  * the cut would have had to lock this page. */
 static bool discard_one(const cut *c, shared_word *word, uint64_t page) {
     uint64_t now = shared_load(word);
-    if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
+    if (shared_is_nothing(now) && !(now & SHARED_LOCK))
         return true;
     break_read(c, word, page);
     if (!shared_try_lock(word, c->g->self, true))

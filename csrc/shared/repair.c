@@ -167,7 +167,8 @@ static bool mend_object(group *g, uint32_t index, member_id dead) {
     patient p = {.g = g, .dead = dead, .index = index, .generation = object_generation_of(state), .fd = -1};
     p.complete = true;
     shared_word *words = commons_at(&g->commons, at);
-    uint64_t end = at + object_pages(object) * sizeof(shared_word), from = at;
+    /* To the end of the words: it may have become shorter since (a page that was all zeroes is not waited for). */
+    uint64_t end = at + atomic_load(&object->words_bytes), from = at;
     for (; commons_touched(&g->commons, from, end, &first, &last); from = last)
         for (uint64_t page = (first - at) / sizeof(shared_word); page < (last - at) / sizeof(shared_word); page++)
             mend_if_of_dead(&p, words, page);

@@ -13,7 +13,7 @@ void at_work_begin(group *g, const shared_region *r, size_t page, size_t pages) 
     atomic_store_explicit(&own->object, r->object, memory_order_release);
     atomic_store_explicit(&own->first, page, memory_order_release);
     atomic_store(&own->count, pages);
-    atomic_thread_fence(memory_order_seq_cst); /* before any look at the words */
+    full_fence(); /* before any look at the words */
     FAILPOINT(shared_announced);
 }
 

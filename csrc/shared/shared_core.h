@@ -161,6 +161,7 @@ void shared_punch(int fd, uint64_t page, uint64_t pages);
 #define IN_UNIT_PAGES 64U
 #define IN_UNITS 32U
 #define IN_SINGLES 64U
+_Static_assert(SHARED_TRIES >= IN_UNIT_PAGES, "as many pages of a read as may be there already");
 
 typedef struct {
     bool busy;
@@ -228,8 +229,8 @@ static inline share_state *share_of(group *g) {
     return g->share_state;
 }
 
-/* AGAIN: in a moment, when something has ended; LOST: the word has changed: look again. */
-typedef enum { SHARED_DONE, SHARED_WAITS, SHARED_NO_FRAME, SHARED_AGAIN, SHARED_LOST } shared_result;
+/* SHOWN: mapped for loads, of a page that somebody has who is stopped; AGAIN: in a moment, when something has ended; LOST: the word has changed: look again. */
+typedef enum { SHARED_DONE, SHARED_SHOWN, SHARED_WAITS, SHARED_NO_FRAME, SHARED_AGAIN, SHARED_LOST } shared_result;
 
 /* Answers one fault by the page's word. WAITS: who waits is woken when somebody unlocks. (shared_fault.c) */
 shared_result shared_fault(group *g, shared_region *r, size_t page);

@@ -216,7 +216,7 @@ static shared_result swapped(group *g, shared_region *r, size_t page) {
 static shared_result taken(group *g, shared_region *r, size_t page) {
     stopped_result past = shared_go_past(g, r, page);
     if (past == STOPPED_SHOWN)
-        return SHARED_DONE;
+        return SHARED_SHOWN;
     if (past == STOPPED_ENDED || !shared_await(&r->words[page]))
         return SHARED_LOST;
     if (shared_state_of(shared_load(&r->words[page])) == SHARED_READING)

@@ -1,7 +1,7 @@
 /*
  * shared_hold.c - ranges of shared pages that a member wants in memory (lock, resident).
  *
- * A range is said first, and looked at then; who evicts locks a page first, and looks at the ranges then. One of the two sees the other, so a
+ * A range is said first, and looked at then; who evicts changes a page's word first, and looks at the ranges then. One of the two sees the other, so a
  * page that is in memory and unlocked after its range has been said stays there.
  */
 #define _GNU_SOURCE
@@ -121,7 +121,7 @@ static int bring_in(group *g, shared_region *r, size_t page, size_t pages, size_
         if (absent < before || io_unanswered_since(&g->read_io) != 0) /* not memory is short: the disk is slow */
             since = now;
         else if (now - since > PATIENCE_NS)
-            return -ENOSPC;
+            return shared_is_taken(shared_load(&r->words[first])) ? -EBUSY : -ENOSPC;
         before = MIN_OF(before, absent);
         if (atomic_load(&s->orders_count) ==
             0) { /* it has been followed, and some of it has gone again, or was in others' hands */

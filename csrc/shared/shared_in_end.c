@@ -213,18 +213,24 @@ void shared_in_end(group *g, const read_unit *unit, bool whole) {
     for (uint32_t i = 0; i < unit->pages; i++) {
         void *memory = unit->memory + ((size_t)i << PAGE_SHIFT);
         uint64_t slot = unit->first_slot + i;
-        int status = whole && is_right(g, slot, memory) ? 0 : read_again(g, slot, memory);
-        bool right = status == 0;
+        bool first_try = whole && is_right(g, slot, memory);
+        /* Broken off, the slot may have become another page's: that is no error. */
+        bool ours = first_try || is_our_read(g, unit, i, shared_load(&unit->r->words[unit->page[i]]));
+        int status = first_try || !ours ? 0 : read_again(g, slot, memory);
+        bool right = ours && status == 0;
         bool joins =
             right && i > begin && unit->page[i] == unit->page[i - 1] + 1 && unit->markers[i] == unit->markers[i - 1];
         if (i > begin && !joins)
             run_ends(g, unit, begin, i - begin, &waiters);
         if (!joins)
             begin = i;
-        if (!right) {
+        if (right)
+            continue;
+        if (ours)
             lose(g, unit, i, status);
-            begin = i + 1;
-        }
+        else
+            end_in_vain(g, unit, i);
+        begin = i + 1;
     }
     if (begin < unit->pages)
         run_ends(g, unit, begin, unit->pages - begin, &waiters);

@@ -12,7 +12,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* So long the ends of what others do to mappings are waited for: microseconds, if they run. */
 #define ENDED_WAIT_NS UINT64_C(20000000)
@@ -122,9 +124,13 @@ void shared_allow_stores(group *g, shared_region *r, size_t page, size_t pages) 
     uffd_wake(g->uffd, shared_address(r, page), pages << PAGE_SHIFT);
 }
 
-/* The file has it: of a read that was broken off, whose end came late. */
-static bool map_there(group *g, shared_region *r, size_t page) {
+/* The file has it: of a read that was broken off, whose end came late; or because the kernel makes huge pages, zeroes. */
+static bool map_there(group *g, shared_region *r, size_t page, const void *contents) {
+    unsigned char there[PAGE_BYTES];
     size_t done;
+    if (pread(r->fd, there, PAGE_BYTES, (off_t)((uint64_t)page << PAGE_SHIFT)) != (ssize_t)PAGE_BYTES ||
+        memcmp(there, contents, PAGE_BYTES) != 0)
+        return false;
     int status = uffd_continue(g->uffd, shared_address(r, page), 1, true, false, &done);
     return status == 0 || status == -EEXIST;
 }
@@ -137,7 +143,7 @@ size_t shared_copy_here(group *g, shared_region *r, size_t page, size_t pages, c
                                (const unsigned char *)contents + (at << PAGE_SHIFT), step, true, false, &done);
         at += done;
         if (status == -EEXIST && at < pages) {
-            if (!map_there(g, r, page + at))
+            if (!map_there(g, r, page + at, (const unsigned char *)contents + (at << PAGE_SHIFT)))
                 break;
             at++;
             status = 0;

@@ -51,7 +51,7 @@ static uint32_t run_of_kind(const out_batch *b, uint32_t i) {
 
 /* Their words say WRITING: whoever has begun to map one, or to hold it, has said so before, or finds that. */
 static void pass_over(group *g, out_batch *b) {
-    atomic_thread_fence(memory_order_seq_cst);
+    full_fence();
     for (uint32_t i = 0; i < b->count; i++)
         if (at_work_on(g, b->page[i].r->object, b->page[i].page) ||
             shared_is_held(g, b->page[i].r->object, b->page[i].page))

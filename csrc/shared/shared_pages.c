@@ -133,7 +133,7 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
 static bool may_discard(group *g, const object_entry *object, uint64_t state, uint64_t page) {
     uint32_t index = (uint32_t)(object - group_object(g, 0));
     bool ends = object_state_of(state) != OBJECT_LIVE; /* what somebody held is nobody's then */
-    atomic_thread_fence(memory_order_seq_cst);
+    full_fence();
     return atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page)) &&
            !at_work_on(g, index, page);
 }

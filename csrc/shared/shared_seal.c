@@ -39,7 +39,7 @@ void shared_seal_dropped(group *g, const shared_region *r, uint32_t pages) {
 static bool break_seal(shared_word *word) {
     uint64_t seen = shared_load(word);
     bool none = false; /* nobody waits for a page that is in nobody's hand */
-    return shared_state_of(seen) == SHARED_RESIDENT &&
+    return shared_state_of(seen) == SHARED_RESIDENT && !(seen & SHARED_LOCK) &&
            (!(seen & SHARED_SEALED) || shared_move(word, seen, SHARED_RESIDENT, MEMBER_NONE, shared_field_of(seen),
                                                    seen & SHARED_HEAT_MASK, &none));
 }

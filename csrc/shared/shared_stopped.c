@@ -86,7 +86,7 @@ stopped_result shared_go_past(group *g, shared_region *r, size_t page) {
         return STOPPED_ENDED;
     if (shared_break_read(g, r, page, &r->words[page]))
         return STOPPED_ENDED;
-    if (!g->seals || !seems_stopped(g, shared_member_of(seen)) || shared_state_of(seen) == SHARED_POISONED)
+    if (!g->shows || !seems_stopped(g, shared_member_of(seen)) || shared_state_of(seen) == SHARED_POISONED)
         return STOPPED_NOT;
     if (show(g, r, page) == 0)
         return STOPPED_SHOWN;

@@ -12,8 +12,10 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -28,6 +30,17 @@
 /* Faults that wait for somebody else are looked at again so often, whoever should have woken them. */
 #define WAITING_MS 50
 #define PASS_LOOK_NS UINT64_C(2000000)
+
+/* Whether the kernel makes huge pages for files in memory that nobody has advised it to: then there are zeroes beside each page that is made. */
+static bool has_huge_files(void) {
+    char text[128];
+    int fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[MAX_OF(length, (ssize_t)0)] = '\0';
+    return strstr(text, "[always]") || strstr(text, "[within_size]") || strstr(text, "[force]");
+}
 
 int shared_uffd_open(group *g) {
     uint64_t offered = 0;
@@ -52,6 +65,7 @@ int shared_uffd_open(group *g) {
     }
     g->uffd = uffd;
     g->seals = shared_seal_works(uffd);
+    g->shows = g->seals && !has_huge_files();
     return 0;
 }
 

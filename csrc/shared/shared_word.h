@@ -29,7 +29,7 @@ typedef _Atomic uint64_t shared_word;
 #define SHARED_LOCK (UINT64_C(1) << 3)
 #define SHARED_WAITERS (UINT64_C(1) << 4)
 /* RESIDENT only: the kept slot has the contents, and no mapper can store to the page without a fault: it was mapped write-protected everywhere
- * since it came in (README). Taken off, under LOCK, before a store is allowed anywhere. */
+ * since it came in (README). Taken off before a store is allowed anywhere. */
 #define SHARED_SEALED (UINT64_C(1) << 5)
 /* Heat (shared_heat.c): how often in a row the page has come back soon after it was evicted, and how often the hand passes it over yet
  * (RESIDENT). A hint. */

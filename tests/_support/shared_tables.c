@@ -180,6 +180,7 @@ static void make_object(void) {
     object_entry *object = group_object(&g, 0);
     atomic_store(&object->size, PAGES);
     atomic_store(&object->words, (uint64_t)commons_allot(&g.commons, PAGES * sizeof(shared_word)));
+    atomic_store(&object->words_bytes, PAGES * sizeof(shared_word));
     atomic_store(&object->state, object_state_make(OBJECT_LIVE, 1, MEMBER_NONE));
     object_fd = memfd_create("object", MFD_CLOEXEC);
     if (ftruncate(object_fd, PAGES << PAGE_SHIFT) != 0)
