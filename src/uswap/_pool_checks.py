@@ -7,7 +7,7 @@ import os
 import warnings
 
 from uswap._core import lib, logger
-from uswap._errors import UserModeWarning, UswapWarning
+from uswap._errors import ArgumentError, UserModeWarning, UswapWarning
 from uswap._sizes import format_size
 from uswap._stats import RegionInfo, SwapAreaInfo
 
@@ -22,8 +22,12 @@ def checked_name(name: str | None) -> str:
         return ""
     if not isinstance(name, str):
         raise TypeError(f"name must be text, not {type(name).__name__}")
-    if len(name.encode()) > _NAME_BYTES or "\0" in name:
-        raise ValueError(f"name {name!r} is longer than {_NAME_BYTES} bytes or has a null byte")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"name {name!r} cannot be encoded in UTF-8") from error
+    if len(encoded) > _NAME_BYTES or b"\0" in encoded:
+        raise ArgumentError(f"name {name!r} is longer than {_NAME_BYTES} bytes or has a null byte")
     return name
 
 

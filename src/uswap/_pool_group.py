@@ -63,6 +63,8 @@ class PoolGroup:
             True False
         """
         self._group()
+        if not isinstance(name, str):
+            raise TypeError(f"name must be text, not {type(name).__name__}")
         if not checked_name(name):
             raise ArgumentError("a shared region without a name is found by its id: attach_region")
         return open_region_by_name(self._core, name)

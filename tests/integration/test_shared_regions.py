@@ -469,3 +469,13 @@ def test_what_a_killed_group_left_is_taken_over(runtime_folder: Path, swap: uswa
         uswap.attach("jobs")
     with uswap.Pool("32MiB", name="jobs", swap=swap) as pool:
         assert pool.shared_regions() == []
+
+
+@pytest.mark.parametrize("name", ["x\0y", "x" * 64, "\udc80"])
+def test_a_name_that_cannot_be_one_is_told(name: str, runtime_folder: Path, swap_directory: Path) -> None:
+    with uswap.Pool("32MiB", name="names", swap=uswap.SwapArea(swap_directory, size="64MiB")) as pool:
+        for use in (lambda: pool.open_region(name), lambda: pool.region("1MiB", shared=True, name=name)):
+            with pytest.raises(uswap.ArgumentError, match="name"):
+                use()
+        with pytest.raises(TypeError, match="NoneType"):
+            pool.open_region(None)  # type: ignore[arg-type]
