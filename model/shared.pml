@@ -33,11 +33,17 @@
 #ifndef ZEROING
 #define ZEROING 1 /* a store may make a page all zeroes */
 #endif
-#ifndef CRASH
-#define CRASH 0 /* the last member may die, at any step */
-#endif
 #ifndef FINE
 #define FINE 0 /* others go on at each step of a member that may die, under its lock, too */
+#endif
+#ifndef STOPS
+#define STOPS 0 /* the last member may be stopped for good, at any step: dead, but nobody mends */
+#endif
+#if STOPS
+#define CRASH 1
+#endif
+#ifndef CRASH
+#define CRASH 0 /* the last member may die, at any step */
 #endif
 #ifndef READ_AHEAD
 #define READ_AHEAD 0
@@ -58,11 +64,16 @@
 #define CELLS (MEMBERS * PAGES) /* one for each member and page */
 #define CELL(m, p) ((m) * PAGES + (p))
 #define UNIT(m, p, u) (CELL(m, p) * UNITS + (u))
+#if STOPS
+#define MENDS 0
+#else
+#define MENDS CRASH
+#endif
 
 
 /* Words: README, "A shared page". Uses: README, "Order of steps". */
-mtype = { ZERO, RESIDENT, WRITING, SWAPPED, READING, POISONED };
-mtype = { FREE, RETIRED, CLAIMED, PAGE, LEAVING };
+mtype = { ZERO, RESIDENT, WRITING, LEAVING, SWAPPED, READING, POISONED };
+mtype = { FREE, RETIRED, CLAIMED, PAGE }; /* and LEAVING, which spin knows from the line above */
 /* What an eviction is to do (out_kind). */
 mtype = { GIVEN_UP, CHOSEN, EMPTY, CLEAN, DIRTY, WRITTEN, SEALED };
 
@@ -72,7 +83,7 @@ typedef word_of_page {
     bit waiters;
     bit sealed;
     byte member; /* + 1; 0: none */
-    byte field   /* frame, or slot (SWAPPED) */
+    byte field   /* frame, or slot (SWAPPED, LEAVING: NO_SLOT: all zeroes) */
 }
 typedef use_of_frame {
     mtype kind = FREE;
@@ -85,6 +96,8 @@ typedef use_of_slot {
     byte member; /* + 1 */
     byte page    /* + 1 */
 }
+
+#define NO_SLOT SLOTS
 
 word_of_page word[PAGES];
 use_of_frame frame[FRAMES];
@@ -120,6 +133,11 @@ byte read_frame[CELLS * UNITS];
 bit ahead[CELLS * UNITS];      /* the read is nobody's fault: a marker may stay unmapped */
 byte writes[CELLS];    /* slot + 1 that is being written; goes on after the member's death */
 bit out_new[CELLS];    /* the copy that an eviction has made is the newest */
+
+bit copy_new[CELLS];   /* what a read has brought, and is about to be copied into the file, is the newest */
+
+bit at_work[CELLS];    /* announced: the share thread of the member is at the page (shared_at_work.c) */
+bit punching[CELLS];   /* the member has still to punch the page, or is within that call */
 
 bit discarded[PAGES];  /* the contents go with the next punch */
 
@@ -228,10 +246,15 @@ inline check_rest() {
     i = 0;
     do
     :: i < PAGES ->
-        assert(!word[i].lock && word[i].state != READING && word[i].state != WRITING);
+        assert(!word[i].lock && word[i].state != READING && word[i].state != WRITING && word[i].state != LEAVING);
+        assert(!announced(i));
         assert(word[i].state != RESIDENT || file[i] == NEW);
         assert(word[i].state != SWAPPED || data[word[i].field] == i + 1);
+#ifndef LEFTOVERS
         assert(word[i].state == RESIDENT || file[i] == HOLE);
+#else
+        assert(word[i].state == RESIDENT || file[i] == HOLE || (word[i].state == SWAPPED && file[i] == NEW));
+#endif
         i++
     :: else -> break
     od;
@@ -250,9 +273,41 @@ inline check_rest() {
     od
 }
 
+#if STOPS
+/*
+ * What the last member was at when it was stopped. All others have come to rest, but for threads that wait for it: for a page that it has locked, or is
+ * punching (loads see it as long as the file has it), for a read that it has just begun, or for a frame.
+ */
+#define waits_for_stopped(p) ( \
+    (word[p].lock && (file[p] == HOLE || word[p].state == POISONED || entry[CELL(0, p)] != ABSENT)) || \
+    (word[p].state == LEAVING && punching[CELL(MEMBERS - 1, p)] && (file[p] == HOLE || entry[CELL(0, p)] == PROTECTED)) || \
+    (word[p].state == READING && frame[word[p].field].kind == CLAIMED) || \
+    (parked[CELL(0, p)] && !frame_free))
+inline check_rest_of_others() {
+    i = 0;
+    do
+    :: i < PAGES ->
+        assert(!asleep[CELL(0, i)] || waits_for_stopped(i));
+        assert(word[i].state != RESIDENT || file[i] == NEW);
+        assert(word[i].state != SWAPPED || data[word[i].field] == i + 1);
+        i++
+    :: else -> break
+    od
+}
+#endif
+
 proctype rest() {
     byte i;
-    atomic { timeout -> check_rest() }
+    atomic { timeout ->
+#if STOPS
+        if
+        :: dead[MEMBERS - 1] -> check_rest_of_others()
+        :: else -> check_rest()
+        fi
+#else
+        check_rest()
+#endif
+    }
 }
 
 #if PAGES > 1
@@ -288,6 +343,8 @@ init {
 #endif
 #if CRASH
         run death(MEMBERS - 1);
+#endif
+#if MENDS
         run repair(0, MEMBERS - 1);
 #if MEMBERS > 2
         run repair(1, MEMBERS - 1);

@@ -22,16 +22,19 @@ end: do
     od
 }
 
+#endif
+
+#if MENDS
 /* What the page's word names, while it is locked by m, or in nobody's hand. */
 #define has_frame(p, f) (in_frame(p) && word[p].field == f)
 
-#define is_held_by_dead(word) ((word.lock || word.state == READING || word.state == WRITING) && word.member == d + 1)
+#define is_held_by_dead(word) ((word.lock || word.state == READING || word.state == WRITING || word.state == LEAVING) && word.member == d + 1)
 
 /* shared_ref_lock, of the page that a frame or slot notes: r - 1; without one there is nothing to lock. */
 inline lock_ref() {
     if
     :: r == 0 -> got = 1
-    :: r > 0 -> p = r - 1; try_lock(p, false)
+    :: r > 0 -> p = r - 1; try_lock(p)
     fi
 }
 
@@ -62,6 +65,14 @@ end:    do
             :: word[p].state == SWAPPED ->
                 d_step { punch(p); s = word[p].field; slot[s].page = p + 1 } STEP
                 d_step { seize_slot(s, PAGE, slot_table_seize); slot[s].member = 0 }
+            :: word[p].state == LEAVING ->
+                d_step { punch(p); s = word[p].field; punching[CELL(d, p)] = 0 } STEP
+                d_step {
+                    if
+                    :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, mend_page); word[p].field = 0
+                    :: s != NO_SLOT -> move_page(p, LEAVING, SWAPPED, mend_page)
+                    fi
+                }
             :: word[p].state == ZERO || word[p].state == POISONED -> d_step { punch(p) }
             :: word[p].state == RESIDENT || word[p].state == WRITING ->
                 d_step { f = word[p].field; frame[f].page = p + 1 } STEP
@@ -84,6 +95,17 @@ end:    do
             fi STEP
             unlock_and_wake(p);
             d_step { f = 0; s = 0; p++ } }
+        od;
+
+        /* contents that came late, of pages that it had announced */
+        do
+        :: atomic { p == PAGES -> p = 0; break }
+        :: atomic { p < PAGES && !(at_work[CELL(d, p)] && !word[p].lock && (word[p].state == SWAPPED || word[p].state == ZERO)) -> p++ }
+        :: atomic { p < PAGES && at_work[CELL(d, p)] && !word[p].lock && (word[p].state == SWAPPED || word[p].state == ZERO) ->
+            take_lock(p) STEP
+            d_step { punch(p) } STEP
+            unlock_and_wake(p);
+            p++ }
         od;
 
         /* frame_table_of_dead: CLAIMED or LEAVING by it */
@@ -148,6 +170,14 @@ end:    do
 #endif
                 :: else -> p = 0; break
                 od;
+                if
+                :: all ->
+                    do
+                    :: p < PAGES -> at_work[CELL(d, p)] = 0; punching[CELL(d, p)] = 0; p++
+                    :: else -> p = 0; break
+                    od
+                :: else
+                fi;
                 mended[d] = all;
                 all = 0
             };

@@ -12,7 +12,7 @@ inline protect(p) { /* mappers_protect */
     }
 }
 
-inline let_go(p) { /* WRITING, locked by m; and finish */
+inline let_go(p) { /* WRITING, locked by m */
     if
     :: (kind == EMPTY || kind == WRITTEN) && kept > 0 -> begin_leave_slot(kept - 1)
     :: else
@@ -27,23 +27,11 @@ inline let_go(p) { /* WRITING, locked by m; and finish */
             slot[s].member = 0
         }
     :: kind == CLEAN || kind == SEALED -> s = kept - 1
-    :: kind == EMPTY
+    :: kind == EMPTY -> s = NO_SLOT
     fi STEP
     d_step { begin_leave_frame(f) } STEP
-    if
-    :: kind == EMPTY -> d_step { move_page(p, WRITING, ZERO, let_go); word[p].field = 0 }
-    :: else -> /* slot_note_eviction writes the use word anew */
-        d_step { assert(is_of(s, p)); move_page(p, WRITING, SWAPPED, let_go); word[p].field = s }
-    fi STEP
-    d_step { punch(p) } STEP
-#ifndef MUTANT_LOST_FRAME
-    d_step { end_leave_frame(f) } STEP
-    d_step { release_frame(f) } STEP
-#endif
-    if
-    :: (kind == EMPTY || kind == WRITTEN) && kept > 0 -> d_step { end_leave_slot(kept - 1) }
-    :: else
-    fi STEP
+    /* slot_note_eviction writes the use word anew */
+    d_step { move_page(p, WRITING, LEAVING, let_go); word[p].field = s; punching[CELL(m, p)] = 1 } STEP
     unlock_and_wake(p)
 }
 
@@ -53,18 +41,22 @@ proctype evict(byte m; byte p) {
     mtype kind = CHOSEN;
 end:    do
         :: atomic { /* hand_choose: look_at, take */
-            !dead[m] && (!calm || frames_wanted) && word[p].state == RESIDENT && !word[p].lock && frame[word[p].field].kind == PAGE &&
-            frame[word[p].field].page == p + 1 ->
-            d_step { f = word[p].field; try_lock(p, false); got = 0 } STEP
+            !dead[m] && (!calm || (frames_wanted && !announced(p))) && word[p].state == RESIDENT && !word[p].lock &&
+            frame[word[p].field].kind == PAGE && frame[word[p].field].page == p + 1 ->
             d_step {
+                f = word[p].field;
                 kind = (word[p].sealed -> SEALED : CHOSEN);
                 move_page(p, RESIDENT, WRITING, take);
+                assert(!word[p].waiters);
+                word[p].member = m + 1;
                 word[p].sealed = 0
-            } STEP
-            unlock_and_wake(p)
+            }
         };
         atomic { /* slot_table_kept; mappers_protect */
             IF_DEAD;
+#ifndef MUTANT_NO_ANNOUNCEMENT
+            if :: announced(p) -> kind = GIVEN_UP; goto leaves :: else fi STEP
+#endif
             d_step {
                 kept = frame[f].field;
                 if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
@@ -123,12 +115,51 @@ leaves: atomic { /* the write has ended: note_written; lock_to_leave */
             :: lock_writing(p) -> word[p].lock = 1 STEP
                 if
                 :: word[p].field != f
-                :: word[p].field == f && kind != GIVEN_UP -> let_go(p); d_step { start_over() }; goto end
+                :: word[p].field == f && kind != GIVEN_UP -> let_go(p); goto punches
                 :: word[p].field == f && (kind == GIVEN_UP || !calm) -> /* or: held; the mappers have changed */
                     d_step { move_page(p, WRITING, RESIDENT, lock_to_leave) }
                 fi STEP
                 unlock_and_wake(p)
-            fi
+            fi;
+            goto stays
+        };
+punches: atomic { /* finish; the kernel goes over the range twice */
+            IF_DEAD;
+            d_step { punch(p) }
+#if BREAKS || CRASH
+        };
+        atomic {
+            IF_DEAD;
+            d_step { punch(p) }
+#endif
+            ;
+            punching[CELL(m, p)] = 0
+        };
+        atomic {
+            IF_DEAD;
+#ifndef MUTANT_LOST_FRAME
+            d_step { end_leave_frame(f) } STEP
+            d_step { release_frame(f) } STEP
+#endif
+            if
+            :: (kind == EMPTY || kind == WRITTEN) && kept > 0 -> d_step { end_leave_slot(kept - 1) }
+            :: else
+            fi POINT
+            if
+            :: !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 ->
+                d_step {
+                    if
+                    :: kind == EMPTY -> move_page(p, LEAVING, ZERO, has_left); word[p].field = 0
+                    :: kind != EMPTY -> move_page(p, LEAVING, SWAPPED, has_left); assert(word[p].field == s)
+                    fi;
+                    assert(file[p] == HOLE);
+                    moved(p)
+                } POINT
+                if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
+            :: else /* shared_break_leave */
+            fi;
+            d_step { start_over() };
+            goto end
         };
 stays:  atomic {
             IF_DEAD;
@@ -161,48 +192,53 @@ proctype discard(byte m) {
     bit waiters, got;
 end:    do
         :: atomic { !dead[m] && !calm && discards > 0 -> discards--; some_page();
+looks:      IF_DEAD;
             if
-            :: may_break(p) -> take_read(p); got = 1 STEP break_read(p)
-            :: word[p].state == READING -> got = 0
-            :: word[p].state != READING -> d_step { try_lock(p, true) }
-            fi;
-            if
-            :: got && word[p].state == RESIDENT -> /* discard_resident */
-                d_step {
-                    f = word[p].field;
-                    kept = frame[f].field;
-                    if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
-                    begin_leave_frame(f)
-                } STEP
-                if :: kept > 0 -> begin_leave_slot(kept - 1) :: else fi STEP
-                d_step { move_page(p, RESIDENT, ZERO, discard_resident); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
-                d_step { punch(p) } STEP
-                d_step { end_leave_frame(f) } STEP
-                d_step { release_frame(f) } STEP
-                if :: kept > 0 -> d_step { end_leave_slot(kept - 1) } :: else fi
-            :: got && word[p].state == SWAPPED ->
-                d_step { s = word[p].field; begin_leave_slot(s) } STEP
-                d_step { move_page(p, SWAPPED, ZERO, shared_discard_page); word[p].field = 0; zeroes[p] = 1; age(p) } STEP
-                d_step { end_leave_slot(s) }
-            :: got && word[p].state == POISONED -> /* shared_unpoison: a page of zeroes over the marks */
-                d_step {
-                    file[p] = NEW; zeroes[p] = 1; lost[p] = 0; age(p);
-                    k = 0;
-                    do
-                    :: k < MEMBERS -> if :: !dead[k] -> entry[CELL(k, p)] = WRITABLE :: else fi; k++
-                    :: else -> k = 0; break
-                    od
-                } STEP
-                d_step { move_page(p, POISONED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
-                d_step { punch(p) }
-            :: got && word[p].state == ZERO
-            :: !got
+            :: may_break(p) -> take_read(p) STEP break_read(p); goto again
+            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); moved(p) }; goto again
+            :: word[p].lock || word[p].state == READING || word[p].state == LEAVING || word[p].state == ZERO -> goto ends
+            :: else -> take_lock(p)
             fi STEP
-            if :: got -> got = 0; unlock_and_wake(p) :: else fi;
-            d_step { p = 0; f = 0; s = 0; kept = 0 }
+            if
+            :: announced(p) || (word[p].state == RESIDENT && frame[word[p].field].kind != PAGE) /* not now */
+            :: else ->
+                if
+                :: word[p].state == RESIDENT -> /* discard_resident */
+                    d_step {
+                        f = word[p].field;
+                        kept = frame[f].field;
+                        if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
+                        begin_leave_frame(f)
+                    } STEP
+                    if :: kept > 0 -> begin_leave_slot(kept - 1) :: else fi STEP
+                    d_step { move_page(p, RESIDENT, ZERO, discard_resident); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
+                    d_step { punch(p) } STEP
+                    d_step { end_leave_frame(f) } STEP
+                    d_step { release_frame(f) } STEP
+                    if :: kept > 0 -> d_step { end_leave_slot(kept - 1) } :: else fi
+                :: word[p].state == SWAPPED ->
+                    d_step { s = word[p].field; begin_leave_slot(s) } STEP
+                    d_step { move_page(p, SWAPPED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
+                    d_step { punch(p) } STEP
+                    d_step { end_leave_slot(s) }
+                :: word[p].state == POISONED -> /* shared_unpoison: a page of zeroes over the marks */
+                    d_step {
+                        file[p] = NEW; zeroes[p] = 1; lost[p] = 0; age(p);
+                        k = 0;
+                        do
+                        :: k < MEMBERS -> if :: !dead[k] -> entry[CELL(k, p)] = WRITABLE :: else fi; k++
+                        :: else -> k = 0; break
+                        od
+                    } STEP
+                    d_step { move_page(p, POISONED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
+                    d_step { punch(p) }
+                fi
+            fi STEP
+            unlock_and_wake(p);
+ends:       IF_DEAD; d_step { p = 0; f = 0; s = 0; kept = 0 }
         }
         od;
+again:  atomic { IF_DEAD; goto looks };
         GONE({ p = 0; f = 0; s = 0; kept = 0; i = 0; k = 0; waiters = 0; got = 0 }) /* unreached: discards without a death */
 }
 #endif
-

@@ -2,10 +2,16 @@
 
 /* ---- what a member's threads do ---- */
 
-inline map_here(p) { /* shared_map_here: CONTINUE, or EEXIST and the protection off; wakes */
+/*
+ * seals: what was seen of the page's word. CONTINUE, or EEXIST and the protection off; wakes. What the file has is right whenever it is mapped, and
+ * no page goes while it is announced.
+ */
+inline map_here(p) { /* shared_map_here */
+    assert(word[p].state == RESIDENT || word[p].state == WRITING);
+    assert(file[p] == NEW);
     if
-    :: word[p].sealed && entry[CELL(m, p)] == ABSENT -> entry[CELL(m, p)] = PROTECTED
-    :: !word[p].sealed -> entry[CELL(m, p)] = WRITABLE
+    :: seals && entry[CELL(m, p)] == ABSENT -> entry[CELL(m, p)] = PROTECTED
+    :: !seals -> assert(!word[p].sealed); entry[CELL(m, p)] = WRITABLE
     :: else
     fi;
     wake_in(m, p)
@@ -13,30 +19,44 @@ inline map_here(p) { /* shared_map_here: CONTINUE, or EEXIST and the protection 
 
 inline map_in(k, p) { /* shared_map_peers; EEXIST changes nothing */
     if
-    :: !dead[k] && entry[CELL(k, p)] == ABSENT -> entry[CELL(k, p)] = (word[p].sealed -> PROTECTED : WRITABLE);
+    :: !dead[k] && entry[CELL(k, p)] == ABSENT -> entry[CELL(k, p)] = (seals -> PROTECTED : WRITABLE);
         wake_in(k, p)
     :: else
     fi
 }
 
-inline map_peers(p) {
+/* Others come between at the word BETWEEN; MAPS_PEERS: for the peers, before the announcement ends. */
+#define BETWEEN }; atomic { IF_DEAD;
 #if MAP_FOR_PEERS
-    d_step {
-        if :: m != 0 -> map_in(0, p) :: else fi;
-        if :: m != MEMBERS - 1 -> map_in(MEMBERS - 1, p) :: else fi
-    }
+#define MAPS_PEERS BETWEEN d_step { \
+        assert(file[p] == NEW); \
+        if :: m != 0 -> map_in(0, p) :: else fi; \
+        if :: m != MEMBERS - 1 -> map_in(MEMBERS - 1, p) :: else fi }
 #else
-    skip
+#define MAPS_PEERS
 #endif
-}
 
 /* For late readers: who seems to be stopped may only be slow. So anybody's read may be broken off at any time. */
+#define seems_stopped(k) ((BREAKS && !calm) || dead[k])
 #ifdef MUTANT_TAKES_OVER_A_STEP
 #define unlocked(p) true
 #else
 #define unlocked(p) (!word[p].lock)
 #endif
-#define may_break(p) (word[p].state == READING && unlocked(p) && word[p].member != m + 1 && ((BREAKS && !calm) || dead[word[p].member - 1]))
+#define may_break(p) (word[p].state == READING && unlocked(p) && word[p].member != m + 1 && frame[word[p].field].kind == PAGE && \
+    seems_stopped(word[p].member - 1))
+
+/* Who evicts has punched: the file has the hole, and nobody is within that call (the proof is not modelled, but what it shows). */
+#ifdef MUTANT_LATE_PUNCH
+#define has_punched(p) (file[p] == HOLE)
+#else
+#define has_punched(p) (file[p] == HOLE && !punching[CELL(word[p].member - 1, p)])
+#endif
+#define may_end_leave(p) (word[p].state == LEAVING && !word[p].lock && word[p].member != m + 1 && seems_stopped(word[p].member - 1) && has_punched(p))
+
+/* shared_show: loads go on. */
+#define may_show(p) ((word[p].lock || word[p].state == LEAVING) && word[p].state != POISONED && file[p] != HOLE && entry[CELL(m, p)] == ABSENT && \
+    word[p].member != m + 1 && seems_stopped(word[p].member - 1))
 
 /*
  * A read that another breaks off cannot become right again where its member has one of a page at most: to read the page anew it must have ended this one.
@@ -71,10 +91,6 @@ inline forget_read(p) {
  * for the slot then, and reads it again if they differ.
  */
 #define is_right(s) (data[s] == sum[s])
-
-inline fill(p) {
-    file[p] = (data[s] == p + 1 -> NEW : OLD)
-}
 
 inline claim_slot() {
     s = 0;
@@ -117,101 +133,22 @@ inline unlock_and_wake(p) {
     fi
 }
 
-/* READING of another, locked by m => SWAPPED. */
+/* READING of another, locked by m => SWAPPED, and unlocked. */
 inline break_read(p) {
     d_step { f = word[p].field; s = frame[f].field - 1; assert(s < SLOTS); begin_leave_frame(f) } STEP
     d_step { move_page(p, READING, SWAPPED, shared_break_read); word[p].field = s; s = 0 } STEP
     d_step { end_leave_frame(f) } STEP
-    d_step { release_frame(f); f = 0 }
+    d_step { release_frame(f); f = 0 } STEP
+    unlock_and_wake(p)
 }
 
-/* SWAPPED, locked by m => READING; f == FRAMES: there is no frame, or no memory for the read. */
-inline claim(p) {
-    d_step {
-        s = word[p].field;
-        f = FRAMES;
-        u = 0;
-        do
-        :: u < UNITS && reads[UNIT(m, p, u)] -> u++
-        :: else -> break
-        od;
-        if :: u < UNITS -> claim_frame() :: else fi
-    };
-    if
-    :: f == FRAMES -> u = 0
-    :: else ->
-        skip STEP
-        frame[f].page = 0 STEP
-        d_step { frame[f].page = p + 1; frame[f].field = s + 1 } STEP /* frame_table_aim */
-        d_step { move_page(p, SWAPPED, READING, claim); word[p].field = f } STEP
-        d_step { settle_frame(f); reads[UNIT(m, p, u)] = s + 1; read_frame[UNIT(m, p, u)] = f; ahead[UNIT(m, p, u)] = looks_ahead; u = 0 }
-    fi;
-    s = 0
+inline take_lock(p) {
+    d_step { assert(!word[p].lock); word[p].lock = 1; word[p].member = m + 1 }
 }
 
-/* ZERO, locked by m => RESIDENT; f == FRAMES: there is none. */
-inline fresh(p) {
-    d_step { claim_frame() };
-    if
-    :: f == FRAMES
-    :: else ->
-        skip STEP
-        frame[f].page = 0 STEP
-        frame[f].page = p + 1 STEP /* frame_table_aim */
-        d_step { assert(zeroes[p] && file[p] == HOLE); file[p] = NEW } STEP /* fallocate */
-        d_step { move_page(p, ZERO, RESIDENT, fresh); word[p].field = f; word[p].sealed = 0 } STEP
-        d_step { settle_frame(f) } STEP
-        d_step { map_here(p) };
-        map_peers(p)
-    fi
-}
-
-inline serve_fault(p) { /* shared_fault */
-    d_step { try_lock(p, true) };
-    if
-    :: !got ->
-        if
-        :: may_break(p) -> take_read(p); got = 1 STEP break_read(p)
-        :: true /* WAITERS is set: who unlocks wakes */
-        fi
-    :: got
-    fi;
-    if
-    :: got ->
-        got = 0 STEP
-        if
-        :: word[p].state == ZERO -> fresh(p)
-        :: word[p].state == SWAPPED -> claim(p)
-        :: word[p].state == RESIDENT ->
-            d_step {
-                f = 0;
-                if
-                :: word[p].sealed && entry[CELL(m, p)] == PROTECTED -> word[p].sealed = 0 /* shared_unseal: a store's */
-                :: else
-                fi
-            } STEP
-            d_step { map_here(p) };
-            map_peers(p)
-        :: word[p].state == POISONED -> d_step { f = 0; entry[CELL(m, p)] = POISON; wake_in(m, p) }
-        fi;
-        d_step { if :: f == FRAMES -> parked[CELL(m, p)] = 1 :: else fi; f = 0 } STEP
-        unlock_and_wake(p)
-    :: else
-    fi
-}
-
-inline read_ahead(p) { /* read_page */
-    d_step { try_lock(p, false) };
-    if
-    :: got ->
-        got = 0 STEP
-        if
-        :: word[p].state == SWAPPED -> looks_ahead = 1; claim(p); looks_ahead = 0; f = 0
-        :: else
-        fi STEP
-        unlock_and_wake(p)
-    :: else
-    fi
+/* A frame for the page, claimed, and the page noted in it; f == FRAMES: there is none. */
+inline no_frame(p) {
+    d_step { parked[CELL(m, p)] = !looks_ahead; looks_ahead = 0; f = 0; s = 0; u = 0; p = 0 }
 }
 
 /* READING, locked by m: the read has failed. */
@@ -219,97 +156,288 @@ inline lose(p) {
     d_step { assert(ERRORS > 0); forget_read(p); begin_leave_frame(f) } STEP /* unreached: as a step of its own: no errors beside a death */
     begin_leave_slot(s) STEP /* unreached: the same */
     d_step { move_page(p, READING, POISONED, lose); word[p].field = 0; lost[p] = 1 } STEP
+    d_step { punch(p) } STEP
     d_step { end_leave_frame(f) } STEP
     d_step { release_frame(f) } STEP
     d_step { end_leave_slot(s) } /* each member marks it when it is touched there */
 }
 
-inline come_in(p) { /* unit_complete */
-    d_step { f = read_frame[UNIT(m, p, u)]; s = reads[UNIT(m, p, u)] - 1; right = s < SLOTS && is_right(s) && !fails; fails = 0 };
-    if
-#ifdef MUTANT_IN_VAIN_WAKES_NOBODY
-    :: !lock_read(p) -> d_step { forget_read(p); f = 0; s = 0; right = 0 }
-#else
-    :: !lock_read(p) -> d_step { forget_read(p); wake_in(m, p); f = 0; s = 0; right = 0 } /* end_in_vain: they look again */
-#endif
-    :: else ->
-        word[p].lock = 1 STEP
-        if
-        :: !right -> lose(p)
-        :: right -> /* shared_copy_here: contents and mapping in one step */
-            d_step { fill(p); entry[CELL(m, p)] = PROTECTED; forget_read(p) } STEP
-            d_step { move_page(p, READING, RESIDENT, settle); word[p].sealed = 1 };
-            map_peers(p)
-        :: right ->
-            d_step { fill(p); forget_read(p) } STEP
-            d_step { move_page(p, READING, RESIDENT, settle); word[p].sealed = 0 } STEP
-            d_step { map_here(p) };
-            map_peers(p)
-#if READ_AHEAD
-        :: right && ahead[CELL(m, p)] -> /* a marker: its soft fault asks for the next window */
-            d_step { fill(p); forget_read(p) } STEP
-            d_step { move_page(p, READING, RESIDENT, settle); word[p].sealed = 1 };
-            s = SLOTS
-#endif
-#if ERRORS
-        :: right && chances > 0 -> /* no memory: fill fails */
-            d_step { chances--; forget_read(p); begin_leave_frame(f) } STEP
-            d_step { move_page(p, READING, SWAPPED, take_back); word[p].field = s } STEP
-            d_step { punch(p) } STEP
-            d_step { end_leave_frame(f) } STEP
-            d_step { release_frame(f) }
-#endif
-        fi STEP
-        d_step { unlock(p) } POINT
-        /* whose fault began the read is woken in any case */
-        d_step { if :: waiters -> waiters = 0; wake(p) :: !waiters && s < SLOTS -> wake_in(m, p) :: else fi; f = 0; s = 0; right = 0 }
-    fi
-}
-
 /* ---- the thread "uswap-share": faults, reads (shared_fault.c, shared_in.c) ---- */
 
+/*
+ * Each atomic is a step: one change of a page's word, or one call of the kernel. An announcement ends with the last of them: whoever sees it longer gives
+ * up, which he may do at any time.
+ */
 proctype share(byte m) {
     byte p, f, s, u, i, k;
-    bit waiters, got, looks_ahead, right, fails;
+    bit waiters, got, looks_ahead, right, fails, seals;
 end:    do
-        :: atomic { message[CELL(m, 0)] -> message[CELL(m, 0)] = 0; p = 0; serve_fault(p); p = 0 }
-        :: atomic { parked[CELL(m, 0)] && can_retry(0) -> parked[CELL(m, 0)] = 0; p = 0; serve_fault(p); p = 0 }
-        :: atomic { reads[UNIT(m, 0, 0)] -> p = 0; u = 0; come_in(p); p = 0 }
+        :: atomic { /* shared_fault: the word decides */
+            if
+            :: message[CELL(m, 0)] -> message[CELL(m, 0)] = 0
+            :: parked[CELL(m, 0)] && can_retry(0) -> parked[CELL(m, 0)] = 0
+#if PAGES > 1
+            :: message[CELL(m, 1)] -> message[CELL(m, 1)] = 0; p = 1
+            :: parked[CELL(m, 1)] && can_retry(1) -> parked[CELL(m, 1)] = 0; p = 1
+#endif
+#if STOPS /* looks again, after 50 ms */
+            :: dead[MEMBERS - 1] && asleep[CELL(m, 0)] && (may_break(0) || may_end_leave(0) || may_show(0))
+#endif
+            fi;
+faults:     IF_DEAD;
+            if
+            :: may_break(p) -> take_read(p) STEP break_read(p); goto again
+            :: may_end_leave(p) -> at_work[CELL(m, p)] = 1; goto ends_leave
+            :: may_show(p) -> goto shows
+            :: word[p].lock || word[p].state == READING || word[p].state == LEAVING -> /* who unlocks wakes */
+#ifndef MUTANT_NO_WAITERS
+                word[p].waiters = 1;
+#endif
+                p = 0; goto end
+            :: !word[p].lock && word[p].state == ZERO ->
+                d_step { claim_frame() };
+                if :: f == FRAMES -> no_frame(p); goto end :: else fi STEP
+                frame[f].page = 0 STEP
+                frame[f].page = p + 1 STEP /* frame_table_aim */
+                at_work[CELL(m, p)] = 1; goto zeroes_in
+            :: !word[p].lock && word[p].state == SWAPPED -> goto claims
+            :: !word[p].lock && (word[p].state == RESIDENT || word[p].state == WRITING) -> at_work[CELL(m, p)] = 1; goto soft
+            :: !word[p].lock && word[p].state == POISONED ->
+                take_lock(p) STEP
+                d_step { assert(entry[CELL(m, p)] == ABSENT); entry[CELL(m, p)] = POISON; wake_in(m, p) } STEP
+                unlock_and_wake(p);
+                p = 0; goto end
+            fi
+        }
+        :: atomic { /* read_page, ahead */
+            READ_AHEAD && !calm && !dead[m] ->
+            if
+            :: word[0].state == SWAPPED && !word[0].lock && can_retry(0)
+#if PAGES > 1
+            :: word[1].state == SWAPPED && !word[1].lock && can_retry(1) -> p = 1
+#endif
+            fi;
+            looks_ahead = 1;
+claims:     IF_DEAD; d_step {
+                s = word[p].field;
+                f = FRAMES;
+                u = 0;
+                do
+                :: u < UNITS && reads[UNIT(m, p, u)] -> u++
+                :: else -> break
+                od;
+                if :: u < UNITS -> claim_frame() :: else fi
+            };
+            if :: f == FRAMES -> no_frame(p); goto end :: else fi STEP /* or no memory for the read */
+            frame[f].page = 0 STEP
+            d_step { frame[f].page = p + 1; frame[f].field = s + 1 }; /* frame_table_aim */
+            goto takes
+        }
+        :: atomic { /* a read has come */
+            if
+            :: reads[UNIT(m, 0, 0)]
 #if ERRORS
-        :: atomic { chances > 0 && reads[UNIT(m, 0, 0)] ->
-            chances--; p = 0; u = 0; fails = 1; come_in(p); p = 0 }
+            :: chances > 0 && reads[UNIT(m, 0, 0)] -> chances--; fails = 1
 #endif
 #if UNITS > 1
-        :: atomic { reads[UNIT(m, 0, 1)] -> p = 0; u = 1; come_in(p); p = 0 }
-#if ERRORS
-        :: atomic { chances > 0 && reads[UNIT(m, 0, 1)] ->
-            chances--; p = 0; u = 1; fails = 1; come_in(p); p = 0 }
-#endif
-#endif
-#if READ_AHEAD
-        :: atomic { !calm && !dead[m] && word[0].state == SWAPPED && !word[0].lock && can_retry(0) -> p = 0; read_ahead(p); p = 0 }
+            :: reads[UNIT(m, 0, 1)] -> u = 1
 #endif
 #if PAGES > 1
-        :: atomic { message[CELL(m, 1)] -> message[CELL(m, 1)] = 0; p = 1; serve_fault(p); p = 0 }
-        :: atomic { parked[CELL(m, 1)] && can_retry(1) -> parked[CELL(m, 1)] = 0; p = 1; serve_fault(p); p = 0 }
-        :: atomic { reads[UNIT(m, 1, 0)] -> p = 1; u = 0; come_in(p); p = 0 }
+            :: reads[UNIT(m, 1, 0)] -> p = 1
 #if ERRORS
-        :: atomic { chances > 0 && reads[UNIT(m, 1, 0)] ->
-            chances--; p = 1; u = 0; fails = 1; come_in(p); p = 0 }
+            :: chances > 0 && reads[UNIT(m, 1, 0)] -> chances--; p = 1; fails = 1
 #endif
 #if UNITS > 1
-        :: atomic { reads[UNIT(m, 1, 1)] -> p = 1; u = 1; come_in(p); p = 0 }
-#if ERRORS
-        :: atomic { chances > 0 && reads[UNIT(m, 1, 1)] ->
-            chances--; p = 1; u = 1; fails = 1; come_in(p); p = 0 }
+            :: reads[UNIT(m, 1, 1)] -> p = 1; u = 1
 #endif
 #endif
-#if READ_AHEAD
-        :: atomic { !calm && !dead[m] && word[1].state == SWAPPED && !word[1].lock && can_retry(1) -> p = 1; read_ahead(p); p = 0 }
-#endif
-#endif
+            fi;
+            d_step { f = read_frame[UNIT(m, p, u)]; s = reads[UNIT(m, p, u)] - 1; right = s < SLOTS && is_right(s) && !fails; fails = 0 };
+            at_work[CELL(m, p)] = 1; goto looks
+        }
         od;
-        GONE({ p = 0; f = 0; s = 0; u = 0; i = 0; k = 0; waiters = 0; got = 0; looks_ahead = 0; right = 0; fails = 0 }) /* unreached: without a death */
+
+again:  atomic { IF_DEAD; goto faults };
+
+        /* ---- a page in memory ---- */
+soft:   atomic { IF_DEAD;
+            if
+            :: word[p].lock || (word[p].state != RESIDENT && word[p].state != WRITING) -> at_work[CELL(m, p)] = 0; goto faults
+            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); moved(p) }
+            :: !word[p].lock && word[p].state == RESIDENT -> seals = word[p].sealed
+            fi;
+            if :: seals && entry[CELL(m, p)] == PROTECTED -> goto unseals :: else fi
+        };
+maps:   atomic { IF_DEAD;
+map_in_memory: IF_DEAD; d_step { map_here(p) } MAPS_PEERS STEP
+            d_step { at_work[CELL(m, p)] = 0; seals = 0; p = 0 };
+            goto end
+        };
+unseals: atomic { IF_DEAD; /* shared_unseal: a store's */
+            seals = 0;
+            if
+            :: !word[p].lock && word[p].state == RESIDENT -> word[p].sealed = 0; goto maps
+            :: else -> at_work[CELL(m, p)] = 0; goto faults
+            fi
+        };
+
+        /* ---- a first touch ---- */
+zeroes_in: atomic { IF_DEAD; /* once more, now that it is announced */
+            if
+            :: !word[p].lock && word[p].state == ZERO
+            :: else -> d_step { release_frame(f); at_work[CELL(m, p)] = 0; f = 0 }; goto faults
+            fi
+            BETWEEN /* fallocate */
+            d_step { if :: file[p] == HOLE -> assert(zeroes[p]); file[p] = NEW :: else fi }
+            BETWEEN
+            if
+            :: !word[p].lock && word[p].state == ZERO ->
+                d_step { move_page(p, ZERO, RESIDENT, fresh); word[p].field = f; word[p].sealed = 0; moved(p) }
+            :: else -> d_step { release_frame(f); at_work[CELL(m, p)] = 0; f = 0 }; goto faults
+            fi
+            BETWEEN
+            d_step { settle_frame(f); f = 0 } POINT
+            goto map_in_memory
+        };
+
+        /* ---- a claim ---- */
+takes:  atomic { IF_DEAD;
+            if
+            :: !word[p].lock && word[p].state == SWAPPED && word[p].field == s ->
+                d_step { move_page(p, SWAPPED, READING, claim); word[p].field = f; word[p].member = m + 1; assert(!word[p].waiters) }
+            :: else ->
+                d_step { frame[f].field = 0; release_frame(f); f = 0; s = 0; u = 0 };
+                if
+                :: looks_ahead -> looks_ahead = 0; p = 0; goto end
+                :: else -> goto faults
+                fi
+            fi
+            BETWEEN
+            d_step {
+                settle_frame(f);
+                reads[UNIT(m, p, u)] = s + 1; read_frame[UNIT(m, p, u)] = f; ahead[UNIT(m, p, u)] = looks_ahead;
+                f = 0; s = 0; u = 0; p = 0; looks_ahead = 0
+            };
+            goto end
+        };
+
+        /* ---- the end of a read ---- */
+looks:  atomic { IF_DEAD;
+            if
+            :: !lock_read(p) -> goto vain
+            :: lock_read(p) && right -> copy_new[CELL(m, p)] = (data[s] == p + 1)
+            :: lock_read(p) && !right ->
+                take_lock(p) STEP
+                lose(p) STEP
+                unlock_and_wake(p);
+                goto read_ends
+#if ERRORS
+            :: lock_read(p) && right && chances > 0 -> /* no memory: fill fails */
+                chances--;
+                take_lock(p) STEP
+                d_step { forget_read(p); begin_leave_frame(f) } STEP
+                d_step { move_page(p, READING, SWAPPED, take_back); word[p].field = s } STEP
+                d_step { punch(p) } STEP
+                d_step { end_leave_frame(f) } STEP
+                d_step { release_frame(f) } STEP
+                unlock_and_wake(p);
+                goto read_ends
+#endif
+            fi
+            BETWEEN /* shared_copy_here: COPY makes a page only where there is none */
+            d_step {
+#ifndef MUTANT_COPY_OVERWRITES
+                if :: file[p] == HOLE -> file[p] = (copy_new[CELL(m, p)] -> NEW : OLD) :: else fi;
+#else
+                file[p] = (copy_new[CELL(m, p)] -> NEW : OLD);
+#endif
+                copy_new[CELL(m, p)] = 0;
+                assert(file[p] == NEW);
+                if :: entry[CELL(m, p)] == ABSENT -> entry[CELL(m, p)] = PROTECTED :: else fi
+            }
+            BETWEEN
+            if
+            :: lock_read(p) ->
+                if
+                :: seals = 1
+                :: seals = 0
+#if READ_AHEAD
+                :: ahead[UNIT(m, p, u)] -> seals = 1; s = SLOTS /* a marker: its soft fault asks for the next window */
+#endif
+                fi;
+                d_step { forget_read(p); move_page(p, READING, RESIDENT, settle); word[p].sealed = seals; moved(p) };
+                if
+                :: !seals -> goto opens
+                :: else
+                fi;
+                if
+                :: s == SLOTS -> entry[CELL(m, p)] = ABSENT
+                :: else
+                fi MAPS_PEERS POINT
+                goto read_ends
+            :: else ->
+vain:           IF_DEAD; d_step { forget_read(p);
+#ifndef MUTANT_IN_VAIN_WAKES_NOBODY
+                    wake_in(m, p) /* end_in_vain: they look again */
+#endif
+                } STEP
+                if
+                :: !word[p].lock && word[p].state == SWAPPED -> /* what has come late */
+                    take_lock(p) STEP
+                    d_step { punch(p) } STEP
+                    unlock_and_wake(p)
+                :: else
+                fi STEP
+                s = SLOTS;
+                goto read_ends
+            fi
+        };
+opens:  atomic { IF_DEAD; /* the protection off */
+            d_step { map_here(p) } MAPS_PEERS POINT
+            /* whose fault began the read is woken in any case */
+read_ends: IF_DEAD; d_step {
+                if
+                :: waiters -> waiters = 0; wake(p)
+                :: !waiters && s < SLOTS -> wake_in(m, p)
+                :: else
+                fi;
+                at_work[CELL(m, p)] = 0; f = 0; s = 0; right = 0; seals = 0; p = 0
+            };
+            goto end
+        };
+
+        /* ---- in the hand of who seems to be stopped ---- */
+ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and at what the word says */
+            if
+            :: may_end_leave(p) -> f = word[p].member; s = word[p].field
+            :: else -> at_work[CELL(m, p)] = 0; goto faults
+            fi
+            BETWEEN
+            if
+            :: !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s ->
+                d_step {
+                    if
+                    :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, shared_break_leave); word[p].field = 0
+                    :: s != NO_SLOT -> move_page(p, LEAVING, SWAPPED, shared_break_leave)
+                    fi;
+                    assert(file[p] == HOLE);
+                    moved(p)
+                } STEP
+                if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
+            :: else
+            fi STEP
+            d_step { at_work[CELL(m, p)] = 0; f = 0; s = 0 };
+            goto again
+        };
+shows:  atomic { IF_DEAD;
+            if
+            :: file[p] != HOLE && entry[CELL(m, p)] == ABSENT ->
+                d_step { assert(file[p] == NEW); entry[CELL(m, p)] = PROTECTED; wake_in(m, p); p = 0 };
+                goto end
+            :: else -> goto faults
+            fi
+        };
+        GONE({ p = 0; f = 0; s = 0; u = 0; i = 0; k = 0; waiters = 0; got = 0; looks_ahead = 0; right = 0; fails = 0; seals = 0 }) /* unreached: without a death */
 }
 
 #include "shared_evict.pml"

@@ -22,6 +22,7 @@ inline age(p) { /* all copies of the page's contents but the one in the file */
     do
     :: i < MEMBERS ->
         out_new[CELL(i, p)] = 0;
+        copy_new[CELL(i, p)] = 0;
         i++
     :: else -> break
     od;
@@ -56,9 +57,23 @@ inline wake_in(k, p) {
 
 #define in_frame(p) (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == READING)
 
-#define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].kind == PAGE && frame[word[p].field].page == p + 1))
-#define slot_is_right(p) (word[p].lock || word[p].state != SWAPPED || is_of(word[p].field, p))
-#define present(p) (file[p] != HOLE && word[p].state != POISONED)
+/* Who makes a page RESIDENT at its first touch settles the frame after that, and is announced. */
+#define is_settled(f) (frame[f].kind == PAGE || (frame[f].kind == CLAIMED && at_work[CELL(frame[f].member - 1, frame[f].page - 1)]))
+#define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].page == p + 1 && is_settled(word[p].field)))
+#define slot_is_right(p) (word[p].lock || (word[p].state != SWAPPED && (word[p].state != LEAVING || word[p].field == NO_SLOT)) || is_of(word[p].field, p))
+#define is_free(p) (!word[p].lock && word[p].state != READING && word[p].state != WRITING && word[p].state != LEAVING)
+
+/* Announced by anybody. */
+#if MEMBERS == 1
+#define announced(p) at_work[CELL(0, p)]
+#elif MEMBERS == 2
+#define announced(p) (at_work[CELL(0, p)] || at_work[CELL(1, p)])
+#else
+#define announced(p) (at_work[CELL(0, p)] || at_work[CELL(1, p)] || at_work[CELL(2, p)])
+#endif
+
+/* What is in the file of a page that came late, or is about to be a page's, is not counted as long as its member has not looked. */
+#define present(p) (file[p] != HOLE && (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == LEAVING || discarded[p]))
 #if FRAMES == 1
 #define used_frames (frame[0].kind != FREE)
 #else
@@ -66,7 +81,8 @@ inline wake_in(k, p) {
 #endif
 #if PAGES > 1
 #define one_frame_one_page (!in_frame(0) || !in_frame(1) || word[0].field != word[1].field)
-#define one_slot_one_page (word[0].state != SWAPPED || word[1].state != SWAPPED || word[0].field != word[1].field)
+#define in_slot(p) (word[p].state == SWAPPED || (word[p].state == LEAVING && word[p].field != NO_SLOT))
+#define one_slot_one_page (!in_slot(0) || !in_slot(1) || word[0].field != word[1].field)
 #define present_frames (present(0) + present(1))
 #else
 #define one_frame_one_page true
@@ -85,37 +101,38 @@ inline wake(p) { /* shared_wake */
     i = 0
 }
 
-/* shared_unlock: waiters: somebody is to be woken. */
-inline unlock(p) {
-    assert(word[p].lock && word[p].member == m + 1); /* I15 */
-    waiters = word[p].waiters;
-    word[p].lock = 0;
-    if
-    :: word[p].state == READING -> waiters = 0
-    :: word[p].state == WRITING -> word[p].waiters = 0
-    :: else -> word[p].waiters = 0; word[p].member = 0
-    fi;
+inline check_word(p) {
     assert(frame_is_right(p)); /* I16 */
     assert(slot_is_right(p)); /* I17 */
     assert(one_frame_one_page);
     assert(one_slot_one_page)
 }
 
-/* shared_try_lock. got: locked. With wait WAITERS is set if not, and an eviction is taken back. */
-inline try_lock(p, wait) {
+/* shared_unlock: waiters: somebody is to be woken. */
+inline unlock(p) {
+    assert(word[p].lock && word[p].member == m + 1); /* I15 */
+    waiters = word[p].waiters;
+    word[p].lock = 0;
     if
-    :: word[p].lock || word[p].state == READING || (word[p].state == WRITING && !wait) ->
-        got = 0;
-#ifndef MUTANT_NO_WAITERS
-        if :: wait -> word[p].waiters = 1 :: else fi
-#else
-        skip
-#endif
-    :: else ->
-        if :: word[p].state == WRITING -> move_page(p, WRITING, RESIDENT, shared_try_lock) :: else fi;
-        word[p].lock = 1;
-        word[p].member = m + 1;
-        got = 1
+    :: word[p].state == LEAVING -> waiters = 0 /* it is in our hand still: who ends it wakes */
+    :: else -> word[p].waiters = 0; word[p].member = 0
+    fi;
+    check_word(p)
+}
+
+/* shared_move: one compare-and-swap of a word that nobody has locked; what follows move_page. */
+inline moved(p) {
+    waiters = word[p].waiters;
+    word[p].waiters = 0;
+    word[p].member = 0;
+    check_word(p)
+}
+
+/* shared_try_lock. got: locked. */
+inline try_lock(p) {
+    if
+    :: !is_free(p) -> got = 0
+    :: is_free(p) -> word[p].lock = 1; word[p].member = m + 1; got = 1
     fi
 }
 
@@ -184,6 +201,7 @@ inline die(d) { /* what only it knew is gone, but for what the device has */
         :: else -> k = 0; break
         od;
         if :: !writes[CELL(d, i)] -> out_new[CELL(d, i)] = 0 :: else fi;
+        copy_new[CELL(d, i)] = 0;
         i++
     :: else -> break
     od;
