@@ -164,6 +164,8 @@ inline lose(p) {
 
 /* ---- the thread "uswap-share": faults, reads (shared_fault.c, shared_in.c) ---- */
 
+#define may_read_ahead(p) (READ_AHEAD && !calm && !dead[m] && word[p].state == SWAPPED && !word[p].lock && can_retry(p))
+
 /*
  * Each atomic is a step: one change of a page's word, or one call of the kernel. An announcement ends with the last of them: whoever sees it longer gives
  * up, which he may do at any time.
@@ -210,11 +212,10 @@ faults:     IF_DEAD;
             fi
         }
         :: atomic { /* read_page, ahead */
-            READ_AHEAD && !calm && !dead[m] ->
             if
-            :: word[0].state == SWAPPED && !word[0].lock && can_retry(0)
+            :: may_read_ahead(0)
 #if PAGES > 1
-            :: word[1].state == SWAPPED && !word[1].lock && can_retry(1) -> p = 1
+            :: may_read_ahead(1) -> p = 1
 #endif
             fi;
             looks_ahead = 1;
