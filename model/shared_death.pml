@@ -76,7 +76,17 @@ end:    do
             :: word[p].state == ZERO || word[p].state == POISONED -> d_step { punch(p) }
             :: word[p].state == RESIDENT || word[p].state == WRITING ->
                 d_step { f = word[p].field; frame[f].page = p + 1 } STEP
-                d_step { seize_frame(f, PAGE, frame_table_seize); frame[f].member = 0 } STEP
+                d_step {
+#ifndef MUTANT_SEIZES_ANYBODYS
+                    if
+                    :: frame[f].kind == CLAIMED && frame[f].member != d + 1 /* of who makes it RESIDENT at a first touch, and has still to settle it */
+                    :: else ->
+#else
+                    if :: true ->
+#endif
+                        seize_frame(f, PAGE, frame_table_seize); frame[f].member = 0
+                    fi
+                } STEP
                 /* mend_kept_slot */
                 s = frame[f].field;
                 if

@@ -206,7 +206,7 @@ faults:     IF_DEAD;
             :: !word[p].lock && (word[p].state == RESIDENT || word[p].state == WRITING) -> at_work[CELL(m, p)] = 1; goto soft
             :: !word[p].lock && word[p].state == POISONED ->
                 take_lock(p) STEP
-                d_step { assert(entry[CELL(m, p)] == ABSENT); entry[CELL(m, p)] = POISON; wake_in(m, p) } STEP
+                d_step { assert(entry[CELL(m, p)] == ABSENT || entry[CELL(m, p)] == POISON); entry[CELL(m, p)] = POISON; wake_in(m, p) } STEP
                 unlock_and_wake(p);
                 p = 0; goto end
             fi
@@ -270,7 +270,14 @@ soft:   atomic { IF_DEAD;
             if :: seals && entry[CELL(m, p)] == PROTECTED -> goto unseals :: else fi
         };
 maps:   atomic { IF_DEAD;
-map_in_memory: IF_DEAD; d_step { map_here(p) } MAPS_PEERS STEP
+map_in_memory: IF_DEAD;
+#ifndef MUTANT_NO_SECOND_TOUCH
+            if /* a hole: a mender has punched a page that was ZERO, after our fallocate. CONTINUE says EFAULT: once more */
+            :: file[p] == HOLE -> assert(zeroes[p] && word[p].state != POISONED); file[p] = NEW
+            :: else
+            fi STEP
+#endif
+            d_step { map_here(p) } MAPS_PEERS STEP
             d_step { at_work[CELL(m, p)] = 0; seals = 0; p = 0 };
             goto end
         };
@@ -383,7 +390,11 @@ vain:           IF_DEAD; d_step { forget_read(p);
 #endif
                 } STEP
                 if
+#ifdef MUTANT_LEAVES_POISONED
                 :: !word[p].lock && word[p].state == SWAPPED -> /* what has come late */
+#else
+                :: !word[p].lock && (word[p].state == SWAPPED || word[p].state == POISONED) -> /* what has come late */
+#endif
                     take_lock(p) STEP
                     d_step { punch(p) } STEP
                     unlock_and_wake(p)
