@@ -183,7 +183,7 @@ end:    do
             :: parked[CELL(m, 1)] && can_retry(1) -> parked[CELL(m, 1)] = 0; p = 1
 #endif
 #if STOPS /* looks again, after 50 ms */
-            :: dead[MEMBERS - 1] && asleep[CELL(m, 0)] && (may_break(0) || may_end_leave(0) || may_show(0))
+            :: dead[MEMBERS - 1] && asleep[CELL(m, 0)] && !parked[CELL(m, 0)] && (is_free(0) || (!word[0].lock && word[0].state == WRITING) || may_break(0) || may_end_leave(0) || may_show(0))
 #endif
             fi;
 faults:     IF_DEAD;
