@@ -276,12 +276,11 @@ inline check_rest() {
 #if STOPS
 /*
  * What the last member was at when it was stopped. All others have come to rest, but for threads that wait for it: for a page that it has locked, or is
- * punching (loads see it as long as the file has it), for a read that it has just begun, or for a frame.
+ * punching (loads see it as long as the file has it), or for a frame.
  */
 #define waits_for_stopped(p) ( \
     (word[p].lock && (file[p] == HOLE || word[p].state == POISONED || entry[CELL(0, p)] != ABSENT)) || \
     (word[p].state == LEAVING && punching[CELL(MEMBERS - 1, p)] && (file[p] == HOLE || entry[CELL(0, p)] == PROTECTED)) || \
-    (word[p].state == READING && frame[word[p].field].kind == CLAIMED) || \
     (parked[CELL(0, p)] && !frame_free))
 inline check_rest_of_others() {
     i = 0;

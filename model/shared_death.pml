@@ -57,9 +57,14 @@ end:    do
             :: word[p].state == READING -> /* undo_read */
                 d_step { punch(p); f = word[p].field; frame[f].page = p + 1 } STEP
                 d_step { seize_frame(f, LEAVING, frame_table_seize); frame[f].member = m + 1 } STEP
-                d_step { assert(frame[f].field > 0); s = frame[f].field - 1; slot[s].page = p + 1 } STEP
-                d_step { seize_slot(s, PAGE, slot_table_seize); slot[s].member = 0 } STEP
-                d_step { move_page(p, READING, SWAPPED, undo_read); word[p].field = s } STEP
+                s = frame[f].field;
+                if
+                :: s > 0 ->
+                    slot[s - 1].page = p + 1 STEP
+                    d_step { seize_slot(s - 1, PAGE, slot_table_seize); slot[s - 1].member = 0 } STEP
+                    d_step { move_page(p, READING, SWAPPED, undo_read); word[p].field = s - 1 }
+                :: s == 0 -> d_step { move_page(p, READING, ZERO, undo_read); word[p].field = 0 }
+                fi STEP
                 d_step { end_leave_frame(f) } STEP
                 d_step { release_frame(f) }
             :: word[p].state == SWAPPED ->
@@ -76,17 +81,7 @@ end:    do
             :: word[p].state == ZERO || word[p].state == POISONED -> d_step { punch(p) }
             :: word[p].state == RESIDENT || word[p].state == WRITING ->
                 d_step { f = word[p].field; frame[f].page = p + 1 } STEP
-                d_step {
-#ifndef MUTANT_SEIZES_ANYBODYS
-                    if
-                    :: frame[f].kind == CLAIMED && frame[f].member != d + 1 /* of who makes it RESIDENT at a first touch, and has still to settle it */
-                    :: else ->
-#else
-                    if :: true ->
-#endif
-                        seize_frame(f, PAGE, frame_table_seize); frame[f].member = 0
-                    fi
-                } STEP
+                d_step { seize_frame(f, PAGE, frame_table_seize); frame[f].member = 0 } STEP
                 /* mend_kept_slot */
                 s = frame[f].field;
                 if
@@ -110,8 +105,8 @@ end:    do
         /* contents that came late, of pages that it had announced */
         do
         :: atomic { p == PAGES -> p = 0; break }
-        :: atomic { p < PAGES && !(at_work[CELL(d, p)] && !word[p].lock && (word[p].state == SWAPPED || word[p].state == ZERO)) -> p++ }
-        :: atomic { p < PAGES && at_work[CELL(d, p)] && !word[p].lock && (word[p].state == SWAPPED || word[p].state == ZERO) ->
+        :: atomic { p < PAGES && !(at_work[CELL(d, p)] && is_out(p)) -> p++ }
+        :: atomic { p < PAGES && at_work[CELL(d, p)] && is_out(p) ->
             take_lock(p) STEP
             d_step { punch(p) } STEP
             unlock_and_wake(p);

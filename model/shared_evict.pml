@@ -200,7 +200,7 @@ looks:      IF_DEAD;
             :: else -> take_lock(p)
             fi STEP
             if
-            :: announced(p) || (word[p].state == RESIDENT && frame[word[p].field].kind != PAGE) /* not now */
+            :: announced(p) /* not now */
             :: else ->
                 if
                 :: word[p].state == RESIDENT -> /* discard_resident */

@@ -7,11 +7,16 @@
  * no page goes while it is announced.
  */
 inline map_here(p) { /* shared_map_here */
+#ifndef MUTANT_MAPS_IN_VAIN
     assert(word[p].state == RESIDENT || word[p].state == WRITING);
     assert(file[p] == NEW);
+#endif
     if
+#ifdef MUTANT_MAPS_IN_VAIN
+    :: file[p] == HOLE /* EFAULT */
+#endif
     :: seals && entry[CELL(m, p)] == ABSENT -> entry[CELL(m, p)] = PROTECTED
-    :: !seals -> assert(!word[p].sealed); entry[CELL(m, p)] = WRITABLE
+    :: !seals && file[p] != HOLE -> assert(!word[p].sealed); entry[CELL(m, p)] = WRITABLE
     :: else
     fi;
     wake_in(m, p)
@@ -43,8 +48,7 @@ inline map_in(k, p) { /* shared_map_peers; EEXIST changes nothing */
 #else
 #define unlocked(p) (!word[p].lock)
 #endif
-#define may_break(p) (word[p].state == READING && unlocked(p) && word[p].member != m + 1 && frame[word[p].field].kind == PAGE && \
-    seems_stopped(word[p].member - 1))
+#define may_break(p) (word[p].state == READING && unlocked(p) && word[p].member != m + 1 && seems_stopped(word[p].member - 1))
 
 /* Who evicts has punched: the file has the hole, and nobody is within that call (the proof is not modelled, but what it shows). */
 #ifdef MUTANT_LATE_PUNCH
@@ -65,10 +69,13 @@ inline map_in(k, p) { /* shared_map_peers; EEXIST changes nothing */
 #if UNITS == 1 && !defined(MUTANT_LATE_READER) && !defined(MUTANT_TAKES_OVER_A_STEP)
 #define STALE (SLOTS + 1)
 #define take_read(p) d_step { \
-        if :: dead[word[p].member - 1] :: else -> i = CELL(word[p].member - 1, p); reads[i] = STALE; read_frame[i] = 0; ahead[i] = 0; i = 0 fi; \
-        word[p].lock = 1; word[p].member = m + 1 }
+        f = word[p].member; \
+        i = CELL(f - 1, p); \
+        if :: reads[i] -> reads[i] = STALE; read_frame[i] = 0; ahead[i] = 0 :: else fi; \
+        i = 0; word[p].lock = 1; word[p].member = m + 1 }
 #else
-#define take_read(p) word[p].lock = 1; word[p].member = m + 1
+#define STALE (s + 1)
+#define take_read(p) d_step { f = word[p].member; word[p].lock = 1; word[p].member = m + 1 }
 #endif
 
 inline forget_read(p) {
@@ -133,10 +140,16 @@ inline unlock_and_wake(p) {
     fi
 }
 
-/* READING of another, locked by m => SWAPPED, and unlocked. */
+/* READING of another (f), locked by m => SWAPPED, or ZERO, and unlocked. */
 inline break_read(p) {
-    d_step { f = word[p].field; s = frame[f].field - 1; assert(s < SLOTS); begin_leave_frame(f) } STEP
-    d_step { move_page(p, READING, SWAPPED, shared_break_read); word[p].field = s; s = 0 } STEP
+    d_step { s = f; f = word[p].field; take_frame(f, s); s = frame[f].field } STEP
+    d_step {
+        if
+        :: s > 0 -> move_page(p, READING, SWAPPED, shared_break_read); word[p].field = s - 1
+        :: s == 0 -> move_page(p, READING, ZERO, shared_break_read); word[p].field = 0
+        fi;
+        s = 0
+    } STEP
     d_step { end_leave_frame(f) } STEP
     d_step { release_frame(f); f = 0 } STEP
     unlock_and_wake(p)
@@ -145,6 +158,25 @@ inline break_read(p) {
 inline take_lock(p) {
     d_step { assert(!word[p].lock); word[p].lock = 1; word[p].member = m + 1 }
 }
+
+/* Contents may have come late, of a page that is out. */
+#ifdef MUTANT_LEAVES_POISONED
+#define is_out(p) (!word[p].lock && (word[p].state == SWAPPED || word[p].state == ZERO))
+#else
+#define is_out(p) (!word[p].lock && (word[p].state == SWAPPED || word[p].state == ZERO || word[p].state == POISONED))
+#endif
+inline drop_late(p) { /* shared_drop_late */
+    if
+    :: is_out(p) ->
+        take_lock(p) STEP
+        d_step { punch(p) } STEP
+        unlock_and_wake(p)
+    :: else
+    fi
+}
+
+/* READING from nothing, by m. */
+#define makes_zeroes(p) (!word[p].lock && word[p].state == READING && word[p].member == m + 1 && word[p].field == f)
 
 /* A frame for the page, claimed, and the page noted in it; f == FRAMES: there is none. */
 inline no_frame(p) {
@@ -200,8 +232,8 @@ faults:     IF_DEAD;
                 d_step { claim_frame() };
                 if :: f == FRAMES -> no_frame(p); goto end :: else fi STEP
                 frame[f].page = 0 STEP
-                frame[f].page = p + 1 STEP /* frame_table_aim */
-                at_work[CELL(m, p)] = 1; goto zeroes_in
+                d_step { frame[f].page = p + 1; frame[f].field = 0 }; /* frame_table_aim */
+                goto touches
             :: !word[p].lock && word[p].state == SWAPPED -> goto claims
             :: !word[p].lock && (word[p].state == RESIDENT || word[p].state == WRITING) -> at_work[CELL(m, p)] = 1; goto soft
             :: !word[p].lock && word[p].state == POISONED ->
@@ -270,13 +302,6 @@ soft:   atomic { IF_DEAD;
             if :: seals && entry[CELL(m, p)] == PROTECTED -> goto unseals :: else fi
         };
 maps:   atomic { IF_DEAD;
-map_in_memory: IF_DEAD;
-#ifndef MUTANT_NO_SECOND_TOUCH
-            if /* a hole: a mender has punched a page that was ZERO, after our fallocate. CONTINUE says EFAULT: once more */
-            :: file[p] == HOLE -> assert(zeroes[p] && word[p].state != POISONED); file[p] = NEW
-            :: else
-            fi STEP
-#endif
             d_step { map_here(p) } MAPS_PEERS STEP
             d_step { at_work[CELL(m, p)] = 0; seals = 0; p = 0 };
             goto end
@@ -290,23 +315,56 @@ unseals: atomic { IF_DEAD; /* shared_unseal: a store's */
         };
 
         /* ---- a first touch ---- */
-zeroes_in: atomic { IF_DEAD; /* once more, now that it is announced */
+touches: atomic { IF_DEAD;
             if
-            :: !word[p].lock && word[p].state == ZERO
-            :: else -> d_step { release_frame(f); at_work[CELL(m, p)] = 0; f = 0 }; goto faults
+            :: !word[p].lock && word[p].state == ZERO ->
+                d_step { move_page(p, ZERO, READING, claim_fresh); word[p].field = f; word[p].member = m + 1; assert(!word[p].waiters) }
+            :: else -> d_step { release_frame(f); f = 0 }; goto faults
+            fi
+            BETWEEN
+            d_step { settle_frame(f); got = 0; at_work[CELL(m, p)] = 1 }
+            BETWEEN
+            if
+            :: makes_zeroes(p)
+            :: else -> d_step { at_work[CELL(m, p)] = 0; f = 0 }; goto faults
             fi
             BETWEEN /* fallocate */
+#if ERRORS
+            if
+            :: chances > 0 -> chances--; goto no_memory
+            :: true
+            fi;
+#endif
             d_step { if :: file[p] == HOLE -> assert(zeroes[p]); file[p] = NEW :: else fi }
             BETWEEN
             if
-            :: !word[p].lock && word[p].state == ZERO ->
-                d_step { move_page(p, ZERO, RESIDENT, fresh); word[p].field = f; word[p].sealed = 0; moved(p) }
-            :: else -> d_step { release_frame(f); at_work[CELL(m, p)] = 0; f = 0 }; goto faults
-            fi
-            BETWEEN
-            d_step { settle_frame(f); f = 0 } POINT
-            goto map_in_memory
+            :: makes_zeroes(p) ->
+                d_step { move_page(p, READING, RESIDENT, settle_fresh); word[p].sealed = 0; f = 0; moved(p) }
+            :: else -> drop_late(p); f = 0;
+#ifndef MUTANT_MAPS_IN_VAIN
+                d_step { wake_in(m, p); at_work[CELL(m, p)] = 0; p = 0 };
+                goto end
+#endif
+            fi STEP
+            if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi;
+            goto maps
         };
+#if ERRORS
+no_memory: atomic { IF_DEAD; /* fallocate has failed */
+            if
+            :: makes_zeroes(p) ->
+                take_lock(p) STEP
+                d_step { begin_leave_frame(f) } STEP
+                d_step { move_page(p, READING, ZERO, drop_fresh); word[p].field = 0 } STEP
+                d_step { end_leave_frame(f) } STEP
+                d_step { release_frame(f) } STEP
+                unlock_and_wake(p)
+            :: else
+            fi STEP
+            d_step { at_work[CELL(m, p)] = 0; f = 0 };
+            goto faults
+        };
+#endif
 
         /* ---- a claim ---- */
 takes:  atomic { IF_DEAD;
@@ -323,8 +381,11 @@ takes:  atomic { IF_DEAD;
             BETWEEN
             d_step {
                 settle_frame(f);
-                reads[UNIT(m, p, u)] = s + 1; read_frame[UNIT(m, p, u)] = f; ahead[UNIT(m, p, u)] = looks_ahead;
-                f = 0; s = 0; u = 0; p = 0; looks_ahead = 0
+                if
+                :: got -> reads[UNIT(m, p, u)] = s + 1; read_frame[UNIT(m, p, u)] = f; ahead[UNIT(m, p, u)] = looks_ahead
+                :: else -> reads[UNIT(m, p, u)] = STALE /* broken off already */
+                fi;
+                got = 0; f = 0; s = 0; u = 0; p = 0; looks_ahead = 0
             };
             goto end
         };
@@ -389,17 +450,7 @@ vain:           IF_DEAD; d_step { forget_read(p);
                     wake_in(m, p) /* end_in_vain: they look again */
 #endif
                 } STEP
-                if
-#ifdef MUTANT_LEAVES_POISONED
-                :: !word[p].lock && word[p].state == SWAPPED -> /* what has come late */
-#else
-                :: !word[p].lock && (word[p].state == SWAPPED || word[p].state == POISONED) -> /* what has come late */
-#endif
-                    take_lock(p) STEP
-                    d_step { punch(p) } STEP
-                    unlock_and_wake(p)
-                :: else
-                fi STEP
+                drop_late(p) STEP
                 s = SLOTS;
                 goto read_ends
             fi

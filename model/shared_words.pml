@@ -57,9 +57,7 @@ inline wake_in(k, p) {
 
 #define in_frame(p) (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == READING)
 
-/* Who makes a page RESIDENT at its first touch settles the frame after that, and is announced. */
-#define is_settled(f) (frame[f].kind == PAGE || (frame[f].kind == CLAIMED && at_work[CELL(frame[f].member - 1, frame[f].page - 1)]))
-#define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].page == p + 1 && is_settled(word[p].field)))
+#define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].page == p + 1 && frame[word[p].field].kind == PAGE))
 #define slot_is_right(p) (word[p].lock || (word[p].state != SWAPPED && (word[p].state != LEAVING || word[p].field == NO_SLOT)) || is_of(word[p].field, p))
 #define is_free(p) (!word[p].lock && word[p].state != READING && word[p].state != WRITING && word[p].state != LEAVING)
 
@@ -149,10 +147,22 @@ inline claim_frame() {
     fi
 }
 
+/* got: it was ours still; else somebody has broken off what it was for. */
 inline settle_frame(f) {
-    assert(frame[f].member == m + 1 && frame[f].page == p + 1); /* I16 */
-    move_frame(f, CLAIMED, PAGE, frame_table_settle);
-    frame[f].member = 0
+    if
+    :: frame[f].kind == CLAIMED && frame[f].member == m + 1 && frame[f].page == p + 1 ->
+        move_frame(f, CLAIMED, PAGE, frame_table_settle); frame[f].member = 0; got = 1
+    :: else -> got = 0
+    fi
+}
+
+/* Of a page that its member has made READING, and m has locked: that one may not have settled the frame yet. */
+inline take_frame(f, reader) {
+    if
+    :: frame[f].kind == PAGE -> move_frame(f, PAGE, LEAVING, frame_table_take)
+    :: else -> assert(frame[f].member == reader); move_frame(f, CLAIMED, LEAVING, frame_table_take) /* I16 */
+    fi;
+    frame[f].member = m + 1
 }
 
 inline begin_leave_frame(f) {
