@@ -238,6 +238,7 @@ faults:     IF_DEAD;
             :: !word[p].lock && (word[p].state == RESIDENT || word[p].state == WRITING) -> at_work[CELL(m, p)] = 1; goto soft
             :: !word[p].lock && word[p].state == POISONED ->
                 take_lock(p) STEP
+                d_step { punch(p) } STEP
                 d_step { assert(entry[CELL(m, p)] == ABSENT || entry[CELL(m, p)] == POISON); entry[CELL(m, p)] = POISON; wake_in(m, p) } STEP
                 unlock_and_wake(p);
                 p = 0; goto end
@@ -326,7 +327,7 @@ touches: atomic { IF_DEAD;
             BETWEEN
             if
             :: makes_zeroes(p)
-            :: else -> d_step { at_work[CELL(m, p)] = 0; f = 0 }; goto faults
+            :: else -> at_work[CELL(m, p)] = 0; goto in_vain
             fi
             BETWEEN /* fallocate */
 #if ERRORS
@@ -340,10 +341,10 @@ touches: atomic { IF_DEAD;
             if
             :: makes_zeroes(p) ->
                 d_step { move_page(p, READING, RESIDENT, settle_fresh); word[p].sealed = 0; f = 0; moved(p) }
-            :: else -> drop_late(p); f = 0;
 #ifndef MUTANT_MAPS_IN_VAIN
-                d_step { wake_in(m, p); at_work[CELL(m, p)] = 0; p = 0 };
-                goto end
+            :: else -> goto in_vain
+#else
+            :: else -> drop_late(p); f = 0
 #endif
             fi STEP
             if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi;
@@ -356,15 +357,20 @@ no_memory: atomic { IF_DEAD; /* fallocate has failed */
                 take_lock(p) STEP
                 d_step { begin_leave_frame(f) } STEP
                 d_step { move_page(p, READING, ZERO, drop_fresh); word[p].field = 0 } STEP
+                d_step { punch(p) } STEP
                 d_step { end_leave_frame(f) } STEP
                 d_step { release_frame(f) } STEP
-                unlock_and_wake(p)
-            :: else
-            fi STEP
-            d_step { at_work[CELL(m, p)] = 0; f = 0 };
-            goto faults
+                d_step { unlock(p); waiters = 0; wake(p); at_work[CELL(m, p)] = 0; f = 0; p = 0 }; /* in any case */
+                goto end
+            :: else -> goto in_vain
+            fi
         };
 #endif
+in_vain: atomic { IF_DEAD; /* fresh_in_vain */
+            drop_late(p) STEP
+            d_step { wake_in(m, p); at_work[CELL(m, p)] = 0; f = 0; p = 0 };
+            goto end
+        };
 
         /* ---- a claim ---- */
 takes:  atomic { IF_DEAD;
