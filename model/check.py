@@ -87,6 +87,10 @@ _SMALL = ("PAGES=2", "THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1")
 _PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1")
 # Pages of one kind, without read-ahead, as the private protocol has been checked with both by itself.
 _FORK = ("FORK=1", "THREADS=1", "VALUES=0", "AHEAD=0")
+# One slot, and no store that makes zeroes: states that add nothing to who comes between whom (docs/model.md).
+_ONE_SLOT = ("SLOTS=1", "ZEROING=0")
+# The last process has no threads: all it does is to evict.
+_EVICTS = ("THREADS=1", "LAST_THREADS=0", "FRAMES=2")
 _THREE = ("THREADS=2", "LAST_THREADS=1", "CRASH=1")
 CONFIGURATIONS = (
     Configuration("private: 2 pages, 2 threads, 1 process", "private",
@@ -100,26 +104,37 @@ CONFIGURATIONS = (
                   exhaustive=False, seconds=10),
     Configuration("1 page, 2 threads, 1 process", "shared", ("THREADS=2", "MEMBERS=1"), live=True),
     Configuration("1 page, 1 thread, 2 processes, no read is broken off", "shared",
-                  ("THREADS=1", "BREAKS=0", "ZEROING=0"), live=True),
+                  ("THREADS=1", "BREAKS=0", *_ONE_SLOT), live=True),
+    Configuration("1 page, 2 frames, 1 thread, and a process that only evicts", "shared",
+                  (*_EVICTS, *_ONE_SLOT), live=True),
     Configuration("2 pages, 2 threads, 1 process", "shared", _SMALL),
     Configuration("1 page, 2 threads, 1 process, errors, discards", "shared",
                   ("THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=2", "DISCARDS=1")),
+    Configuration("1 page, 2 frames, 1 thread, and a process that only evicts, 2 slots", "shared", _EVICTS),
+    Configuration("1 page, 2 frames, 1 thread, and a process that only evicts, and dies", "shared",
+                  (*_EVICTS, *_ONE_SLOT, "CRASH=1")),
+    Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1", *_ONE_SLOT)),
+    Configuration("1 page, 1 thread, 2 processes, one is stopped for good, no other read is broken off", "shared",
+                  ("THREADS=1", "STOPS=1", "BREAKS=0", *_ONE_SLOT)),
     Configuration("1 page, 1 thread, 2 processes, one dies, no read is broken off but the dead one's", "shared",
-                  ("THREADS=1", "CRASH=1", "BREAKS=0", "ZEROING=0"), large=True),
-    Configuration("1 page, 1 thread, 2 processes, one dies", "shared",
-                  ("THREADS=1", "CRASH=1", "ZEROING=0"), large=True),
+                  ("THREADS=1", "CRASH=1", "BREAKS=0", *_ONE_SLOT), large=True),
     Configuration("1 page, 2 + 1 threads, 2 processes, the last dies, no read is broken off but its own", "shared",
-                  (*_THREE, "BREAKS=0"), large=True),
-    Configuration("1 page, 2 + 1 threads, 2 processes, the last dies", "shared", _THREE, large=True, seconds=1800),
-    Configuration("2 pages, 3 threads, 2 processes, one dies", "shared", _PRODUCT,
-                  exhaustive=False, seconds=280, large=True),
-    Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1",)),
-    Configuration("1 page, 1 thread, 2 processes, discards", "shared",
-                  ("THREADS=1", "DISCARDS=1", "ZEROING=0"), large=True),
-    Configuration("1 page, 1 thread, 2 processes, errors", "shared",
-                  ("THREADS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=1", "BREAKS=0", "ZEROING=0"), large=True),
-    Configuration("1 page, 1 thread, 2 processes, two reads of one page", "shared",
-                  ("THREADS=1", "UNITS=2"), large=True),
+                  (*_THREE, "BREAKS=0", *_ONE_SLOT), large=True),
+    Configuration("1 page, 2 + 1 threads, 2 processes, the last dies, bitstate", "shared", _THREE,
+                  exhaustive=False, seconds=120, large=True),
+    Configuration("2 pages, 3 threads, 2 processes, one dies, bitstate", "shared", _PRODUCT,
+                  exhaustive=False, seconds=120, large=True),
+    Configuration("1 page, 1 thread, 2 processes, 2 slots, bitstate", "shared", ("THREADS=1",),
+                  exhaustive=False, seconds=120, large=True),
+    Configuration("1 page, 2 frames, 1 thread, 2 processes, bitstate", "shared",
+                  ("THREADS=1", "FRAMES=2", *_ONE_SLOT), exhaustive=False, seconds=120, large=True),
+    Configuration("1 page, 1 thread, 2 processes, discards, bitstate", "shared",
+                  ("THREADS=1", "DISCARDS=1", "ZEROING=0"), exhaustive=False, seconds=120, large=True),
+    Configuration("1 page, 1 thread, 2 processes, errors, bitstate", "shared",
+                  ("THREADS=1", "SLOTS=3", "READ_AHEAD=1", "ERRORS=1", "ZEROING=0"),
+                  exhaustive=False, seconds=120, large=True),
+    Configuration("1 page, 1 thread, 2 processes, two reads of one page, bitstate", "shared",
+                  ("THREADS=1", "UNITS=2"), exhaustive=False, seconds=120, large=True),
 )  # fmt: skip
 
 
@@ -139,8 +154,8 @@ class Mutant:
 
 
 _ONE = ("THREADS=1", "MEMBERS=1")
-_TWO = ("THREADS=1", "MEMBERS=2")
-_DIES = ("THREADS=1", "MEMBERS=2", "CRASH=1")
+_TWO = ("THREADS=1", "MEMBERS=2", "ZEROING=0")
+_DIES = (*_TWO, "CRASH=1", "BREAKS=0")
 MUTANTS = (
     Mutant("SLEEPS_ON_ANY_READ", "private", "a missed wake: a thread sleeps on a read that is not WANTED",
            ("THREADS=1",)),
@@ -159,15 +174,23 @@ MUTANTS = (
     Mutant("NO_WAITERS", "shared", "a missed wake: who does not get LOCK leaves no WAITERS", _TWO),
     Mutant("LATE_READER", "shared", "a skipped recheck: who has read in vain does not look whose page it is", _TWO),
     Mutant("IN_VAIN_WAKES_NOBODY", "shared", "a missed wake: a read that was broken off ends",
-           (*_TWO, "DISCARDS=1", "ZEROING=0")),
+           (*_TWO, "DISCARDS=1")),
+    Mutant("NO_ANNOUNCEMENT", "shared", "a skipped recheck: who evicts does not look who is at the page", _TWO),
+    Mutant("COPY_OVERWRITES", "shared", "what a late reader brings replaces what the file has", _TWO),
+    Mutant("MAPS_IN_VAIN", "shared", "a page is mapped by who was to make it, and has not", (*_TWO, "SLOTS=1")),
+    Mutant("LEAVES_POISONED", "shared", "what a late reader brings stays in the file of a lost page",
+           (*_TWO, "ERRORS=1")),
+    Mutant("LATE_PUNCH", "shared", "a page is said to have left, and who punches it is not through",
+           (*_EVICTS, *_ONE_SLOT)),
     Mutant("NO_RECHECK", "shared", "a skipped recheck: an eviction ends although the page was taken back", _ONE),
     Mutant("DROP_BEFORE_WRITE", "shared", "the frame is dropped before its write has ended", _ONE),
     Mutant("NO_PROTECT", "shared", "no write-protection before the contents are read", _ONE),
     Mutant("LOST_SLOT", "shared", "a lost use: the slot of a write that was broken off", _ONE),
     Mutant("LOST_FRAME", "shared", "a lost use: the frame of a page that has left", _ONE),
-    Mutant("TAKES_OVER_A_STEP", "shared", "a step of who is stopped under LOCK is taken over", _DIES,
+    Mutant("TAKES_OVER_A_STEP", "shared", "a step of who is stopped under LOCK is taken over",
+           (*_DIES, "ERRORS=1")),
+    Mutant("NO_BARRIER", "shared", "a repair does not wait for the dead member's writes", (*_DIES, "SLOTS=1"),
            deep=True),
-    Mutant("NO_BARRIER", "shared", "a repair does not wait for the dead member's writes", _DIES, deep=True),
     Mutant("REPAIR_WAKES_NOBODY", "shared", "a repair wakes nobody", _DIES),
 )  # fmt: skip
 

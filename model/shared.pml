@@ -165,10 +165,10 @@ bit witness_sleeps;
 #endif
 #define can_retry(p) ((frame_free && unit_free(p)) || (word[p].state != ZERO && word[p].state != SWAPPED))
 #if PAGES > 1
-#define frames_wanted (parked[CELL(m, 0)] || parked[CELL(m, 1)])
+#define frames_wanted ((parked[CELL(m, 0)] && !can_retry(0)) || (parked[CELL(m, 1)] && !can_retry(1)))
 #define some_page() if :: p = 0 :: p = 1 fi
 #else
-#define frames_wanted parked[CELL(m, 0)]
+#define frames_wanted (parked[CELL(m, 0)] && !can_retry(0))
 #define some_page() p = 0
 #endif
 

@@ -89,7 +89,8 @@ def test_kinds_of_use_words_are_the_same() -> None:
     second = re.search(r"mtype = \{ (FREE[^}]*) \}", _text("model/shared.pml"))
     core = re.findall(r"\bUSE_([A-Z]+)\s*=\s*\d", (ROOT / "csrc/shared/commons.h").read_text())
     assert second
-    assert set(second.group(1).split(", ")) | {"LEAVING"} == set(core)  # spin has one set of names: a page has it first
+    # spin has one set of names for all: LEAVING is among those of a page.
+    assert set(second.group(1).split(", ")) | {"LEAVING"} == set(core)
 
 
 def test_every_move_is_made_by_a_function_of_the_core() -> None:
