@@ -87,7 +87,7 @@ _SMALL = ("PAGES=2", "THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1")
 _PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1")
 # Pages of one kind, without read-ahead, as the private protocol has been checked with both by itself.
 _FORK = ("FORK=1", "THREADS=1", "VALUES=0", "AHEAD=0")
-# One slot, and no store that makes zeroes: states that add nothing to who comes between whom (docs/model.md).
+# One slot, and no store that makes zeroes: docs/model.md says what that leaves out.
 _ONE_SLOT = ("SLOTS=1", "ZEROING=0")
 # The last process has no threads: all it does is to evict.
 _EVICTS = ("THREADS=1", "LAST_THREADS=0", "FRAMES=2")
@@ -114,6 +114,8 @@ CONFIGURATIONS = (
     Configuration("1 page, 2 frames, 1 thread, and a process that only evicts, and dies", "shared",
                   (*_EVICTS, *_ONE_SLOT, "CRASH=1")),
     Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1", *_ONE_SLOT)),
+    Configuration("1 page, 1 thread, 2 processes, 2 slots, no read is broken off", "shared",
+                  ("THREADS=1", "BREAKS=0", "ZEROING=0")),
     Configuration("1 page, 1 thread, 2 processes, one is stopped for good, no other read is broken off", "shared",
                   ("THREADS=1", "STOPS=1", "BREAKS=0", *_ONE_SLOT)),
     Configuration("1 page, 1 thread, 2 processes, one dies, no read is broken off but the dead one's", "shared",

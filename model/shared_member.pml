@@ -448,8 +448,8 @@ looks:  atomic { IF_DEAD;
                 if
                 :: s == SLOTS -> entry[CELL(m, p)] = ABSENT
                 :: else
-                fi MAPS_PEERS POINT
-                goto read_ends
+                fi;
+                goto peers
             :: else ->
 vain:           IF_DEAD; d_step { forget_read(p);
 #ifndef MUTANT_IN_VAIN_WAKES_NOBODY
@@ -462,7 +462,8 @@ vain:           IF_DEAD; d_step { forget_read(p);
             fi
         };
 opens:  atomic { IF_DEAD; /* the protection off */
-            d_step { map_here(p) } MAPS_PEERS POINT
+            d_step { map_here(p) };
+peers:      IF_DEAD MAPS_PEERS POINT
             /* whose fault began the read is woken in any case */
 read_ends: IF_DEAD; d_step {
                 if
