@@ -145,7 +145,8 @@ static uint64_t chunks_beyond(const group *g, bool stopped) {
         uint32_t word = atomic_load(&commons_chunks(&g->commons)[i]);
         if (word == CHUNK_FREE)
             continue;
-        bool silent = word != CHUNK_SHARED && !(word & CHUNK_DRAINING) &&
+        /* Also of one that it is just emptying: nobody else goes on with that. */
+        bool silent = word != CHUNK_SHARED &&
                       now > atomic_load(&group_entry(g, (member_id){(uint16_t)word})->beat_ns) + SILENT_NS;
         beyond += !stopped || silent;
     }
