@@ -84,13 +84,13 @@ class Outcome:
 
 
 _SMALL = ("PAGES=2", "THREADS=2", "MEMBERS=1", "SLOTS=3", "READ_AHEAD=1")
-_PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1")
+_PRODUCT = ("PAGES=2", "THREADS=3", "MEMBERS=2", "SLOTS=3", "CRASH=1", "READ_AHEAD=1", "MAP_FOR_PEERS=1", "APART=1")
 # Pages of one kind, without read-ahead, as the private protocol has been checked with both by itself.
 _FORK = ("FORK=1", "THREADS=1", "VALUES=0", "AHEAD=0")
 # One slot, and no store that makes zeroes: docs/model.md says what that leaves out.
 _ONE_SLOT = ("SLOTS=1", "ZEROING=0")
 # The last process has no threads: all it does is to evict.
-_EVICTS = ("THREADS=1", "LAST_THREADS=0", "FRAMES=2")
+_EVICTS = ("THREADS=1", "LAST_THREADS=0", "FRAMES=2", "APART=1")
 _THREE = ("THREADS=2", "LAST_THREADS=1", "CRASH=1")
 CONFIGURATIONS = (
     Configuration("private: 2 pages, 2 threads, 1 process", "private",
@@ -113,6 +113,10 @@ CONFIGURATIONS = (
     Configuration("1 page, 2 frames, 1 thread, and a process that only evicts, 2 slots", "shared", _EVICTS),
     Configuration("1 page, 2 frames, 1 thread, and a process that only evicts, and dies", "shared",
                   (*_EVICTS, *_ONE_SLOT, "CRASH=1")),
+    Configuration("1 page, 1 thread, and a process that evicts and discards, errors", "shared",
+                  ("THREADS=1", "LAST_THREADS=0", "DISCARDS=1", "ERRORS=1", "APART=1", *_ONE_SLOT)),
+    Configuration("1 page, 1 thread that dies, errors, and a process that evicts and mends", "shared",
+                  ("THREADS=0", "LAST_THREADS=1", "CRASH=1", "ERRORS=1", "BREAKS=0", "APART=1", *_ONE_SLOT)),
     Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1", *_ONE_SLOT)),
     Configuration("1 page, 1 thread, 2 processes, 2 slots, no read is broken off", "shared",
                   ("THREADS=1", "BREAKS=0", "ZEROING=0")),

@@ -36,6 +36,9 @@
 #ifndef FINE
 #define FINE 0 /* others go on at each step of a member that may die, under its lock, too */
 #endif
+#ifndef APART
+#define APART 0 /* others go on between the look at a word and the claim of the page */
+#endif
 #ifndef STOPS
 #define STOPS 0 /* the last member may be stopped for good, at any step: dead, but nobody mends */
 #endif
@@ -317,7 +320,7 @@ proctype rest() {
 #if LIVE
 #define at_rest true
 #else
-#define at_rest false
+#define at_rest (THREADS == 0 && dead[MEMBERS - 1])
 #endif
 
 init {

@@ -30,8 +30,13 @@ inline map_in(k, p) { /* shared_map_peers; EEXIST changes nothing */
     fi
 }
 
-/* Others come between at the word BETWEEN; MAPS_PEERS: for the peers, before the announcement ends. */
+/* Others come between at the word BETWEEN; with APART at SEEN, too; MAPS_PEERS: for the peers, before the announcement ends. */
 #define BETWEEN }; atomic { IF_DEAD;
+#if APART
+#define SEEN true;
+#else
+#define SEEN
+#endif
 #if MAP_FOR_PEERS
 #define MAPS_PEERS BETWEEN d_step { \
         assert(file[p] == NEW); \
@@ -185,8 +190,8 @@ inline no_frame(p) {
 
 /* READING, locked by m: the read has failed. */
 inline lose(p) {
-    d_step { assert(ERRORS > 0); forget_read(p); begin_leave_frame(f) } STEP /* unreached: as a step of its own: no errors beside a death */
-    begin_leave_slot(s) STEP /* unreached: the same */
+    d_step { assert(ERRORS > 0); forget_read(p); begin_leave_frame(f) } STEP
+    begin_leave_slot(s) STEP
     d_step { move_page(p, READING, POISONED, lose); word[p].field = 0; lost[p] = 1 } STEP
     d_step { punch(p) } STEP
     d_step { end_leave_frame(f) } STEP
@@ -316,7 +321,7 @@ unseals: atomic { IF_DEAD; /* shared_unseal: a store's */
         };
 
         /* ---- a first touch ---- */
-touches: atomic { IF_DEAD;
+touches: SEEN atomic { IF_DEAD;
             if
             :: !word[p].lock && word[p].state == ZERO ->
                 d_step { move_page(p, ZERO, READING, claim_fresh); word[p].field = f; word[p].member = m + 1; assert(!word[p].waiters) }
@@ -373,7 +378,7 @@ in_vain: atomic { IF_DEAD; /* fresh_in_vain */
         };
 
         /* ---- a claim ---- */
-takes:  atomic { IF_DEAD;
+takes:  SEEN atomic { IF_DEAD;
             if
             :: !word[p].lock && word[p].state == SWAPPED && word[p].field == s ->
                 d_step { move_page(p, SWAPPED, READING, claim); word[p].field = f; word[p].member = m + 1; assert(!word[p].waiters) }
