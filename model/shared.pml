@@ -76,7 +76,7 @@
 
 /* Words: README, "A shared page". Uses: README, "Order of steps". */
 mtype = { ZERO, RESIDENT, WRITING, LEAVING, SWAPPED, READING, POISONED };
-mtype = { FREE, RETIRED, CLAIMED, PAGE }; /* and LEAVING, which spin knows from the line above */
+mtype = { FREE, RETIRED, CLAIMED, PAGE, GOING }; /* and LEAVING, which spin knows from the line above */
 /* What an eviction is to do (out_kind). */
 mtype = { GIVEN_UP, CHOSEN, EMPTY, CLEAN, DIRTY, WRITTEN, SEALED };
 
@@ -140,7 +140,10 @@ bit out_new[CELLS];    /* the copy that an eviction has made is the newest */
 bit copy_new[CELLS];   /* what a read has brought, and is about to be copied into the file, is the newest */
 
 bit at_work[CELLS];    /* announced: the share thread of the member is at the page (shared_at_work.c) */
-bit punching[CELLS];   /* the member has still to punch the page, or is within that call */
+byte kept_of[CELLS];   /* slot + 1 that an eviction has seen kept, and whose use word has not been made anew since: its clock tells */
+bit ordered[CELLS];    /* the member is to punch the page, or to see to it (shared_punch.c) */
+bit taken_back[CELLS]; /* somebody has taken its order back */
+bit inside[CELLS];     /* it is within that call */
 
 bit discarded[PAGES];  /* the contents go with the next punch */
 
@@ -278,12 +281,11 @@ inline check_rest() {
 
 #if STOPS
 /*
- * What the last member was at when it was stopped. All others have come to rest, but for threads that wait for it: for a page that it has locked, or is
- * punching (loads see it as long as the file has it), or for a frame.
+ * What the last member was at when it was stopped. All others have come to rest, but for threads that wait for it: for a page that it has locked
+ * (loads see it as long as the file has it), or for a frame. Who is stopped within a call ends that before.
  */
 #define waits_for_stopped(p) ( \
     (word[p].lock && (file[p] == HOLE || word[p].state == POISONED || entry[CELL(0, p)] != ABSENT)) || \
-    (word[p].state == LEAVING && punching[CELL(MEMBERS - 1, p)] && (file[p] == HOLE || entry[CELL(0, p)] == PROTECTED)) || \
     (parked[CELL(0, p)] && !frame_free))
 inline check_rest_of_others() {
     i = 0;

@@ -13,7 +13,11 @@ proctype death(byte d) {
     byte p, i, k;
 end: do
     :: point ? _
+#if STOPS && PAGES == 1
+    :: d_step { !calm && !dead[d] && !inside[CELL(d, 0)] -> die(d) } /* a call that has begun is ended before */
+#else
     :: d_step { !calm && !dead[d] -> die(d) }
+#endif
         /* What was being written may still reach its slot. */
     :: atomic { writes[CELL(d, 0)] && dead[d] -> land(0) }
 #if PAGES > 1
@@ -71,7 +75,13 @@ end:    do
                 d_step { punch(p); s = word[p].field; slot[s].page = p + 1 } STEP
                 d_step { seize_slot(s, PAGE, slot_table_seize); slot[s].member = 0 }
             :: word[p].state == LEAVING ->
-                d_step { punch(p); s = word[p].field; punching[CELL(d, p)] = 0 } STEP
+                d_step { punch(p); s = word[p].field; inside[CELL(d, p)] = 0 } STEP
+                if
+                :: s != NO_SLOT ->
+                    slot[s].page = p + 1 STEP
+                    d_step { if :: slot[s].kind != PAGE -> seize_slot(s, PAGE, slot_table_seize); slot[s].member = 0; renew(s) :: else fi }
+                :: else
+                fi STEP
                 d_step {
                     if
                     :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, mend_page); word[p].field = 0
@@ -102,11 +112,11 @@ end:    do
             d_step { f = 0; s = 0; p++ } }
         od;
 
-        /* contents that came late, of pages that it had announced */
+        /* contents that came late, of pages that it had announced; that have stayed, of those that it was to punch */
         do
         :: atomic { p == PAGES -> p = 0; break }
-        :: atomic { p < PAGES && !(at_work[CELL(d, p)] && is_out(p)) -> p++ }
-        :: atomic { p < PAGES && at_work[CELL(d, p)] && is_out(p) ->
+        :: atomic { p < PAGES && !((at_work[CELL(d, p)] || ordered[CELL(d, p)]) && is_out(p)) -> p++ }
+        :: atomic { p < PAGES && (at_work[CELL(d, p)] || ordered[CELL(d, p)]) && is_out(p) ->
             take_lock(p) STEP
             d_step { punch(p) } STEP
             unlock_and_wake(p);
@@ -178,7 +188,7 @@ end:    do
                 if
                 :: all ->
                     do
-                    :: p < PAGES -> at_work[CELL(d, p)] = 0; punching[CELL(d, p)] = 0; p++
+                    :: p < PAGES -> at_work[CELL(d, p)] = 0; ordered[CELL(d, p)] = 0; inside[CELL(d, p)] = 0; p++
                     :: else -> p = 0; break
                     od
                 :: else

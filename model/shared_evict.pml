@@ -12,32 +12,9 @@ inline protect(p) { /* mappers_protect */
     }
 }
 
-inline let_go(p) { /* WRITING, locked by m */
-    if
-    :: (kind == EMPTY || kind == WRITTEN) && kept > 0 -> begin_leave_slot(kept - 1)
-    :: else
-    fi STEP
-    if
-    :: kind == WRITTEN ->
-        frame[f].field = s + 1 STEP /* frame_table_set_slot */
-        d_step { /* the hash first, of a slot that is CLAIMED */
-            sum[s] = (out_new[CELL(m, p)] -> p + 1 : 0);
-            assert(slot[s].member == m + 1 && slot[s].page == p + 1); /* I17 */
-            move_slot(s, CLAIMED, PAGE, slot_table_settle);
-            slot[s].member = 0
-        }
-    :: kind == CLEAN || kind == SEALED -> s = kept - 1
-    :: kind == EMPTY -> s = NO_SLOT
-    fi STEP
-    d_step { begin_leave_frame(f) } STEP
-    /* slot_note_eviction writes the use word anew */
-    d_step { move_page(p, WRITING, LEAVING, let_go); word[p].field = s; punching[CELL(m, p)] = 1 } STEP
-    unlock_and_wake(p)
-}
-
 proctype evict(byte m; byte p) {
-    byte f, s, kept, i, k;
-    bit waiters, got;
+    byte f, s, kept, stale, i, k;
+    bit waiters, got, going, claimed, punched;
     mtype kind = CHOSEN;
 end:    do
         :: atomic { /* hand_choose: look_at, take */
@@ -58,8 +35,9 @@ end:    do
             if :: announced(p) -> kind = GIVEN_UP; goto leaves :: else fi STEP
 #endif
             d_step {
-                kept = frame[f].field;
-                if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
+                kept = frame[f].field; /* as it is while the page is ours: note_kept_slot */
+                if :: kept > 0 && !(is_of(kept - 1, p) && lock_writing(p) && word[p].field == f) -> kept = 0 :: else fi;
+                kept_of[CELL(m, p)] = kept;
                 if :: kept == 0 -> kind = CHOSEN :: else fi
             };
             if
@@ -88,9 +66,9 @@ end:    do
             if :: s == SLOTS -> s = 0; kind = GIVEN_UP; goto leaves :: else fi STEP
             slot[s].page = 0 STEP
             slot[s].page = p + 1 STEP /* slot_table_aim */
-            d_step { data[s] = 0; writes[CELL(m, p)] = s + 1 }
+            d_step { data[s] = 0; writes[CELL(m, p)] = s + 1; claimed = 1 }
         };
-leaves: atomic { /* the write has ended: note_written; lock_to_leave */
+leaves: atomic { /* the write has ended: note_written */
             IF_DEAD;
             if
             :: kind != DIRTY
@@ -101,30 +79,85 @@ leaves: atomic { /* the write has ended: note_written; lock_to_leave */
 #endif
 #if ERRORS
             :: kind == DIRTY && chances > 0 -> d_step { writes[CELL(m, p)] = 0; chances--; kind = GIVEN_UP;
-                move_slot(s, CLAIMED, RETIRED, slot_table_condemn); slot[s].member = 0; s = 0 }
+                move_slot(s, CLAIMED, RETIRED, slot_table_condemn); slot[s].member = 0; s = 0; claimed = 0 }
 #endif
             fi STEP
+            /* let_go: may_go, and ours; the order; the frame */
+            if
+            :: kind == GIVEN_UP -> goto stays
+            :: kind != GIVEN_UP && !calm -> goto stays /* held; the mappers have changed */
+            :: kind != GIVEN_UP && !(lock_writing(p) && word[p].field == f) -> goto stays
+            :: kind != GIVEN_UP && lock_writing(p) && word[p].field == f
+            fi STEP
+            d_step { ordered[CELL(m, p)] = 1; taken_back[CELL(m, p)] = 0 }
+        };
+        atomic { IF_DEAD;
+            d_step {
+                if
+                :: frame[f].kind == PAGE -> move_frame(f, PAGE, GOING, frame_table_begin_go); frame[f].member = m + 1; going = 1
+                :: else
+                fi
+            };
+            if :: !going -> goto stays :: else fi
+        };
+        atomic { IF_DEAD; /* take_slots */
+            if
+            :: kind == CLEAN || kind == SEALED ->
+                d_step {
+                    if
+#ifdef MUTANT_KEPT_WITHOUT_A_LOOK
+                    :: is_of(kept - 1, p) ->
+#else
+                    :: is_of(kept - 1, p) && kept_of[CELL(m, p)] == kept ->
+#endif
+                        s = kept - 1; move_slot(s, PAGE, CLAIMED, slot_table_claim_kept); slot[s].member = m + 1; claimed = 1
+                    :: else
+                    fi
+                };
+                if :: !claimed -> goto stays :: else fi
+            :: kind == WRITTEN -> sum[s] = (out_new[CELL(m, p)] -> p + 1 : 0) /* slot_table_prepare */
+            :: kind == EMPTY
+            fi POINT
+            d_step {
+                if
+#ifdef MUTANT_KEPT_WITHOUT_A_LOOK
+                :: (kind == EMPTY || kind == WRITTEN) && kept > 0 && is_of(kept - 1, p) ->
+#else
+                :: (kind == EMPTY || kind == WRITTEN) && kept > 0 && is_of(kept - 1, p) && kept_of[CELL(m, p)] == kept ->
+#endif
+                    begin_leave_slot(kept - 1); stale = kept
+                :: else
+                fi
+            }
+        };
+        atomic { IF_DEAD; /* the word */
             if
 #ifdef MUTANT_NO_RECHECK
-            :: word[p].lock -> goto stays
-            :: !word[p].lock && word[p].state == RESIDENT -> move_page(p, RESIDENT, WRITING, take); word[p].member = m + 1; goto leaves
-            :: !word[p].lock && !lock_writing(p) && word[p].state != RESIDENT -> goto stays
+            :: !word[p].lock && (word[p].state == RESIDENT || word[p].state == WRITING) ->
+                word[p].state = WRITING;
 #else
-            :: !lock_writing(p) -> goto stays
+            :: lock_writing(p) && word[p].field == f ->
 #endif
-            :: lock_writing(p) -> word[p].lock = 1 STEP
-                if
-                :: word[p].field != f
-                :: word[p].field == f && kind != GIVEN_UP -> let_go(p); goto punches
-                :: word[p].field == f && (kind == GIVEN_UP || !calm) -> /* or: held; the mappers have changed */
-                    d_step { move_page(p, WRITING, RESIDENT, lock_to_leave) }
-                fi STEP
-                unlock_and_wake(p)
-            fi;
-            goto stays
+                d_step {
+                    if :: kind == EMPTY -> s = NO_SLOT :: else fi;
+                    move_page(p, WRITING, LEAVING, let_go);
+                    word[p].field = s;
+                    word[p].member = m + 1;
+                    check_word(p)
+                }
+            :: else -> goto stays
+            fi
         };
-punches: atomic { /* finish; the kernel goes over the range twice */
-            IF_DEAD;
+        atomic { IF_DEAD;
+            if :: claimed -> d_step { settle_slot(s, m + 1) } :: else fi
+        };
+        atomic { IF_DEAD; /* punch_ordered: the kernel looks for the argument, then goes over the range twice */
+            if
+            :: taken_back[CELL(m, p)] -> goto left
+            :: else -> inside[CELL(m, p)] = 1
+            fi
+        };
+        atomic { IF_DEAD;
             d_step { punch(p) }
 #if BREAKS || CRASH
         };
@@ -133,18 +166,9 @@ punches: atomic { /* finish; the kernel goes over the range twice */
             d_step { punch(p) }
 #endif
             ;
-            punching[CELL(m, p)] = 0
+            d_step { inside[CELL(m, p)] = 0; punched = 1 }
         };
-        atomic {
-            IF_DEAD;
-#ifndef MUTANT_LOST_FRAME
-            d_step { end_leave_frame(f) } STEP
-            d_step { release_frame(f) } STEP
-#endif
-            if
-            :: (kind == EMPTY || kind == WRITTEN) && kept > 0 -> d_step { end_leave_slot(kept - 1) }
-            :: else
-            fi POINT
+left:   atomic { IF_DEAD;
             if
             :: !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 ->
                 d_step {
@@ -152,32 +176,65 @@ punches: atomic { /* finish; the kernel goes over the range twice */
                     :: kind == EMPTY -> move_page(p, LEAVING, ZERO, has_left); word[p].field = 0
                     :: kind != EMPTY -> move_page(p, LEAVING, SWAPPED, has_left); assert(word[p].field == s)
                     fi;
-                    assert(file[p] == HOLE);
                     moved(p)
                 } POINT
                 if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
             :: else /* shared_break_leave */
-            fi;
+            fi
+        };
+        atomic { IF_DEAD;
+            if
+            :: !punched ->
+#ifndef MUTANT_LEAVES_WHAT_STAYED
+                drop_late(p);
+#endif
+                assert(CRASH || !is_out(p) || file[p] == HOLE) /* a frame is free only after its memory is */
+            :: else
+            fi STEP
+#ifndef MUTANT_LOST_FRAME
+            d_step {
+                assert(frame[f].member == m + 1);
+                move_frame(f, GOING, CLAIMED, frame_table_end_go);
+                frame[f].field = 0
+            } STEP
+            d_step { release_frame(f) } STEP
+#endif
+            if :: stale > 0 -> d_step { end_leave_slot(stale - 1) } :: else fi POINT
             d_step { start_over() };
             goto end
         };
 stays:  atomic {
             IF_DEAD;
+            if
+            :: (stale > 0 || (claimed && (kind == CLEAN || kind == SEALED))) && frame[f].field == kept -> frame[f].field = 0 /* frame_table_drop_slot */
+            :: else
+            fi STEP
             d_step {
                 if
+                :: going && frame[f].kind == GOING && frame[f].member == m + 1 -> move_frame(f, GOING, PAGE, frame_table_stay); frame[f].member = 0
+                :: else
+                fi
+            } STEP
+            if :: stale > 0 -> d_step { end_leave_slot(stale - 1) } :: else fi STEP
+            if
 #ifdef MUTANT_LOST_SLOT
-                :: kind == WRITTEN && word[p].state != RESIDENT ->
+            :: claimed && word[p].state != RESIDENT ->
 #else
-                :: kind == WRITTEN ->
+            :: claimed ->
 #endif
+                d_step {
                     assert(slot[s].member == m + 1);
                     move_slot(s, CLAIMED, FREE, slot_table_release);
                     slot[s].member = 0;
-                    data[s] = 0
-                :: else
-                fi;
-                start_over()
-            };
+                    data[s] = 0; sum[s] = 0
+                }
+            :: else
+            fi POINT
+            if
+            :: lock_writing(p) && word[p].field == f -> d_step { move_page(p, WRITING, RESIDENT, stays); moved(p) }
+            :: else
+            fi STEP
+            d_step { start_over() };
             goto end
         }
         od;
@@ -210,7 +267,7 @@ looks:      IF_DEAD;
                         if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
                         begin_leave_frame(f)
                     } STEP
-                    if :: kept > 0 -> begin_leave_slot(kept - 1) :: else fi STEP
+                    d_step { if :: kept > 0 && is_of(kept - 1, p) -> begin_leave_slot(kept - 1) :: else -> kept = 0 fi } STEP
                     d_step { move_page(p, RESIDENT, ZERO, discard_resident); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
                     d_step { punch(p) } STEP
                     d_step { end_leave_frame(f) } STEP

@@ -55,13 +55,8 @@ inline map_in(k, p) { /* shared_map_peers; EEXIST changes nothing */
 #endif
 #define may_break(p) (word[p].state == READING && unlocked(p) && word[p].member != m + 1 && seems_stopped(word[p].member - 1))
 
-/* Who evicts has punched: the file has the hole, and nobody is within that call (the proof is not modelled, but what it shows). */
-#ifdef MUTANT_LATE_PUNCH
-#define has_punched(p) (file[p] == HOLE)
-#else
-#define has_punched(p) (file[p] == HOLE && !punching[CELL(word[p].member - 1, p)])
-#endif
-#define may_end_leave(p) (word[p].state == LEAVING && !word[p].lock && word[p].member != m + 1 && seems_stopped(word[p].member - 1) && has_punched(p))
+/* Who evicts is not within the call that punches (the proof is not modelled, but what it shows): so its order can be taken back. */
+#define may_end_leave(p) (word[p].state == LEAVING && !word[p].lock && word[p].member != m + 1 && seems_stopped(word[p].member - 1) && !inside[CELL(word[p].member - 1, p)])
 
 /* shared_show: loads go on. */
 #define may_show(p) ((word[p].lock || word[p].state == LEAVING) && word[p].state != POISONED && file[p] != HOLE && entry[CELL(m, p)] == ABSENT && \
@@ -117,7 +112,9 @@ inline claim_slot() {
 }
 
 inline start_over() {
-    f = 0; s = 0; kept = 0; kind = CHOSEN; out_new[CELL(m, p)] = 0
+    f = 0; s = 0; kept = 0; kind = CHOSEN; stale = 0; going = 0; claimed = 0; punched = 0;
+    out_new[CELL(m, p)] = 0; kept_of[CELL(m, p)] = 0;
+    if :: !dead[m] -> ordered[CELL(m, p)] = 0; taken_back[CELL(m, p)] = 0 :: else fi
 }
 
 /*
@@ -482,11 +479,25 @@ read_ends: IF_DEAD; d_step {
         };
 
         /* ---- in the hand of who seems to be stopped ---- */
-ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and at what the word says */
+ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and at what the word says, and the order */
             if
             :: may_end_leave(p) -> f = word[p].member; s = word[p].field
+#ifndef MUTANT_LATE_PUNCH
+                ; taken_back[CELL(f - 1, p)] = 1
+#endif
             :: else -> at_work[CELL(m, p)] = 0; goto faults
             fi
+            BETWEEN
+#ifndef MUTANT_UNSETTLED_SLOT
+            d_step { /* what was seen of the slot is of when the word was still that */
+                if
+                :: s != NO_SLOT && !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s -> settle_slot(s, f)
+                :: else
+                fi
+            }
+#else
+            skip
+#endif
             BETWEEN
             if
             :: !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s ->
@@ -495,7 +506,6 @@ ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and 
                     :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, shared_break_leave); word[p].field = 0
                     :: s != NO_SLOT -> move_page(p, LEAVING, SWAPPED, shared_break_leave)
                     fi;
-                    assert(file[p] == HOLE);
                     moved(p)
                 } STEP
                 if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi

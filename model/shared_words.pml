@@ -57,8 +57,8 @@ inline wake_in(k, p) {
 
 #define in_frame(p) (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == READING)
 
-#define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].page == p + 1 && frame[word[p].field].kind == PAGE))
-#define slot_is_right(p) (word[p].lock || (word[p].state != SWAPPED && (word[p].state != LEAVING || word[p].field == NO_SLOT)) || is_of(word[p].field, p))
+#define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].page == p + 1 && (frame[word[p].field].kind == PAGE || frame[word[p].field].kind == GOING)))
+#define slot_is_right(p) (word[p].lock || word[p].state != SWAPPED || is_of(word[p].field, p))
 #define is_free(p) (!word[p].lock && word[p].state != READING && word[p].state != WRITING && word[p].state != LEAVING)
 
 /* Announced by anybody. */
@@ -160,13 +160,17 @@ inline settle_frame(f) {
 inline take_frame(f, reader) {
     if
     :: frame[f].kind == PAGE -> move_frame(f, PAGE, LEAVING, frame_table_take)
+    :: frame[f].kind == GOING -> move_frame(f, GOING, LEAVING, frame_table_take) /* unreached: a frame comes again as another page's in no model */
     :: else -> assert(frame[f].member == reader); move_frame(f, CLAIMED, LEAVING, frame_table_take) /* I16 */
     fi;
     frame[f].member = m + 1
 }
 
 inline begin_leave_frame(f) {
-    move_frame(f, PAGE, LEAVING, frame_table_begin_leave);
+    if
+    :: frame[f].kind == PAGE -> move_frame(f, PAGE, LEAVING, frame_table_begin_leave)
+    :: else -> move_frame(f, GOING, LEAVING, frame_table_begin_leave)
+    fi;
     frame[f].member = m + 1
 }
 
@@ -181,6 +185,24 @@ inline release_frame(f) {
     move_frame(f, CLAIMED, FREE, frame_table_release);
     frame[f].member = 0;
     assert(present_frames <= used_frames) /* the limit */
+}
+
+/* Its use word has another clock than it ever had: who has seen the slot before finds that. */
+inline renew(s) {
+    i = 0;
+    do
+    :: i < CELLS -> if :: kept_of[i] == s + 1 -> kept_of[i] = 0 :: else fi; i++
+    :: else -> break
+    od;
+    i = 0
+}
+
+/* CLAIMED by the member that is letting the page go, or by one that is stopped. */
+inline settle_slot(s, by) {
+    if
+    :: slot[s].kind == CLAIMED && slot[s].member == by -> move_slot(s, CLAIMED, PAGE, slot_table_settle); slot[s].member = 0; renew(s)
+    :: else
+    fi
 }
 
 inline begin_leave_slot(s) {

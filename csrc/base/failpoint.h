@@ -70,8 +70,11 @@
     X(shared_written, "shared.written")                 /* the write has ended; error: as if the device had said so */ \
     X(shared_unsealed, "shared.unsealed") /* shared pages are sealed no more, and write-protected still */             \
     X(hold_passed, "hold.passed") /* user-mode faults: what is held was passed over, evictions may protect it yet */   \
+    X(shared_leaving, "shared.leaving")       /* a shared page is LEAVING, its slot not settled */                     \
     X(shared_committed, "shared.committed")   /* shared pages are LEAVING, the hole not punched */                     \
+    X(shared_ordered, "shared.ordered")       /* error: the kernel has no call for holes by an argument in memory */   \
     X(shared_punched, "shared.punched")       /* the hole is punched, the frames are not free yet */                   \
+    X(shared_late, "shared.late")             /* pages are out, what the file still has of them is not thrown out */   \
     X(shared_counted, "shared.counted")       /* shared frames in use are counted anew, nothing is done with it */     \
     X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \
     X(object_made, "object.made")             /* an object has its place and words, no file */                         \
@@ -105,9 +108,11 @@
     X(chunk_draining, "chunk.draining")       /* a chunk is being emptied, or filled, by this member */                \
     X(frame_claimed, "frame.claimed")         /* a shared frame is claimed, no page has it */                          \
     X(frame_leaving, "frame.leaving")         /* a shared frame is being taken from its page */                        \
+    X(frame_going, "frame.going")             /* a shared frame is held by who evicts its page */                      \
     X(frame_freed, "frame.freed")             /* a shared frame is free, searches may pass over it */                  \
     X(slot_claimed, "slot.claimed")           /* a shared slot is claimed, no page has it */                           \
     X(slot_leaving, "slot.leaving")           /* a shared slot is being taken from its page */                         \
+    X(slot_kept, "slot.kept")                 /* a kept slot is claimed again, by who evicts its page */               \
     X(slot_freed, "slot.freed")               /* a shared slot is free, searches may pass over it */                   \
     X(shared_fallocate, "shared.fallocate")   /* error: the disk of the shared swap file is full */                    \
     X(repair_marked, "repair.marked")         /* a dead member is marked, nothing is mended */                         \

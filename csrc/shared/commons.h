@@ -63,6 +63,23 @@ typedef struct {
     _Atomic uint64_t count;
 } member_at_work;
 
+/* What the member's evicting thread asks the kernel to punch (shared_punch.c): the argument of that call itself, in the kernel's layout (struct space_resv). */
+typedef struct {
+    int16_t type;
+    _Atomic int16_t whence; /* PUNCH_ORDERED, PUNCH_TAKEN_BACK, PUNCH_AT_ONCE */
+    int64_t start, bytes;
+    int32_t system;
+    uint32_t pid;
+    int32_t reserved[4];
+} punch_argument;
+
+typedef struct {
+    punch_argument argument;
+    _Atomic uint64_t object; /* index */
+    _Atomic uint64_t first;
+    _Atomic uint64_t count; /* pages that it was for; 0: they are seen to */
+} member_order;
+
 typedef struct {
     _Atomic uint64_t state; /* member_state | id << 8 | pid << 32: one word, so that a change is of one life */
     _Atomic uint64_t
@@ -80,6 +97,7 @@ typedef struct {
     _Atomic uint32_t holds;      /* of hold[], in use: 0: evictors need not look */
     _Atomic uint32_t out_thread; /* the one that evicts, or was the last to: its number for the kernel */
     member_at_work at_work;
+    member_order order;
     member_hold hold[HOLDS_MAX];
 } member_entry;
 
@@ -105,14 +123,15 @@ static inline uint32_t member_pid_of(uint64_t state) {
 
 /* ---- shared frames: a word says whose, and where the page is ---- */
 
-/* use word of a frame or slot: kind (3 bits) | member id of a CLAIMED or LEAVING one << 8 | field << 24 (40 bits). */
+/* use word of a frame or slot: kind (3 bits) | member id of a CLAIMED, LEAVING or GOING one << 8 | field << 24 (40 bits). */
 typedef enum {
     USE_FREE = 0,
     USE_RETIRED =
         1, /* frames: of a chunk that is not shared now; field: which emptying it was; slots: it is bad, or never used */
     USE_CLAIMED = 2, /* a member has taken it, no page has it yet */
     USE_PAGE = 3,    /* page says of which */
-    USE_LEAVING = 4  /* the member is taking it from its page */
+    USE_LEAVING = 4, /* the member is taking it from its page */
+    USE_GOING = 5    /* frames: the member is about to evict its page, or has: the page's word tells */
 } use_kind;
 
 #define USE_MEMBER_SHIFT 8
@@ -161,11 +180,12 @@ typedef struct {
     _Atomic uint64_t
         use; /* field: the slot that the page in this frame keeps, or is being written to, plus 1; 0: none */
     _Atomic uint64_t
-        page; /* a shared_ref; good with USE_PAGE and USE_LEAVING, and with USE_CLAIMED from before any word names the frame */
+        page; /* a shared_ref; good with USE_PAGE, USE_LEAVING and USE_GOING, and with USE_CLAIMED from before any word names the frame */
 } shared_frame;
 
 typedef struct {
-    _Atomic uint64_t use;  /* field: the clock of evictions when its page lost its frame, plus 1; 0: none */
+    _Atomic uint64_t
+        use; /* field: the clock of the eviction by which its page lost its frame, from 1 on: no two have the same; 0: none */
     _Atomic uint64_t page; /* as above: the reverse map */
     uint8_t hash[16];      /* of the contents; before USE_PAGE */
 } shared_slot;

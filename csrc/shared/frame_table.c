@@ -94,18 +94,41 @@ bool frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot
            use_swap(&frame_at(g, frame)->use, &seen, use_make(USE_PAGE, MEMBER_NONE, slot_plus_1));
 }
 
-void frame_table_take(group *g, uint32_t frame, member_id reader) {
+bool frame_table_begin_go(group *g, uint32_t frame) {
+    bool done = use_step(&frame_at(g, frame)->use, USE_PAGE, MEMBER_NONE, USE_GOING, g->self);
+    FAILPOINT(frame_going);
+    return done;
+}
+
+void frame_table_stay(group *g, uint32_t frame) {
+    bool ignored = use_step(&frame_at(g, frame)->use, USE_GOING, g->self, USE_PAGE, MEMBER_NONE);
+    (void)ignored; /* who has locked the page has taken the frame */
+}
+
+void frame_table_end_go(group *g, uint32_t frame) {
+    uint64_t seen = use_load(&frame_at(g, frame)->use);
+    do {
+        INVARIANT(I16, use_is(seen, USE_GOING, g->self));
+    } while (!use_swap(&frame_at(g, frame)->use, &seen, use_make(USE_CLAIMED, g->self, 0)));
+}
+
+/* => LEAVING by self. Who has it GOING has not let go of the page, and finds out: the page is locked by self. */
+static void leave(group *g, uint32_t frame, member_id reader) {
     use_word *use = &frame_at(g, frame)->use;
     uint64_t seen = use_load(use);
     do {
-        INVARIANT(I16, use_is(seen, USE_PAGE, MEMBER_NONE) || use_is(seen, USE_CLAIMED, reader));
+        INVARIANT(I16, use_is(seen, USE_PAGE, MEMBER_NONE) || use_kind_of(seen) == USE_GOING ||
+                           (reader.value != 0 && use_is(seen, USE_CLAIMED, reader)));
     } while (!use_swap(use, &seen, use_make(USE_LEAVING, g->self, use_field_of(seen))));
     FAILPOINT(frame_leaving);
 }
 
+void frame_table_take(group *g, uint32_t frame, member_id reader) {
+    leave(g, frame, reader);
+}
+
 void frame_table_begin_leave(group *g, uint32_t frame) {
-    INVARIANT(I16, use_step(&frame_at(g, frame)->use, USE_PAGE, MEMBER_NONE, USE_LEAVING, g->self));
-    FAILPOINT(frame_leaving);
+    leave(g, frame, MEMBER_NONE);
 }
 
 void frame_table_end_leave(group *g, uint32_t frame) {
@@ -117,10 +140,6 @@ void frame_table_end_leave(group *g, uint32_t frame) {
 
 uint64_t frame_table_slot(group *g, uint32_t frame) {
     return use_field_of(use_load(&frame_at(g, frame)->use));
-}
-
-void frame_table_set_slot(group *g, uint32_t frame, uint64_t slot_plus_1) {
-    use_set_field(&frame_at(g, frame)->use, slot_plus_1);
 }
 
 void frame_table_drop_slot(group *g, uint32_t frame, uint64_t slot_plus_1) {

@@ -236,13 +236,18 @@ void frame_table_aim(group *g, uint32_t frame, shared_ref page, uint64_t slot_pl
 /* CLAIMED by self -> PAGE, with the slot that it keeps (slot + 1; 0: none). The page's word names the frame already; it was aimed at that page. Return: false: it is ours
  * no more: the page was READING, and that was broken off (frame_table_take). */
 bool frame_table_settle(group *g, uint32_t frame, shared_ref page, uint64_t slot_plus_1);
-/* PAGE, or CLAIMED by the reader, who has not settled it yet -> LEAVING by self. Context: its page is READING, and locked by self. */
+/* PAGE or GOING, or CLAIMED by the reader, who has not settled it yet -> LEAVING by self. Context: its page is READING, and locked by self. */
 void frame_table_take(group *g, uint32_t frame, member_id reader);
-/* PAGE -> LEAVING by self -> (the page's word has let go of it) -> CLAIMED by self. */
+/* PAGE or GOING -> LEAVING by self -> (the page's word has let go of it) -> CLAIMED by self. Context: the page is locked by self. */
 void frame_table_begin_leave(group *g, uint32_t frame);
 void frame_table_end_leave(group *g, uint32_t frame);
+/* By the thread that evicts, of a page that nobody has locked (README, A page leaves). PAGE -> GOING by self; false: it is not PAGE. */
+bool frame_table_begin_go(group *g, uint32_t frame);
+/* GOING by self, if it still is -> PAGE. */
+void frame_table_stay(group *g, uint32_t frame);
+/* GOING by self -> CLAIMED by self. Context: its page has left by our hand. */
+void frame_table_end_go(group *g, uint32_t frame);
 uint64_t frame_table_slot(group *g, uint32_t frame); /* slot + 1, or 0 */
-void frame_table_set_slot(group *g, uint32_t frame, uint64_t slot_plus_1);
 /* The frame keeps that slot no more, if it (still) does. Without the page's lock: of a slot CLAIMED or LEAVING by self. */
 void frame_table_drop_slot(group *g, uint32_t frame, uint64_t slot_plus_1);
 /* What a frame is, in an eviction's eyes: false if no page has it. */
@@ -258,9 +263,18 @@ uint32_t slot_table_claim(group *g, uint32_t want, uint64_t *first);
 void slot_table_release(group *g, uint64_t slot); /* CLAIMED by self -> FREE */
 /* CLAIMED by self: it is to be this page's. Before the frame's use word names the slot. */
 void slot_table_aim(group *g, uint64_t slot, shared_ref page);
-/* CLAIMED by self -> PAGE: it has these contents. The page is WRITING and locked by self: before the page's word names the slot. */
-void slot_table_settle(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]);
-void slot_table_begin_leave(group *g, uint64_t slot);
+/* Its use word: one that is PAGE comes again only if it has been so all the time. */
+uint64_t slot_table_seen(const group *g, uint64_t slot);
+/* CLAIMED by self: it has these contents, and that is the clock of the eviction by which it gets its page. Before the page's word names it. */
+void slot_table_prepare(group *g, uint64_t slot, const uint8_t hash[16], uint64_t clock);
+/* PAGE, as it was seen -> CLAIMED by self, with a new clock. Return: false: it is not that any more. */
+bool slot_table_claim_kept(group *g, uint64_t slot, uint64_t seen, uint64_t clock);
+/* CLAIMED by the member -> PAGE, if it is as it was seen, when the page's word named it. */
+void slot_table_settle(group *g, uint64_t slot, uint64_t seen, member_id member);
+/* PAGE, as it was seen -> LEAVING by self. Return: false: it is not that any more. */
+bool slot_table_begin_leave_seen(group *g, uint64_t slot, uint64_t seen);
+/* The same, of a page that is locked by self. Return: false: somebody who was evicting the page has the slot, and lets it go. */
+bool slot_table_begin_leave(group *g, uint64_t slot);
 void slot_table_end_leave(group *g, uint64_t slot); /* -> FREE */
 /* CLAIMED by self -> never to be used again: the device refused it. */
 void slot_table_condemn(group *g, uint64_t slot);

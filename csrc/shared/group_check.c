@@ -26,7 +26,8 @@ static bool is_shared(uint32_t chunk_word) {
 }
 
 static bool is_claimed(uint64_t use) {
-    return use_kind_of(use) == USE_CLAIMED || use_kind_of(use) == USE_LEAVING;
+    use_kind kind = use_kind_of(use);
+    return kind == USE_CLAIMED || kind == USE_LEAVING || kind == USE_GOING;
 }
 
 /* Of the dead, until what they have left is mended. */
@@ -73,7 +74,8 @@ static void check_frame_of(check *c, shared_ref page, uint64_t frame) {
     const shared_frame *entry = &commons_frames(&c->g->commons)[frame];
     uint64_t use = use_load(&entry->use);
     uint32_t owner = chunk_word_of(c, frame);
-    if (use_kind_of(use) != USE_PAGE || atomic_load(&entry->page) != page.value)
+    bool going = use_kind_of(use) == USE_GOING && is_in_hand(c, use); /* who has it so has not looked at the page yet */
+    if ((use_kind_of(use) != USE_PAGE && !going) || atomic_load(&entry->page) != page.value)
         findings_add(&c->found, "I16", "page %llx is in frame %llu, which says %llx of page %llx", (ull)page.value,
                      (ull)frame, (ull)use, (ull)atomic_load(&entry->page));
     if (!is_shared(owner))

@@ -68,10 +68,9 @@ static void mend_kept_slot(group *g, uint32_t frame, shared_ref page, bool drop)
     bool kept = slot_table_is_of(g, slot - 1, page);
     if (kept && !drop)
         return;
-    if (kept)
-        slot_table_begin_leave(g, slot - 1);
+    bool ours = kept && slot_table_begin_leave(g, slot - 1); /* or somebody's who was evicting the page before */
     frame_table_drop_slot(g, frame, slot);
-    if (kept)
+    if (ours)
         slot_table_end_leave(g, slot - 1);
 }
 
@@ -132,8 +131,8 @@ static void mend_if_of_dead(patient *p, shared_word *words, uint64_t page) {
     shared_ref_unlock(p->g, &lock);
 }
 
-/* What it was at: contents may be in the file that no word tells of. Return: false: it must wait. */
-static bool mend_announced(patient *p, shared_word *words, uint64_t page) {
+/* Contents may be in the file that no word tells of. Return: false: it must wait. */
+static bool mend_late(patient *p, shared_word *words, uint64_t page) {
     shared_state state = shared_state_of(shared_load(&words[page]));
     if (state != SHARED_SWAPPED && state != SHARED_ZERO && state != SHARED_POISONED)
         return true;
@@ -147,15 +146,22 @@ static bool mend_announced(patient *p, shared_word *words, uint64_t page) {
     return true;
 }
 
-static bool mend_all_announced(patient *p, shared_word *words) {
-    const member_at_work *at = &group_entry(p->g, p->dead)->at_work;
-    uint64_t first = atomic_load(&at->first), end = first + atomic_load(&at->count);
+static bool mend_range(patient *p, shared_word *words, uint64_t object, uint64_t first, uint64_t count) {
     bool all = true;
-    if (atomic_load(&at->object) != p->index)
+    if (object != p->index)
         return true;
-    for (uint64_t page = first; page < MIN_OF(end, object_pages(group_object(p->g, p->index))); page++)
-        all &= mend_announced(p, words, page);
+    for (uint64_t page = first; page < MIN_OF(first + count, object_pages(group_object(p->g, p->index))); page++)
+        all &= mend_late(p, words, page);
     return all;
+}
+
+/* What it was at, and what it was to punch. */
+static bool mend_ranges(patient *p, shared_word *words) {
+    const member_at_work *at = &group_entry(p->g, p->dead)->at_work;
+    const member_order *order = &group_entry(p->g, p->dead)->order;
+    bool all = mend_range(p, words, atomic_load(&at->object), atomic_load(&at->first), atomic_load(&at->count));
+    return mend_range(p, words, atomic_load(&order->object), atomic_load(&order->first), atomic_load(&order->count)) &&
+           all;
 }
 
 /* Return: false: some of them must wait. */
@@ -172,7 +178,7 @@ static bool mend_object(group *g, uint32_t index, member_id dead) {
     for (; commons_touched(&g->commons, from, end, &first, &last); from = last)
         for (uint64_t page = (first - at) / sizeof(shared_word); page < (last - at) / sizeof(shared_word); page++)
             mend_if_of_dead(&p, words, page);
-    bool all = mend_all_announced(&p, words);
+    bool all = mend_ranges(&p, words);
     put_file(&p);
     return all && p.complete;
 }

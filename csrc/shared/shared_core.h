@@ -32,7 +32,7 @@ bool at_work_on(const group *g, uint32_t object, uint64_t page);
 
 /* READING by such a one => SWAPPED, or ZERO. What he still reads goes to his own bounce frame, and he finds out. Wakes. Return: false: it is not. */
 bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *word);
-/* LEAVING, and the hole is punched, once and for all => SWAPPED or ZERO. Wakes. Return: false: it is not, or that cannot be known. */
+/* LEAVING by a member whose thread is stopped, and its order is taken back => SWAPPED or ZERO. Wakes. Return: false: it is not so, or that cannot be known. */
 bool shared_break_leave(group *g, shared_region *r, size_t page);
 typedef enum {
     STOPPED_NOT,   /* he is at work, or nothing can be done without him */
@@ -137,9 +137,7 @@ size_t shared_unseal(group *g, shared_region *r, size_t page, size_t pages);
 /* Claims; counts what is used. The eviction thread is woken when few are left. */
 uint32_t frames_claim(group *g, uint32_t want, uint32_t *frames);
 void frames_release(group *g, uint32_t frame);
-/* The page has lost its frame: when. */
-void slot_note_eviction(group *g, uint64_t slot, uint64_t clock);
-/* When that was, plus 1; 0: not known. */
+/* When its page lost its frame, from 1 on; 0: not known. */
 uint64_t slot_eviction(group *g, uint64_t slot);
 void shared_hash(group *g, const void *memory, uint8_t hash[16]);
 bool shared_is_held(group *g, uint32_t object, uint64_t page);
@@ -152,8 +150,21 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
 bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
 /* We were to bring the page in, and somebody has broken that off: what has come into the file late nobody counts, if the page is out. */
 void shared_drop_late(group *g, shared_region *r, size_t page);
+
+/* ---- holes (shared_punch.c) ---- */
+
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);
+/* The order to punch these pages, as long as nobody takes it back. Context: this and the next three: the thread that evicts. */
+void punch_order(group *g, uint32_t object, uint64_t page, uint64_t pages);
+/* Only the first ones of them. */
+void punch_order_shorten(group *g, uint64_t pages);
+/* Return: false: it was taken back; nothing is punched. */
+bool punch_ordered(group *g, int fd);
+/* What it was for is seen to. */
+void punch_order_end(group *g);
+/* The member's order is not there for a call that begins after this. Context: its thread is stopped. Return: false: it has none that can be taken back. */
+bool punch_take_back(group *g, member_id member);
 
 /* ---- bounce frames ---- */
 
@@ -287,10 +298,14 @@ typedef struct {
     size_t page;
     uint32_t frame;
     out_kind kind;
-    uint32_t bounce; /* which of the batch's frames has its contents: CHOSEN, EMPTY to WRITTEN */
-    uint64_t kept;   /* slot + 1 */
-    uint64_t slot;   /* CLAIMED by us: DIRTY, WRITTEN */
-    uint64_t epoch;  /* of the object, when the page was write-protected */
+    uint32_t bounce;    /* which of the batch's frames has its contents: CHOSEN, EMPTY to WRITTEN */
+    uint64_t kept;      /* slot + 1 ... */
+    uint64_t kept_seen; /* ... and its use word, when the page was WRITING by us */
+    bool stale;         /* the kept slot is LEAVING by us */
+    uint64_t slot;      /* that is to have the contents */
+    bool claimed;       /* it is CLAIMED by us */
+    bool going;         /* the frame is GOING by us */
+    uint64_t epoch;     /* of the object, when the page was write-protected */
     uint8_t hash[16];
 } out_page;
 
@@ -335,8 +350,18 @@ static inline out_state *out_of(group *g) {
     return g->out_state;
 }
 
+/* The page's word says that it is in our hand, and has not been taken back. */
+static inline bool out_is_ours(const group *g, const out_page *v, uint64_t word) {
+    return shared_state_of(word) == SHARED_WRITING && !(word & SHARED_LOCK) &&
+           member_equal(shared_member_of(word), g->self) && shared_field_of(word) == v->frame;
+}
+
 /* Pages that the hand comes to next: WRITING, referenced, in no order; at most so many of them not SEALED. Return: how many. */
 uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want, uint32_t unsealed);
+/* Pages from i on that are neighbours. */
+uint32_t out_run_from(const out_batch *b, uint32_t i);
+/* All writes of the batch have ended: its pages leave, or stay; the batch is empty. (shared_leave.c) */
+void shared_leave(group *g, out_batch *b);
 /* Lets go of a page that hand_choose has given. */
 void hand_release(group *g, out_page *victim);
 /* How many frames are for shared pages, and how many of them are in use; counts if it is time to. */

@@ -78,7 +78,7 @@ static void lose(group *g, const read_unit *unit, uint32_t i, int status) {
         return;
     }
     frame_table_begin_leave(g, frame);
-    slot_table_begin_leave(g, slot);
+    INVARIANT(I17, slot_table_begin_leave(g, slot));
     shared_set(&r->words[page], g->self, SHARED_POISONED, (uint64_t)-status, 0);
     shared_punch(r->fd, page, 1); /* of a late reader, who had found it right */
     frame_table_end_leave(g, frame);

@@ -1,5 +1,5 @@
 /*
- * shared_out.c - evictions of shared pages, by the steps of README (Processes of one pool), and the thread "uswap-shout".
+ * shared_out.c - evictions of shared pages, by the steps of README (Processes of one pool): chosen, write-protected, written. How they leave: shared_leave.c.
  */
 #define _GNU_SOURCE
 #include "shared/shared_core.h"
@@ -32,8 +32,7 @@ static void sort(out_batch *b) {
     }
 }
 
-/* Pages from i on that are neighbours. */
-static uint32_t run_from(const out_batch *b, uint32_t i) {
+uint32_t out_run_from(const out_batch *b, uint32_t i) {
     uint32_t run = 1;
     const out_page *first = &b->page[i];
     while (i + run < b->count && first[run].r == first->r && first[run].page == first->page + run)
@@ -43,7 +42,7 @@ static uint32_t run_from(const out_batch *b, uint32_t i) {
 
 /* And are of that kind, too, as the first is. */
 static uint32_t run_of_kind(const out_batch *b, uint32_t i) {
-    uint32_t most = run_from(b, i), run = 1;
+    uint32_t most = out_run_from(b, i), run = 1;
     while (run < most && b->page[i + run].kind == b->page[i].kind)
         run++;
     return run;
@@ -133,6 +132,7 @@ static void claim_slots(group *g, out_batch *b) {
             continue;
         }
         v->slot = next++;
+        v->claimed = true;
         left--;
         need--;
         slot_table_aim(g, v->slot, region_ref(v->r, v->page));
@@ -159,10 +159,8 @@ static void write_out(group *g, out_batch *b) {
         request = io_request_get(&g->write_io, IO_WRITE, g->swap_fd, swap_entry_make(0, slot));
         if (!request) { /* so scattered a batch there is hardly ever */
             for (; i < b->count; i++)
-                if (b->page[i].kind == OUT_DIRTY) {
-                    slot_table_release(g, b->page[i].slot);
+                if (b->page[i].kind == OUT_DIRTY)
                     b->page[i].kind = OUT_GIVEN_UP;
-                }
             break;
         }
         io_request_add(request, page_memory(b, i));
@@ -195,117 +193,13 @@ static void note_written(group *g, const io_request *request) {
         } else {
             STAT_ADD(g->pool, write_errors, 1);
             slot_table_condemn(g, slot);
+            v->claimed = false;
             v->kind = OUT_GIVEN_UP;
         }
         slot++;
         left--;
     }
     b->pending--;
-}
-
-/* Locks the page if it is ours still, and may go. */
-static bool lock_to_leave(group *g, out_page *v) {
-    shared_word *word = &v->r->words[v->page];
-    if (!shared_lock_own(word, g->self, SHARED_WRITING))
-        return false;
-    bool ours = shared_field_of(shared_load(word)) == v->frame;
-    bool goes = ours && v->kind != OUT_GIVEN_UP && !shared_is_held(g, v->r->object, v->page) &&
-                atomic_load(&group_object(g, v->r->object)->epoch) == v->epoch;
-    if (goes)
-        return true;
-    if (ours)
-        shared_set(word, g->self, SHARED_RESIDENT, v->frame, heat_kept(shared_load(word)));
-    if (shared_unlock(word, g->self))
-        shared_wake(g, v->r, v->page, 1);
-    return false;
-}
-
-static bool is_clean(const out_page *v) {
-    return v->kind == OUT_CLEAN || v->kind == OUT_SEALED;
-}
-
-/* Locked => LEAVING: the word lets go of the frame. The slot it keeps has the contents, and the frame names that slot before the word does. */
-static void let_go(group *g, out_page *v) {
-    commons_header *head = commons_head(&g->commons);
-    shared_word *word = &v->r->words[v->page];
-    if (!is_clean(v) && v->kept > 0)
-        slot_table_begin_leave(g, v->kept - 1);
-    if (v->kind == OUT_WRITTEN) {
-        frame_table_set_slot(g, v->frame, v->slot + 1);
-        slot_table_settle(g, v->slot, region_ref(v->r, v->page), v->hash);
-    } else if (is_clean(v)) {
-        v->slot = v->kept - 1;
-    }
-    frame_table_begin_leave(g, v->frame);
-    if (v->kind != OUT_EMPTY)
-        slot_note_eviction(g, v->slot, atomic_fetch_add_explicit(&head->eviction_clock, 1, memory_order_relaxed));
-    shared_set(word, g->self, SHARED_LEAVING, v->kind == OUT_EMPTY ? 0 : v->slot, heat_kept(shared_load(word)));
-    bool ignored = shared_unlock(word, g->self); /* who waits is woken when it has left */
-    (void)ignored;
-}
-
-/* LEAVING, and the hole is punched: frame and old slot are free. Who has found out that we are stopped has said so instead of us, perhaps. */
-static void has_left(group *g, out_page *v, bool *waiters) {
-    shared_word *word = &v->r->words[v->page];
-    uint64_t seen = shared_load(word), slot = v->kind == OUT_EMPTY ? 0 : v->slot;
-    frame_table_end_leave(g, v->frame);
-    frame_table_release(g, v->frame);
-    if (!is_clean(v) && v->kept > 0)
-        slot_table_end_leave(g, v->kept - 1);
-    if (shared_state_of(seen) == SHARED_LEAVING && shared_is_of(seen, g->self))
-        shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
-                    slot > 0 ? heat_kept(seen) : 0, waiters);
-}
-
-static void count_gone(group *g, const out_page *first, uint32_t run) {
-    commons_header *head = commons_head(&g->commons);
-    uint32_t clean = 0, sealed = 0, empty = 0;
-    for (uint32_t i = 0; i < run; i++) {
-        clean += is_clean(&first[i]);
-        sealed += first[i].kind == OUT_SEALED;
-        empty += first[i].kind == OUT_EMPTY;
-    }
-    atomic_fetch_sub_explicit(&head->shared_used, run, memory_order_relaxed);
-    atomic_fetch_add_explicit(&head->evictions, run, memory_order_relaxed);
-    atomic_fetch_add_explicit(&head->clean_drops, clean, memory_order_relaxed);
-    atomic_fetch_add_explicit(&head->zero_drops, empty, memory_order_relaxed);
-    if (sealed > 0)
-        shared_seal_dropped(g, first->r, sealed);
-    out_of(g)->freed += run;
-}
-
-/* Neighbours, all LEAVING. */
-static void run_leaves(group *g, out_page *first, uint32_t run) {
-    FAILPOINT(shared_committed);
-    shared_punch(first->r->fd, first->page, run); /* once, and never again: shared_break_leave */
-    FAILPOINT(shared_punched);
-    bool waiters = false;
-    for (uint32_t i = 0; i < run; i++)
-        has_left(g, &first[i], &waiters);
-    if (waiters)
-        shared_wake(g, first->r, first->page, run);
-    count_gone(g, first, run);
-}
-
-/* All writes of the batch have ended. */
-static void commit(group *g, out_batch *b) {
-    for (uint32_t i = 0; i < b->count;) {
-        uint32_t most = run_from(b, i), run = 0;
-        while (run < most && lock_to_leave(g, &b->page[i + run]))
-            let_go(g, &b->page[i + run++]);
-        if (run > 0)
-            run_leaves(g, &b->page[i], run);
-        i += run;
-        if (run < most) { /* this one stays */
-            out_page *v = &b->page[i++];
-            if (v->kind == OUT_WRITTEN)
-                slot_table_release(g, v->slot);
-        }
-    }
-    for (uint32_t i = 0; i < b->count; i++)
-        hand_release(g, &b->page[i]);
-    b->count = 0;
-    shared_frames_freed(g);
 }
 
 /* Return: false: nothing was in flight. */
@@ -317,7 +211,7 @@ static bool collect(group *g) {
     note_written(g, request);
     io_request_put(&g->write_io, request);
     if (b->pending == 0)
-        commit(g, b);
+        shared_leave(g, b);
     return true;
 }
 
@@ -350,7 +244,7 @@ static void evict_batch(group *g, out_batch *b) {
     claim_slots(g, b);
     write_out(g, b);
     if (b->pending == 0)
-        commit(g, b);
+        shared_leave(g, b);
 }
 
 static uint64_t evict(group *g, uint64_t want, out_search search) {

@@ -25,14 +25,8 @@ void frames_release(group *g, uint32_t frame) {
 
 /* ---- slots ---- */
 
-/* Context: the slot is a page's that is locked by us, or its frame's: nobody else writes the entry. */
-void slot_note_eviction(group *g, uint64_t slot, uint64_t clock) {
-    atomic_store_explicit(&commons_slots(&g->commons)[slot].use, use_make(USE_PAGE, MEMBER_NONE, clock + 1),
-                          memory_order_release);
-}
-
 uint64_t slot_eviction(group *g, uint64_t slot) {
-    return use_field_of(atomic_load_explicit(&commons_slots(&g->commons)[slot].use, memory_order_acquire));
+    return use_field_of(slot_table_seen(g, slot));
 }
 
 /* ---- pages ---- */
@@ -67,13 +61,6 @@ bool shared_range_is_held(group *g, uint32_t object, uint64_t page, uint64_t pag
     return false;
 }
 
-void shared_punch(int fd, uint64_t page, uint64_t pages) {
-    int ignored = fd >= 0 ? fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(page << PAGE_SHIFT),
-                                      (off_t)(pages << PAGE_SHIFT))
-                          : 0;
-    (void)ignored;
-}
-
 static bool is_out(uint64_t word) {
     shared_state state = shared_state_of(word);
     return state == SHARED_SWAPPED || state == SHARED_ZERO || state == SHARED_POISONED;
@@ -93,14 +80,13 @@ void shared_drop_late(group *g, shared_region *r, size_t page) {
 static void discard_resident(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
     uint64_t kept = slot_table_kept(g, frame);
     frame_table_begin_leave(g, frame);
-    if (kept > 0)
-        slot_table_begin_leave(g, kept - 1);
+    bool ours = kept > 0 && slot_table_begin_leave(g, kept - 1);
     shared_set(word, g->self, SHARED_ZERO, 0, 0);
     FAILPOINT(shared_discard);
     shared_punch(fd, page, 1);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
-    if (kept > 0)
+    if (ours)
         slot_table_end_leave(g, kept - 1);
 }
 
@@ -112,9 +98,9 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
         discard_resident(g, word, fd, page, (uint32_t)field);
         break;
     case SHARED_SWAPPED:
-        slot_table_begin_leave(g, field);
+        INVARIANT(I17, slot_table_begin_leave(g, field));
         shared_set(word, g->self, SHARED_ZERO, 0, 0);
-        shared_punch(fd, page, 1); /* what a read has left there that was broken off */
+        shared_punch(fd, page, 1); /* what a read has left there that was broken off, or an eviction */
         slot_table_end_leave(g, field);
         break;
     case SHARED_POISONED:

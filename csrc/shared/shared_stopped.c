@@ -53,14 +53,23 @@ static int show(group *g, shared_region *r, size_t page) {
     return status;
 }
 
-/* Whether the hole is punched, once and for all: the thread that punches it is stopped, outside of any system call, while the file is seen to have it. */
-static bool is_punched(group *g, shared_region *r, size_t page, uint64_t seen) {
-    const member_entry *entry = group_entry(g, shared_member_of(seen));
+/* Whether its member will not punch it any more: the thread that does is stopped, outside of any system call, while the word is as it was seen, and its
+ * order is taken back. */
+static bool is_called_off(group *g, shared_word *word, uint64_t seen) {
+    member_id member = shared_member_of(seen);
+    const member_entry *entry = group_entry(g, member);
     uint32_t pid = member_pid_of(atomic_load(&entry->state)), tid = atomic_load(&entry->out_thread);
     uint64_t before, after;
-    return proc_thread_is_stopped(pid, tid, &before) && show(g, r, page) == -EFAULT &&
-           ((shared_load(&r->words[page]) ^ seen) & ~SHARED_WAITERS) == 0 && proc_thread_is_stopped(pid, tid, &after) &&
-           before == after && atomic_load(&entry->out_thread) == tid;
+    return proc_thread_is_stopped(pid, tid, &before) && ((shared_load(word) ^ seen) & ~SHARED_WAITERS) == 0 &&
+           punch_take_back(g, member) && proc_thread_is_stopped(pid, tid, &after) && before == after &&
+           atomic_load(&entry->out_thread) == tid;
+}
+
+/* The slot is the page's; the member that is stopped may not have said so yet. */
+static void settle_slot(group *g, shared_word *word, uint64_t seen) {
+    uint64_t slot = shared_field_of(seen), use = slot_table_seen(g, slot);
+    if (slot > 0 && ((shared_load(word) ^ seen) & ~SHARED_WAITERS) == 0)
+        slot_table_settle(g, slot, use, shared_member_of(seen));
 }
 
 bool shared_break_leave(group *g, shared_region *r, size_t page) {
@@ -68,9 +77,11 @@ bool shared_break_leave(group *g, shared_region *r, size_t page) {
     bool waiters = false, done = false;
     at_work_begin(g, r, page, 1); /* so it does not come and leave once more meanwhile */
     uint64_t seen = shared_load(word), slot = shared_field_of(seen);
-    if (shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_LOCK) && is_punched(g, r, page, seen))
+    if (shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_LOCK) && is_called_off(g, word, seen)) {
+        settle_slot(g, word, seen);
         done = shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
                            slot > 0 ? heat_kept(seen) : 0, &waiters);
+    }
     at_work_end(g);
     FAILPOINT(shared_broken);
     if (waiters)

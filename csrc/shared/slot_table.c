@@ -170,15 +170,39 @@ void slot_table_aim(group *g, uint64_t slot, shared_ref page) {
     atomic_store(&slot_at(g, slot)->page, page.value);
 }
 
-void slot_table_settle(group *g, uint64_t slot, shared_ref page, const uint8_t hash[16]) {
-    INVARIANT(I17, atomic_load(&slot_at(g, slot)->page) == page.value);
-    memcpy(slot_at(g, slot)->hash, hash, sizeof slot_at(g, slot)->hash);
-    INVARIANT(I17, use_step(&slot_at(g, slot)->use, USE_CLAIMED, g->self, USE_PAGE, MEMBER_NONE));
+uint64_t slot_table_seen(const group *g, uint64_t slot) {
+    return use_load(&slot_at(g, slot)->use);
 }
 
-void slot_table_begin_leave(group *g, uint64_t slot) {
-    INVARIANT(I17, use_step(&slot_at(g, slot)->use, USE_PAGE, MEMBER_NONE, USE_LEAVING, g->self));
+void slot_table_prepare(group *g, uint64_t slot, const uint8_t hash[16], uint64_t clock) {
+    INVARIANT(I17, use_is(slot_table_seen(g, slot), USE_CLAIMED, g->self));
+    memcpy(slot_at(g, slot)->hash, hash, sizeof slot_at(g, slot)->hash);
+    use_set_field(&slot_at(g, slot)->use, clock);
+}
+
+bool slot_table_claim_kept(group *g, uint64_t slot, uint64_t seen, uint64_t clock) {
+    bool done =
+        use_kind_of(seen) == USE_PAGE && use_swap(&slot_at(g, slot)->use, &seen, use_make(USE_CLAIMED, g->self, clock));
+    FAILPOINT(slot_kept);
+    return done;
+}
+
+void slot_table_settle(group *g, uint64_t slot, uint64_t seen, member_id member) {
+    if (use_is(seen, USE_CLAIMED, member))
+        use_swap(&slot_at(g, slot)->use, &seen, use_make(USE_PAGE, MEMBER_NONE, use_field_of(seen)));
+}
+
+bool slot_table_begin_leave_seen(group *g, uint64_t slot, uint64_t seen) {
+    bool done = use_kind_of(seen) == USE_PAGE &&
+                use_swap(&slot_at(g, slot)->use, &seen, use_make(USE_LEAVING, g->self, use_field_of(seen)));
     FAILPOINT(slot_leaving);
+    return done;
+}
+
+bool slot_table_begin_leave(group *g, uint64_t slot) {
+    bool done = use_step(&slot_at(g, slot)->use, USE_PAGE, MEMBER_NONE, USE_LEAVING, g->self);
+    FAILPOINT(slot_leaving);
+    return done;
 }
 
 void slot_table_end_leave(group *g, uint64_t slot) {

@@ -20,9 +20,9 @@ static inline bool use_is(uint64_t use, use_kind kind, member_id member) {
     return use_kind_of(use) == kind && member_equal(use_member_of(use), member);
 }
 
-/* CLAIMED or LEAVING by the member. */
+/* CLAIMED, LEAVING or GOING by the member. */
 static inline bool use_is_held_by(uint64_t use, member_id member) {
-    return use_is(use, USE_CLAIMED, member) || use_is(use, USE_LEAVING, member);
+    return use_is(use, USE_CLAIMED, member) || use_is(use, USE_LEAVING, member) || use_is(use, USE_GOING, member);
 }
 
 /* From kind by member (MEMBER_NONE with PAGE) to the other, with the field as it is. Nobody else may do that step: false is a broken

@@ -381,9 +381,11 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         return self._core.call(lib.uswap_pool_evict, pages) * PAGE_BYTES
 
     def check(self) -> None:
-        """The core's own consistency check over this process's pages and slots; for tests. Raises
-        CorruptionError."""
+        """The core's own consistency check over this process's pages and slots, and in a pool with a name over what
+        all its processes share, whatever they are doing meanwhile; for tests. Raises CorruptionError."""
         self._core.call(lib.uswap_pool_check)
+        if self._core.group is not None:
+            self._core.call(lib.uswap_group_check)
 
     # ---- the end -------------------------------------------------------------------------------------------
 

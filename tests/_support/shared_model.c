@@ -117,21 +117,6 @@ static void lose_frame(uint64_t page, uint32_t frame, shared_state state, uint64
     frame_table_release(&g, frame);
 }
 
-/* Locked, WRITING by us, the slot written: its old slot goes. */
-static void commit(uint64_t page, uint32_t frame, uint64_t slot, uint64_t kept, const uint64_t *contents) {
-    if (slot + 1 != kept) {
-        if (kept > 0)
-            slot_table_begin_leave(&g, kept - 1);
-        frame_table_set_slot(&g, frame, slot + 1);
-        if (kept > 0)
-            slot_table_end_leave(&g, kept - 1);
-        step();
-        slot_table_settle(&g, slot, ref_of(page), (const uint8_t *)contents);
-        step();
-    }
-    lose_frame(page, frame, SHARED_SWAPPED, slot);
-}
-
 static bool write_out(uint64_t page, uint64_t kept, const uint64_t *contents, uint64_t *slot) {
     if (kept > 0 && memcmp(commons_slots(&g.commons)[kept - 1].hash, contents, 16) == 0) {
         *slot = kept - 1;
@@ -146,26 +131,88 @@ static bool write_out(uint64_t page, uint64_t kept, const uint64_t *contents, ui
     return true;
 }
 
+/* A page that is to leave: what was taken for it (shared_leave.c). */
+typedef struct {
+    uint64_t page, kept, kept_seen, slot;
+    uint32_t frame;
+    bool going, claimed, stale;
+} goer;
+
+/* WRITING by us => LEAVING. */
+static bool let_go(goer *v, const uint64_t *contents) {
+    uint64_t seen = shared_load(word_of(v->page)),
+             clock = atomic_fetch_add(&commons_head(&g.commons)->eviction_clock, 1) + 1;
+    bool none = false;
+    if (shared_state_of(seen) != SHARED_WRITING || !member_equal(shared_member_of(seen), g.self) ||
+        !frame_table_begin_go(&g, v->frame))
+        return false;
+    v->going = true;
+    step();
+    if (v->slot + 1 == v->kept) {
+        v->claimed = slot_table_claim_kept(&g, v->slot, v->kept_seen, clock);
+        if (!v->claimed)
+            return false;
+    } else {
+        slot_table_prepare(&g, v->slot, (const uint8_t *)contents, clock);
+        step();
+        v->stale = v->kept > 0 && slot_table_begin_leave_seen(&g, v->kept - 1, v->kept_seen);
+    }
+    step();
+    return shared_move(word_of(v->page), seen, SHARED_LEAVING, g.self, v->slot, 0, &none);
+}
+
+static void stays(goer *v) {
+    uint64_t seen = shared_load(word_of(v->page));
+    bool none = false;
+    if (v->stale || v->claimed)
+        frame_table_drop_slot(&g, v->frame, v->kept);
+    step();
+    if (v->going)
+        frame_table_stay(&g, v->frame);
+    step();
+    if (v->stale)
+        slot_table_end_leave(&g, v->kept - 1);
+    if (v->claimed)
+        slot_table_release(&g, v->slot);
+    if (shared_state_of(seen) == SHARED_WRITING && member_equal(shared_member_of(seen), g.self))
+        shared_move(word_of(v->page), seen, SHARED_RESIDENT, MEMBER_NONE, v->frame, 0, &none);
+}
+
+/* LEAVING by us. */
+static void leaves(const goer *v) {
+    bool none = false;
+    step();
+    slot_table_settle(&g, v->slot, slot_table_seen(&g, v->slot), g.self);
+    step();
+    punch(v->page);
+    step();
+    if (!shared_move(word_of(v->page), shared_load(word_of(v->page)), SHARED_SWAPPED, MEMBER_NONE, v->slot, 0, &none))
+        die("somebody else has a page that leaves", v->page, shared_load(word_of(v->page)));
+    step();
+    frame_table_end_go(&g, v->frame);
+    step();
+    frame_table_release(&g, v->frame);
+    if (v->stale)
+        slot_table_end_leave(&g, v->kept - 1);
+}
+
 /* Locked; RESIDENT. Unlocks. */
 static void evict(uint64_t page) {
-    uint64_t contents[WORDS], slot = 0;
-    uint32_t frame = (uint32_t)shared_field_of(shared_load(word_of(page)));
-    uint64_t kept = slot_table_kept(&g, frame);
-    shared_set(word_of(page), g.self, SHARED_WRITING, frame, 0);
+    uint64_t contents[WORDS];
+    goer v = {.page = page, .frame = (uint32_t)shared_field_of(shared_load(word_of(page)))};
+    v.kept = slot_table_kept(&g, v.frame);
+    v.kept_seen = v.kept > 0 ? slot_table_seen(&g, v.kept - 1) : 0;
+    shared_set(word_of(page), g.self, SHARED_WRITING, v.frame, 0);
     unlock(page);
     transfer(false, object_fd, contents, page); /* whatever this is: only if nobody took the page back is it used */
-    bool written = write_out(page, kept, contents, &slot);
-    if (shared_lock_own(word_of(page), g.self, SHARED_WRITING)) {
-        step();
-        if (written) {
-            check_contents(contents, page, "written");
-            commit(page, frame, slot, kept, contents);
-        } else {
-            shared_set(word_of(page), g.self, SHARED_RESIDENT, frame, 0);
-        }
-        unlock(page);
-    } else if (written && slot + 1 != kept) {
-        slot_table_release(&g, slot);
+    bool written = write_out(page, v.kept, contents, &v.slot);
+    v.claimed = written && v.slot + 1 != v.kept;
+    step();
+    if (written && let_go(&v, contents)) {
+        check_contents(contents, page, "written");
+        leaves(&v);
+    } else {
+        stays(&v);
     }
 }
 
@@ -175,12 +222,13 @@ static void discard(uint64_t page) {
     atomic_store(&expected[page], 0);
     if (shared_state_of(word) == SHARED_RESIDENT) {
         kept = slot_table_kept(&g, (uint32_t)field);
-        if (kept > 0)
-            slot_table_begin_leave(&g, kept - 1);
+        if (kept > 0 && !slot_table_begin_leave(&g, kept - 1))
+            kept = 0;
         lose_frame(page, (uint32_t)field, SHARED_ZERO, 0);
     } else if (shared_state_of(word) == SHARED_SWAPPED) {
         kept = field + 1;
-        slot_table_begin_leave(&g, field);
+        if (!slot_table_begin_leave(&g, field))
+            die("the only copy is somebody else's", page, field);
         shared_set(word_of(page), g.self, SHARED_ZERO, 0, 0);
     }
     step();

@@ -10,7 +10,6 @@ from _support.members import Member
 from _support.policies import eventually
 
 import uswap
-from uswap._core import lib
 
 MIB = 1 << 20
 
@@ -44,5 +43,5 @@ def test_who_closes_all_descriptors_takes_nobody_for_dead(runtime_folder: Path, 
         assert [region.name for region in pool.shared_regions()] == ["r"]
         assert r[:] == b"r" * MIB
         pool.check()
-        pool._core.call(lib.uswap_group_check)
+        pool.check()
         r.close()

@@ -35,7 +35,7 @@ needs_failpoints = pytest.mark.skipif(
 def pool(runtime_folder: Path, swap_directory: Path) -> Iterator[uswap.Pool]:
     with uswap.Pool("32MiB", name="resized", swap=uswap.SwapArea(swap_directory, size="256MiB")) as pool:
         yield pool
-        pool._core.call(lib.uswap_group_check)
+        pool.check()
         pool.check()
 
 
@@ -170,7 +170,7 @@ def test_what_is_cut_off_is_gone_and_zeroes_when_it_comes_again(pool: uswap.Pool
     Pages(r).fill(1)  # a part of it is out
     r.resize(MIB)
     assert (len(r), r.info().size, r.info().resident + r.info().swapped) == (MIB, MIB, MIB)
-    pool._core.call(lib.uswap_group_check)
+    pool.check()
     assert Pages(r).wrong(1) == 0
     member("r = pool.open_region('r')")
     assert member("len(r), Pages(r).wrong(1)") == [MIB, 0]
@@ -264,7 +264,7 @@ def test_one_at_a_time_and_a_cut_is_done_wholly_or_not_at_all(
     member.send("r.resize('1MiB')")
     os.waitid(os.P_PID, member.pid, os.WSTOPPED | os.WNOWAIT)
     assert Pages(r).wrong(2) == 0  # what is left goes on
-    pool._core.call(lib.uswap_group_check)
+    pool.check()
     monkeypatch.setattr(_resizing, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(uswap.BusyError, match=f"process {member.pid} is changing"):
         r.resize(2 * MIB)
@@ -273,7 +273,7 @@ def test_one_at_a_time_and_a_cut_is_done_wholly_or_not_at_all(
     await_that(lambda: len(pool.members()) == 1)
     r.refresh()
     assert (len(r), r.info().size, Pages(r).wrong(2)) == (left, left, 0)
-    pool._core.call(lib.uswap_group_check)
+    pool.check()
     r.resize(4 * MIB)
     assert not np.frombuffer(r, "u8")[left // 8 :].any()
 
@@ -306,7 +306,7 @@ def test_a_page_that_is_just_leaving_is_let_go_by_who_evicts_it(pool: uswap.Pool
         r.resize(MIB)
         release("shared.committed")
         evictor.join(30)
-    pool._core.call(lib.uswap_group_check)
+    pool.check()
     r.resize(2 * MIB)
     assert Pages(r).wrong(0) == 0
 
@@ -359,7 +359,7 @@ def test_processes_work_on_while_one_of_them_changes_the_size(pool: uswap.Pool, 
             wrong, turns = each.answer()
             assert wrong == 0, turns
             each("r.close()")
-    pool._core.call(lib.uswap_group_check)
+    pool.check()
     r.close()
 
 
@@ -425,7 +425,7 @@ def test_all_of_them_change_the_size_at_once(pool: uswap.Pool, swap_directory: P
             wrong, done = each.answer()
             assert wrong == 0, done
             each("r.close()")
-    pool._core.call(lib.uswap_group_check)
+    pool.check()
     r.refresh()
     r.close()
 
@@ -452,6 +452,6 @@ def test_who_mends_a_cut_may_die_of_it_too(runtime_folder: Path, swap_directory:
         three("import time\nwhile len(pool.members()) > 1: time.sleep(0.01)")
         three("r.refresh()")
         assert three("len(r), r.info().size, Pages(r).wrong(2)") == [MIB, MIB, 0]
-        three("pool._core.call(uswap._core.lib.uswap_group_check); r.resize('4MiB')")
+        three("pool.check(); r.resize('4MiB')")
         assert three("r[1 << 20 :].strip(bytes(1)) == b''") is True
         three("r.close(); pool.check(); pool.close()")

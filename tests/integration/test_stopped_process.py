@@ -68,21 +68,23 @@ def joined(swap_directory: Path) -> Member:
 
 @pytest.mark.timeout(300 + 10 * STOPS)
 @pytest.mark.parametrize("turn", ["a[::512].sum()", "a[::512] = numbers[::512]"], ids=["loads", "stores"])
-def test_loads_go_on_whenever_another_is_stopped(turn: str, pool: uswap.Pool, swap_directory: Path) -> None:
-    """64 MiB under 32: whatever the stopped one is at, the other one comes to it."""
+def test_others_go_on_whenever_one_is_stopped(turn: str, pool: uswap.Pool, swap_directory: Path) -> None:
+    """64 MiB under 32: whatever the stopped one is at, the other one comes to it, and loads and stores there."""
     region = pool.region("64MiB", shared=True, name="r")
     words = np.frombuffer(region, dtype="u8")
     words[:] = np.arange(words.size, dtype="u8")
     instants = random.Random(20261127)
-    with joined(swap_directory) as stopped, joined(swap_directory) as reader:
+    with joined(swap_directory) as stopped, joined(swap_directory) as other:
         stopped.send(f"while True: {turn}")
         for _ in range(STOPS):
             time.sleep(instants.uniform(0.01, 0.1))  # an instant: of whatever the other one does
             stopped.stop()
-            reader.send("bool((a == numbers).all())")
-            assert reader.answer(DEADLINE_SECONDS)
+            for each in ("a[256::512] = numbers[256::512]", "bool((a == numbers).all())"):
+                other.send(each)
+                found = other.answer(DEADLINE_SECONDS)
+            assert found
             stopped.go_on()
-        reader("del a; r.close(); pool.close()")
+        other("del a; r.close(); pool.close()")
         stopped.kill()
     assert (words == np.arange(words.size, dtype="u8")).all()
     del words
