@@ -177,8 +177,7 @@ static inline uint64_t shared_ref_page(shared_ref ref) {
 }
 
 typedef struct {
-    _Atomic uint64_t
-        use; /* field: the slot that the page in this frame keeps, or is being written to, plus 1; 0: none */
+    _Atomic uint64_t use; /* field: the slot that the page in this frame keeps, or is read from, plus 1; 0: none */
     _Atomic uint64_t
         page; /* a shared_ref; good with USE_PAGE, USE_LEAVING and USE_GOING, and with USE_CLAIMED from before any word names the frame */
 } shared_frame;

@@ -261,7 +261,7 @@ bool frame_table_of_dead(group *g, member_id dead);
 /* Claims up to want neighbouring free slots. Return: how many; 0: there are none. */
 uint32_t slot_table_claim(group *g, uint32_t want, uint64_t *first);
 void slot_table_release(group *g, uint64_t slot); /* CLAIMED by self -> FREE */
-/* CLAIMED by self: it is to be this page's. Before the frame's use word names the slot. */
+/* CLAIMED by self: it is to be this page's. Before any word names the slot. */
 void slot_table_aim(group *g, uint64_t slot, shared_ref page);
 /* Its use word: one that is PAGE comes again only if it has been so all the time. */
 uint64_t slot_table_seen(const group *g, uint64_t slot);

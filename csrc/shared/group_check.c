@@ -50,7 +50,7 @@ static void check_hand(check *c, const use_word *at, uint64_t use, const char *i
 
 /* ---- pages ---- */
 
-/* A write that was broken off lets its slot go later, without the page's lock: until then the slot is in its member's hand. Once it has, the frame
+/* An eviction that was broken off lets the kept slot go later, without the page's lock: until then the slot is in its member's hand. Once it has, the frame
  * names it no more, and under the page's lock nothing names another. */
 static void check_kept_slot(check *c, const shared_frame *entry, uint64_t frame, shared_ref page) {
     uint64_t use = use_load(&entry->use), slot = use_field_of(use);
@@ -75,7 +75,8 @@ static void check_frame_of(check *c, shared_ref page, uint64_t frame) {
     uint64_t use = use_load(&entry->use);
     uint32_t owner = chunk_word_of(c, frame);
     bool going = use_kind_of(use) == USE_GOING && is_in_hand(c, use); /* who has it so has not looked at the page yet */
-    if ((use_kind_of(use) != USE_PAGE && !going) || atomic_load(&entry->page) != page.value)
+    bool wrong = (use_kind_of(use) != USE_PAGE && !going) || atomic_load(&entry->page) != page.value;
+    if (wrong && use_load(&entry->use) == use) /* but for who had it GOING, and has looked since */
         findings_add(&c->found, "I16", "page %llx is in frame %llu, which says %llx of page %llx", (ull)page.value,
                      (ull)frame, (ull)use, (ull)atomic_load(&entry->page));
     if (!is_shared(owner))

@@ -150,7 +150,9 @@ static bool mend_range(patient *p, shared_word *words, uint64_t object, uint64_t
     bool all = true;
     if (object != p->index)
         return true;
-    for (uint64_t page = first; page < MIN_OF(first + count, object_pages(group_object(p->g, p->index))); page++)
+    /* To the end of the words, as above. */
+    uint64_t pages = atomic_load(&group_object(p->g, p->index)->words_bytes) / sizeof(shared_word);
+    for (uint64_t page = first; page < MIN_OF(first + count, pages); page++)
         all &= mend_late(p, words, page);
     return all;
 }

@@ -26,6 +26,14 @@ static void await_announced(event *unlocked, uint32_t seen, uint64_t waited_ns) 
         event_wait_shared(unlocked, seen, AT_WORK_NS);
 }
 
+/* By a member that is stopped? The share thread looks: it is what announces. */
+static void ask_whether_it_has_left(group *g, const shared_region *r, size_t page) {
+    shared_order order = {.object = r->object, .page = page, .pages = 1};
+    uint64_t word = shared_load(&r->words[page]);
+    if (shared_state_of(word) == SHARED_LEAVING && shared_seems_stopped(g, shared_member_of(word)))
+        shared_order_give(g, &order);
+}
+
 static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page, bool *waiters) {
     event *unlocked = &commons_head(&g->commons)->pages_unlocked;
     uint64_t begin = clock_now_ns();
@@ -36,10 +44,12 @@ static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page,
         uint64_t waited_ns = clock_now_ns() - begin;
         if (waited_ns > PATIENCE_NS)
             return false;
-        if (shared_await(&r->words[page]))
+        if (shared_await(&r->words[page])) {
+            ask_whether_it_has_left(g, r, page);
             event_wait_shared(unlocked, seen, LOOK_NS); /* who unlocks it signals */
-        else
+        } else {
             await_announced(unlocked, seen, waited_ns);
+        }
     }
 }
 

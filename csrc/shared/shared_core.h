@@ -30,6 +30,7 @@ bool at_work_on(const group *g, uint32_t object, uint64_t page);
 
 /* ---- what is in the hand of a member that seems to be stopped (shared_stopped.c) ---- */
 
+bool shared_seems_stopped(const group *g, member_id id);
 /* READING by such a one => SWAPPED, or ZERO. What he still reads goes to his own bounce frame, and he finds out. Wakes. Return: false: it is not. */
 bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *word);
 /* LEAVING by a member whose thread is stopped, and its order is taken back => SWAPPED or ZERO. Wakes. Return: false: it is not so, or that cannot be known. */
@@ -266,7 +267,7 @@ void shared_in_give_back_frames(group *g);
 #define OUT_BATCHES 4U
 #define OUT_BATCH_LEAST 64U /* the hand goes on by as many frames at once */
 
-/* Pages that leave together. They are LEAVING while their holes are punched: so many cannot be stored to if a member is stopped there. */
+/* Pages that leave together: by one order. They are LEAVING while their holes are punched: who wants one waits for that. */
 static inline uint32_t shared_out_together(uint64_t limit_frames) {
     return (uint32_t)MIN_OF(MAX_OF(limit_frames / 64, (uint64_t)OUT_BATCH_LEAST), (uint64_t)OUT_BATCH);
 }

@@ -87,13 +87,14 @@ void shared_release_all(group *g, uint32_t object) {
     small_lock_release(&g->regions_lock);
 }
 
-/* Return: how many pages of the range are not in memory for good, for any access (a store to a sealed one would fault); *first: the first of them. -1: *first is lost. */
+/* Return: how many pages of the range are not in memory for good, for any access (a store to a sealed one would fault); *first: the first of them. -1: *first is lost. One
+ * that is WRITING may be about to leave: who evicts it may have looked for holders before. */
 static int64_t count_absent(shared_region *r, size_t page, size_t pages, size_t *first) {
     int64_t absent = 0;
     for (size_t i = pages; i-- > 0;) {
         uint64_t word = atomic_load(&r->words[page + i]);
         shared_state state = shared_state_of(word);
-        if (!(word & (SHARED_LOCK | SHARED_SEALED)) && (state == SHARED_RESIDENT || state == SHARED_WRITING))
+        if (!(word & (SHARED_LOCK | SHARED_SEALED)) && state == SHARED_RESIDENT)
             continue;
         *first = page + i;
         if (state == SHARED_POISONED)

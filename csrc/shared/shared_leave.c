@@ -49,8 +49,10 @@ static bool let_go(group *g, out_page *v) {
     if (!may_go(g, v) || !out_is_ours(g, v, seen))
         return false;
     v->going = frame_table_begin_go(g, v->frame);
-    if (!v->going || !take_slots(g, v) ||
-        !shared_move(word, seen, SHARED_LEAVING, g->self, v->kind == OUT_EMPTY ? 0 : v->slot, heat_kept(seen), &none))
+    if (!v->going || !take_slots(g, v))
+        return false;
+    uint64_t slot = v->kind == OUT_EMPTY ? 0 : v->slot;
+    if (!shared_move(word, seen, SHARED_LEAVING, g->self, slot, heat_kept(seen), &none))
         return false;
     FAILPOINT(shared_leaving);
     if (v->claimed)
@@ -63,7 +65,8 @@ static void stays(group *g, out_page *v) {
     shared_word *word = &v->r->words[v->page];
     uint64_t seen = shared_load(word);
     bool none = false; /* nobody waits for what is being written */
-    if (v->kept > 0 && (v->stale || (v->claimed && is_clean(v))))
+    bool has_kept = v->stale || (v->claimed && is_clean(v));
+    if (has_kept)
         frame_table_drop_slot(g, v->frame, v->kept);
     if (v->going)
         frame_table_stay(g, v->frame);

@@ -5,7 +5,11 @@
 #include "swap/hash.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
+
+/* So often a page is looked at again that somebody has locked: a few instructions, or the punch of one page. */
+#define LATE_TRIES 1000
 
 /* ---- frames ---- */
 
@@ -68,15 +72,20 @@ static bool is_out(uint64_t word) {
 
 void shared_drop_late(group *g, shared_region *r, size_t page) {
     shared_word *word = &r->words[page];
-    if (!is_out(shared_load(word)) || !shared_try_lock(word, g->self, false))
+    for (int tries = 0; tries < LATE_TRIES && is_out(shared_load(word)); tries++) {
+        if (!shared_try_lock(word, g->self, false)) {
+            sched_yield(); /* who has it locked may only be looking at it */
+            continue;
+        }
+        if (is_out(shared_load(word)))
+            shared_punch(r->fd, page, 1);
+        if (shared_unlock(word, g->self))
+            shared_wake(g, r, page, 1);
         return;
-    if (is_out(shared_load(word)))
-        shared_punch(r->fd, page, 1);
-    if (shared_unlock(word, g->self))
-        shared_wake(g, r, page, 1);
+    }
 }
 
-/* RESIDENT or WRITING (its writer finds out) => ZERO. */
+/* RESIDENT => ZERO. */
 static void discard_resident(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
     uint64_t kept = slot_table_kept(g, frame);
     frame_table_begin_leave(g, frame);
@@ -94,7 +103,6 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
     uint64_t now = shared_load(word), field = shared_field_of(now);
     switch (shared_state_of(now)) {
     case SHARED_RESIDENT:
-    case SHARED_WRITING:
         discard_resident(g, word, fd, page, (uint32_t)field);
         break;
     case SHARED_SWAPPED:
@@ -108,6 +116,7 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
         shared_set(word, g->self, SHARED_ZERO, 0, 0);
         shared_punch(fd, page, 1);
         break;
+    case SHARED_WRITING: /* it was taken back before it was locked */
     case SHARED_READING:
     case SHARED_LEAVING:
     case SHARED_ZERO:

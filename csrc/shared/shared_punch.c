@@ -19,7 +19,7 @@ _Static_assert(sizeof(punch_argument) == 48 && offsetof(punch_argument, bytes) =
 
 #define PUNCH_ORDERED ((int16_t)SEEK_SET)
 #define PUNCH_TAKEN_BACK INT16_C(-1)
-/* This kernel, or what filters the program's calls, knows no such call: it is fallocate that punches. */
+/* This kernel, or what filters the program's calls, knows no such call: it is fallocate that punches, and nobody can tell whether it has. */
 #define PUNCH_AT_ONCE INT16_C(-2)
 
 void shared_punch(int fd, uint64_t page, uint64_t pages) {
@@ -52,6 +52,7 @@ bool punch_ordered(group *g, int fd) {
     if (!atomic_compare_exchange_strong(&own->argument.whence, &ordered, PUNCH_AT_ONCE))
         return false;
     shared_punch(fd, atomic_load(&own->first), atomic_load(&own->count));
+    atomic_store(&own->argument.whence, PUNCH_TAKEN_BACK); /* it is over: others may say so */
     return true;
 }
 

@@ -14,7 +14,7 @@
 #define STOPPED_NS UINT64_C(250000000)
 
 /* It need not be so: if it goes on, it has done something in vain, and whoever is as slow as that does not lose much. */
-static bool seems_stopped(const group *g, member_id id) {
+bool shared_seems_stopped(const group *g, member_id id) {
     uint64_t beat = atomic_load(&group_entry(g, id)->beat_ns);
     return !member_equal(id, g->self) && clock_now_ns() > beat + STOPPED_NS;
 }
@@ -23,7 +23,8 @@ static bool seems_stopped(const group *g, member_id id) {
 
 bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *word) {
     uint64_t seen = shared_load(word);
-    if (shared_state_of(seen) != SHARED_READING || (seen & SHARED_LOCK) || !seems_stopped(g, shared_member_of(seen)))
+    if (shared_state_of(seen) != SHARED_READING || (seen & SHARED_LOCK) ||
+        !shared_seems_stopped(g, shared_member_of(seen)))
         return false;
     uint32_t frame = (uint32_t)shared_field_of(seen);
     if (!shared_lock_reading(word, g->self, seen))
@@ -53,8 +54,8 @@ static int show(group *g, shared_region *r, size_t page) {
     return status;
 }
 
-/* Whether its member will not punch it any more: the thread that does is stopped, outside of any system call, while the word is as it was seen, and its
- * order is taken back. */
+/* Whether its member will not punch it any more: the thread that does is stopped, outside of any system call, and its order is taken back. (That of another run, should
+ * the word have changed, is left alone.) */
 static bool is_called_off(group *g, shared_word *word, uint64_t seen) {
     member_id member = shared_member_of(seen);
     const member_entry *entry = group_entry(g, member);
@@ -97,9 +98,9 @@ stopped_result shared_go_past(group *g, shared_region *r, size_t page) {
         return STOPPED_ENDED;
     if (shared_break_read(g, r, page, &r->words[page]))
         return STOPPED_ENDED;
-    if (!g->shows || !seems_stopped(g, shared_member_of(seen)) || shared_state_of(seen) == SHARED_POISONED)
+    if (!shared_seems_stopped(g, shared_member_of(seen)) || shared_state_of(seen) == SHARED_POISONED)
         return STOPPED_NOT;
-    if (show(g, r, page) == 0)
+    if (g->shows && show(g, r, page) == 0)
         return STOPPED_SHOWN;
     return shared_state_of(seen) == SHARED_LEAVING && shared_break_leave(g, r, page) ? STOPPED_ENDED : STOPPED_NOT;
 }

@@ -189,6 +189,8 @@ static void follow(group *g, shared_region *r, shared_order *order) {
             order->missed = true;
         } else if (order->map && state != SHARED_POISONED) {
             done = map_ordered(g, r, order, state);
+        } else if (state == SHARED_LEAVING) {
+            shared_break_leave(g, r, order->page);
         }
         if (done == 0)
             return;

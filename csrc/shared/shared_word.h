@@ -17,7 +17,7 @@ typedef enum {
     SHARED_SWAPPED = 2,  /* the slot has */
     SHARED_READING = 3,  /* the member is reading the slot (in the frame's use word) into the object's file */
     SHARED_WRITING =
-        4, /* as RESIDENT, write-protected everywhere; the member is making the slot (in the frame's use word) the same */
+        4, /* as RESIDENT, write-protected everywhere; the member is writing it to a slot, or finds that the kept one is right */
     SHARED_POISONED = 5,
     SHARED_LEAVING =
         6 /* the slot has the contents (0: none, they are zeroes); the member punches the hole in the object's file */

@@ -25,8 +25,7 @@ static inline bool use_is_held_by(uint64_t use, member_id member) {
     return use_is(use, USE_CLAIMED, member) || use_is(use, USE_LEAVING, member) || use_is(use, USE_GOING, member);
 }
 
-/* From kind by member (MEMBER_NONE with PAGE) to the other, with the field as it is. Nobody else may do that step: false is a broken
- * invariant. */
+/* From kind by member (MEMBER_NONE with PAGE) to the other, with the field as it is. Return: false: it is not that. */
 static inline bool use_step(use_word *use, use_kind from, member_id from_member, use_kind to, member_id to_member) {
     uint64_t seen = use_load(use);
     do {
@@ -42,10 +41,10 @@ static inline void use_set_field(use_word *use, uint64_t field) {
     }
 }
 
-/* The field becomes 0 if it is (still) that. */
+/* The slot that a used frame names becomes 0 if it is (still) that. */
 static inline void use_drop_field(use_word *use, uint64_t field) {
     uint64_t seen = use_load(use);
-    while (use_field_of(seen) == field) {
+    while (use_kind_of(seen) != USE_RETIRED && use_field_of(seen) == field) {
         if (use_swap(use, &seen, use_make(use_kind_of(seen), use_member_of(seen), 0)))
             return;
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _support.failpoints import Action, armed
+from _support.failpoints import Action, armed, await_stopped, release
 from _support.members import Member
 from _support.policies import eventually
 
@@ -24,6 +25,8 @@ PAGES = 256
 FIRST_BYTES = bytes(page % 255 + 1 for page in range(PAGES))
 NAME = "taken-back"
 GO_ON_SECONDS = 1.0
+# To hold pages that are there takes less; else it waits for them.
+HOLD_SECONDS = 0.3
 
 
 def pages_in_memory() -> int:
@@ -99,6 +102,45 @@ def test_what_one_was_about_to_punch_goes_later(
             victim.answer()
         all_goes(region)
     assert region[::PAGE] == bytes([255]) + FIRST_BYTES[1:]
+
+
+def test_what_one_was_about_to_punch_is_discarded(region: uswap.SharedRegion, swap_directory: Path) -> None:
+    """It is all zeroes then, and nothing of it comes back."""
+    with joined(swap_directory) as victim:
+        stop_at(victim, "shared.committed", "r.advise(uswap.Advice.PAGEOUT)")
+        begin = time.monotonic()
+        region.advise(uswap.Advice.DONTNEED)
+        assert time.monotonic() - begin < GO_ON_SECONDS
+        region[1] = 1
+        victim.go_on()
+        victim.answer()
+        assert region[:2] == bytes([0, 1])
+        assert not any(region[PAGE::PAGE])
+        all_goes(region)
+    assert region[:2] == bytes([0, 1])
+
+
+def test_a_page_that_is_held_does_not_leave(
+    pool: uswap.Pool, region: uswap.SharedRegion, swap_directory: Path
+) -> None:
+    """Who evicts it has looked for holders, and not gone on; here nothing takes the page back."""
+    with joined(swap_directory) as victim, pool.region(PAGE, shared=True, name="else") as elsewhere:
+        stop_at(victim, "frame.going", "r.advise(uswap.Advice.PAGEOUT)")
+        with armed("shared.announced", Action.STOP):
+            fault = threading.Thread(target=elsewhere.lock)
+            fault.start()
+            await_stopped("shared.announced")  # this process's thread that could
+            hold = threading.Thread(target=region.lock)
+            hold.start()
+            hold.join(HOLD_SECONDS)
+            victim.go_on()
+            victim.answer()
+            release("shared.announced")
+        hold.join()
+        fault.join()
+        region.advise(uswap.Advice.PAGEOUT)
+        assert pages_in_memory() == PAGES
+        region.unlock()
 
 
 def test_who_mends_throws_out_what_nobody_has_wanted_since(
