@@ -96,6 +96,7 @@ typedef struct {
     _Atomic uint64_t at_peers;   /* so many of its threads may be about to change something at addresses of others */
     _Atomic uint32_t holds;      /* of hold[], in use: 0: evictors need not look */
     _Atomic uint32_t out_thread; /* the one that evicts, or was the last to: its number for the kernel */
+    _Atomic uint64_t evicts_ns;  /* when it last began to evict some; 0: it has ended. A hint */
     member_at_work at_work;
     member_order order;
     member_hold hold[HOLDS_MAX];

@@ -259,10 +259,12 @@ static uint64_t evict(group *g, uint64_t want, out_search search) {
         if (!b || !begin_batch(g, b, &search, (uint32_t)room))
             break;
         begun += b->count;
+        atomic_store_explicit(&group_entry(g, g->self)->evicts_ns, clock_now_ns(), memory_order_relaxed);
         evict_batch(g, b);
     }
     while (collect(g)) {
     }
+    atomic_store_explicit(&group_entry(g, g->self)->evicts_ns, 0, memory_order_relaxed);
     uint64_t freed = s->freed;
     small_lock_release(&s->lock);
     return freed;

@@ -27,6 +27,9 @@
 #define WIDE_SHARE 8
 #define WIDE_MOST 6144
 #define EVICT_LEAST 512
+/* Who has begun to evict some not longer ago is at it still; what he has brought is looked at after that. */
+#define AT_WORK_NS UINT64_C(20000000)
+#define OTHERS_MS 1
 #define WANT_LEAST 16
 #define PRESSED_NS UINT64_C(1000000000)
 #define ENDING_NS UINT64_C(1000000000)
@@ -74,6 +77,24 @@ static void note_pressure(group *g, const level *now, bool evicts) {
     }
 }
 
+static bool somebody_evicts(group *g) {
+    const commons_header *head = commons_head(&g->commons);
+    uint64_t clock = clock_now_ns();
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        uint64_t since = atomic_load_explicit(&head->members[i].evicts_ns, memory_order_relaxed);
+        if (i != member_index(g->self) && since != 0 && clock - MIN_OF(since, clock) < AT_WORK_NS)
+            return true;
+    }
+    return false;
+}
+
+/* Frames come free for all: several at once would wait for one another in the kernel (the lock of the object's file, under which holes are punched), and free
+ * as much each as one was to. Nobody is relied on: not where frames are about to run out, nor for long. */
+static bool leave_to_others(group *g, const level *now) {
+    return now->total - now->used > now->low / 2 && !shared_policy_listens(&g->pool->shared_policy) &&
+           somebody_evicts(g);
+}
+
 /* Return: how long to sleep, ms. */
 static int keep_free(group *g) {
     uint64_t chunk_frames = commons_head(&g->commons)->chunk_frames;
@@ -85,6 +106,10 @@ static int keep_free(group *g) {
     shared_policy_wake(g);
     uint64_t lacks = MAX_OF(2 * now.low, (uint64_t)EVICT_LEAST) - MIN_OF(now.total - now.used, now.low);
     uint64_t freed = grants_share(g, lacks / chunk_frames + 1) * chunk_frames;
+    if (freed == 0 && now.total > 0 && !wait && leave_to_others(g, &now)) {
+        atomic_store(&out_of(g)->woken, 1); /* who claims frames need not wake us meanwhile */
+        return OTHERS_MS;
+    }
     if (freed == 0 && now.total > 0)
         freed = shared_out(g, lacks);
     look(g);

@@ -283,13 +283,21 @@ static void look_at_waiting(group *g) {
 
 /* ---- the thread ---- */
 
-static int turn(group *g) {
-    share_state *s = share_of(g);
-    for (int ended = 0; ended < ENDED_MAX && shared_in_complete(g, false); ended++)
-        if (g->read_io.in_flight < BUSY_REQUESTS && s->parked_count == 0) {
+/* What a window has left is asked for with the memory of each read that ends (rest_of), and is sent at once: where many reads have ended together, the disk
+ * would else have nothing to do until the last of them has been brought in, and this thread nothing after that. */
+static void end_reads(group *g) {
+    for (int ended = 0; ended < ENDED_MAX && shared_in_complete(g, false); ended++) {
+        io_flush(&g->read_io);
+        if (g->read_io.in_flight < BUSY_REQUESTS && share_of(g)->parked_count == 0) {
             read_messages(g);
             shared_in_send(g);
         }
+    }
+}
+
+static int turn(group *g) {
+    share_state *s = share_of(g);
+    end_reads(g);
     if (s->parked_count > 0)
         retry_parked(g);
     read_messages(g);
