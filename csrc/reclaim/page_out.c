@@ -215,8 +215,6 @@ static void publish(batch *b) {
     uswap_pool *pool = b->ctx->pool;
     for (uint32_t i = 0; i < b->count; i++) {
         victim *v = &b->victims[i];
-        if (i + 1 < b->count && v[1].out.result == OUT_TAKEN)
-            page_hash_soon(frame_address(pool, v[1].out.frame));
         if (v->out.result == OUT_TAKEN) {
             publish_taken(b, v);
         } else if (v->out.result == OUT_ABSENT) {

@@ -15,11 +15,4 @@ typedef struct {
 
 page_hash page_hash_of(const void *page, uint64_t seed);
 
-/* This page is hashed next: its lines come nearer meanwhile. What a device has brought, or a program has not touched for a while, is in memory only, and the
- * processor's own prefetch ends with each page: 165 ns a page of a stream instead of 272, 70 in the cache. */
-static inline void page_hash_soon(const void *page) {
-    for (size_t i = 0; i < PAGE_BYTES; i += 64)
-        __builtin_prefetch((const char *)page + i, 0, 2);
-}
-
 #endif

@@ -122,15 +122,8 @@ static int read_again(context *ctx, io_request *request, swap_entry entry, void 
     return -EBADMSG;
 }
 
-static void *memory_of(context *ctx, swap_entry entry) {
-    return frame_address(ctx->pool, slot_frame_of(swap_cache_load(ctx->pool, entry)));
-}
-
-int page_in_judge(context *ctx, io_request *request, uint32_t i, bool whole) {
-    swap_entry entry = swap_entry_after(request->first, i);
-    void *memory = memory_of(ctx, entry);
-    if (i + 1 < request->pages && ctx->pool->options.verify)
-        page_hash_soon(memory_of(ctx, swap_entry_after(entry, 1)));
+int page_in_judge(context *ctx, io_request *request, swap_entry entry, bool whole) {
+    void *memory = frame_address(ctx->pool, slot_frame_of(swap_cache_load(ctx->pool, entry)));
     return whole && is_right(ctx->pool, entry, memory) ? 0 : read_again(ctx, request, entry, memory);
 }
 
@@ -316,7 +309,7 @@ void page_in_complete(context *ctx, io_request *request) {
     run.for_write = request->for_write;
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
-        int status = page_in_judge(ctx, request, i, whole);
+        int status = page_in_judge(ctx, request, entry, whole);
         if (status == 0) {
             settle_page(ctx, &run, entry, stall_ns);
         } else {

@@ -32,9 +32,9 @@ void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry,
 /* The part of that which concerns the page alone: state and slot. */
 void page_in_settled(uswap_pool *pool, region *r, size_t page, swap_entry entry);
 
-/* Whether the memory of the request's page i, whose slot is READING, has what it should; if not, one more read is tried. whole: the request has ended well. Return: 0;
- * -EBADMSG: it has not; -errno: it could not be read. */
-int page_in_judge(context *ctx, io_request *request, uint32_t i, bool whole);
+/* Whether the memory of a READING slot has what it should; if not, one more read is tried. whole: its request has ended well. Return: 0; -EBADMSG:
+ * it has not; -errno: it could not be read. */
+int page_in_judge(context *ctx, io_request *request, swap_entry entry, bool whole);
 /* The contents of a READING slot are lost; status: as page_in_judge. Context: no page locked. */
 void page_in_poison(context *ctx, swap_entry entry, int status);
 /* Nobody uses the slot of this frame any more; whoever waited for the read is woken, faults again and finds what there is now. */

@@ -369,7 +369,7 @@ bool page_in_block_complete(context *ctx, io_request *request, bool whole) {
     block_read *read = &pool->block_reads[block_index(&pool->frames, frame)];
     for (uint32_t i = 0; i < request->pages; i++) {
         swap_entry entry = swap_entry_after(request->first, i);
-        int status = page_in_judge(ctx, request, i, whole);
+        int status = page_in_judge(ctx, request, entry, whole);
         if (status != 0) {
             read->broken = true;
             page_in_poison(ctx, entry, status);
