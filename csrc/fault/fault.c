@@ -10,6 +10,7 @@
 #include "swap/page_in.h"
 #include "swap/page_in_ahead.h"
 #include "swap/page_in_block.h"
+#include "swap/page_in_cached.h"
 #include "swap/page_in_filled.h"
 #include "swap/swap_cache.h"
 
@@ -275,6 +276,17 @@ static bool is_copy(const fault *f, uint64_t slot) {
     return (slot & SLOT_STAYS) && arena_has(&frames->arenas[ARENA_FILL], frame) && !warm_has(frames, frame);
 }
 
+/* The frame itself goes in, and those of the neighbours that a stream will touch next. */
+static fault_result serve_inactive(fault *f, uint64_t flags) {
+    size_t around;
+    int status = page_in_cached(f->pool, f->r, f->page, &around);
+    STAT_ADD(f->pool, fault_around_pages, around);
+    if (status != 0)
+        return status == -EEXIST ? FAULT_DONE : result_of(status);
+    count_soft(f, flags);
+    return FAULT_DONE;
+}
+
 /* CLEAN or DIRTY: the frame itself goes in. */
 static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state state) {
     frame_id frame;
@@ -290,6 +302,9 @@ static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state sta
         if (result != FAULT_NO_FRAME) /* to move it in takes none */
             return result;
     }
+    if ((flags & SLOT_STAYS) && !warm_has(&f->pool->frames, slot_frame_of(flags)) &&
+        !block_has(&f->pool->frames, slot_frame_of(flags)))
+        return serve_inactive(f, flags);
     int status = put_in(f, entry, state, &sealed);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);

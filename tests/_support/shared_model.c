@@ -163,8 +163,8 @@ static bool let_go(goer *v, const uint64_t *contents) {
 
 static void stays(goer *v) {
     uint64_t seen = shared_load(word_of(v->page));
-    bool none = false;
-    if (v->stale || v->claimed)
+    bool none = false, has_kept = v->stale || (v->claimed && v->slot + 1 == v->kept);
+    if (has_kept)
         frame_table_drop_slot(&g, v->frame, v->kept);
     step();
     if (v->going)
