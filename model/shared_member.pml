@@ -187,13 +187,12 @@ inline no_frame(p) {
 
 /* READING, locked by m: the read has failed. */
 inline lose(p) {
-    d_step { assert(ERRORS > 0); forget_read(p); begin_leave_frame(f) } STEP
-    begin_leave_slot(s) STEP
+    d_step { assert(ERRORS > 0); forget_read(p); begin_leave_slot(s) } STEP
+    d_step { begin_leave_frame(f) } STEP
     d_step { move_page(p, READING, POISONED, lose); word[p].field = 0; lost[p] = 1 } STEP
     d_step { punch(p) } STEP
     d_step { end_leave_frame(f) } STEP
-    d_step { release_frame(f) } STEP
-    d_step { end_leave_slot(s) } /* each member marks it when it is touched there */
+    d_step { release_frame(f) } /* each member marks it when it is touched there */
 }
 
 /* ---- the thread "uswap-share": faults, reads (shared_fault.c, shared_in.c) ---- */
@@ -406,7 +405,8 @@ looks:  atomic { IF_DEAD;
             :: lock_read(p) && !right ->
                 take_lock(p) STEP
                 lose(p) STEP
-                unlock_and_wake(p);
+                unlock_and_wake(p) STEP
+                d_step { end_leave_slot(s) };
                 goto read_ends
 #if ERRORS
             :: lock_read(p) && right && chances > 0 -> /* no memory: fill fails */

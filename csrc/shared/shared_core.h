@@ -149,6 +149,9 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
 /* The same, if the object is in that state (so that it is the same object still). Return: false: it is not, or somebody has the page locked, is
  * reading it, is at it, or holds it. *waiters: wake. */
 bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
+/* Ends a read, or a first touch, that brings nothing: the frame is free, the page is that, unlocked; wakes. Context: READING, locked by us. */
+void shared_give_up_read(group *g, shared_region *r, size_t page, uint32_t frame, shared_state state, uint64_t field,
+                         uint64_t bits);
 /* We were to bring the page in, and somebody has broken that off: what has come into the file late nobody counts, if the page is out. */
 void shared_drop_late(group *g, shared_region *r, size_t page);
 

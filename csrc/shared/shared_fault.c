@@ -93,14 +93,7 @@ static void drop_fresh(group *g, shared_region *r, size_t page, uint32_t frame) 
         fresh_in_vain(g, r, page);
         return;
     }
-    frame_table_begin_leave(g, frame);
-    shared_set(word, g->self, SHARED_ZERO, 0, 0);
-    shared_punch(r->fd, page, 1); /* what another has brought late */
-    frame_table_end_leave(g, frame);
-    frames_release(g, frame);
-    bool waiters = shared_unlock(word, g->self);
-    (void)waiters;
-    shared_wake(g, r, page, 1); /* and whose fault began it */
+    shared_give_up_read(g, r, page, frame, SHARED_ZERO, 0, 0);
 }
 
 /* RESIDENT, by us, and announced since before that. */

@@ -50,14 +50,7 @@ static bool lock_read(group *g, const read_unit *unit, uint32_t i) {
 
 /* Locked, READING => SWAPPED again: there was no memory for it. */
 static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
-    frame_table_begin_leave(g, frame);
-    shared_set(&r->words[page], g->self, SHARED_SWAPPED, slot, heat_kept(shared_load(&r->words[page])));
-    shared_punch(r->fd, page, 1);
-    frame_table_end_leave(g, frame);
-    frames_release(g, frame);
-    bool waiters = shared_unlock(&r->words[page], g->self);
-    (void)waiters;
-    shared_wake(g, r, page, 1);
+    shared_give_up_read(g, r, page, frame, SHARED_SWAPPED, slot, heat_kept(shared_load(&r->words[page])));
 }
 
 /* Somebody else has broken the read off. Who does that wakes whoever has said that he waits (WAITERS); those whose fault began it have not: they look
@@ -77,16 +70,9 @@ static void lose(group *g, const read_unit *unit, uint32_t i, int status) {
         end_in_vain(g, unit, i);
         return;
     }
-    frame_table_begin_leave(g, frame);
     INVARIANT(I17, slot_table_begin_leave(g, slot));
-    shared_set(&r->words[page], g->self, SHARED_POISONED, (uint64_t)-status, 0);
-    shared_punch(r->fd, page, 1); /* of a late reader, who had found it right */
-    frame_table_end_leave(g, frame);
-    frames_release(g, frame);
+    shared_give_up_read(g, r, page, frame, SHARED_POISONED, (uint64_t)-status, 0);
     slot_table_end_leave(g, slot);
-    bool waiters = shared_unlock(&r->words[page], g->self);
-    (void)waiters;
-    shared_wake(g, r, page, 1);
 }
 
 /* For the policy, if there is one that wants to know: after how many evictions it has come back. */

@@ -85,6 +85,19 @@ void shared_drop_late(group *g, shared_region *r, size_t page) {
     }
 }
 
+void shared_give_up_read(group *g, shared_region *r, size_t page, uint32_t frame, shared_state state, uint64_t field,
+                         uint64_t bits) {
+    shared_word *word = &r->words[page];
+    frame_table_begin_leave(g, frame);
+    shared_set(word, g->self, state, field, bits);
+    shared_punch(r->fd, page, 1); /* what others may have brought late */
+    frame_table_end_leave(g, frame);
+    frames_release(g, frame);
+    bool ignored = shared_unlock(word, g->self);
+    (void)ignored; /* those whose fault began the read have not said that they wait */
+    shared_wake(g, r, page, 1);
+}
+
 /* RESIDENT => ZERO. */
 static void discard_resident(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
     uint64_t kept = slot_table_kept(g, frame);

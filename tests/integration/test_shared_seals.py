@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from _support.members import Member
-from _support.policies import eventually
 from _support.pagemap import PAGE, mapped, write_protected
+from _support.policies import eventually
 
 import uswap
 
