@@ -277,9 +277,9 @@ static bool is_copy(const fault *f, uint64_t slot) {
 }
 
 /* The frame itself goes in, and those of the neighbours that a stream will touch next. */
-static fault_result serve_inactive(fault *f, uint64_t flags) {
+static fault_result serve_inactive(fault *f, uint64_t flags, bool alone) {
     size_t around;
-    int status = page_in_cached(f->pool, f->r, f->page, &around);
+    int status = page_in_cached(f->pool, f->r, f->page, alone, &around);
     STAT_ADD(f->pool, fault_around_pages, around);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);
@@ -290,7 +290,7 @@ static fault_result serve_inactive(fault *f, uint64_t flags) {
 /* CLEAN or DIRTY: the frame itself goes in. */
 static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state state) {
     frame_id frame;
-    bool sealed;
+    bool sealed, no_frame = false;
     fault_result result;
     uint64_t flags = swap_cache_load(f->pool, entry);
     if (state == CACHE_CLEAN && f->pool->use_move && block_has(&f->pool->frames, slot_frame_of(flags)) &&
@@ -301,10 +301,11 @@ static fault_result serve_from_cache(fault *f, swap_entry entry, cache_state sta
         result = serve_copy(f, entry, protect);
         if (result != FAULT_NO_FRAME) /* to move it in takes none */
             return result;
+        no_frame = true;
     }
     if ((flags & SLOT_STAYS) && !warm_has(&f->pool->frames, slot_frame_of(flags)) &&
         !block_has(&f->pool->frames, slot_frame_of(flags)))
-        return serve_inactive(f, flags);
+        return serve_inactive(f, flags, state == CACHE_DIRTY || no_frame);
     int status = put_in(f, entry, state, &sealed);
     if (status != 0)
         return status == -EEXIST ? FAULT_DONE : result_of(status);

@@ -321,7 +321,7 @@ void frame_run_end(uswap_pool *pool, frame_run *run) {
 }
 
 void frame_run_drop(uswap_pool *pool, frame_run *run, frame_id frame) {
-    if (run->count > 0 && run->first + run->count == frame) {
+    if (run->count > 0 && frames_adjoin(&pool->frames, run->first + run->count - 1, frame)) {
         run->count++;
         return;
     }

@@ -116,6 +116,10 @@ void frame_run_drop(uswap_pool *pool, frame_run *run, frame_id frame);
 void frame_run_end(uswap_pool *pool, frame_run *run);
 
 void *frame_address(const uswap_pool *pool, frame_id frame);
+/* Whether b lies behind a in memory, too: numbers go on from one arena to the next, addresses do not. */
+static inline bool frames_adjoin(const frame_pool *frames, frame_id a, frame_id b) {
+    return b == a + 1 && a / frames->arenas[0].places == b / frames->arenas[0].places;
+}
 /* NULL: no arena has such a place. */
 arena *frame_arena(frame_pool *frames, frame_id frame);
 

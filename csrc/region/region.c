@@ -241,6 +241,7 @@ int region_table_add(region_table *table, unsigned char *base, size_t pages, con
     atomic_store(&r->faults, 0);
     memset(&r->ahead, 0, sizeof r->ahead);
     memset(&r->fresh, 0, sizeof r->fresh);
+    memset(&r->soft, 0, sizeof r->soft);
     snprintf(r->name, sizeof r->name, "%s", name);
     *out = r;
     return 0;

@@ -66,6 +66,7 @@ typedef struct region {
     _Atomic uint32_t seal_turn;
     read_ahead ahead; /* streams of swapped pages */
     read_ahead fresh; /* streams of first touches */
+    read_ahead soft;  /* streams of touches of inactive pages */
     char name[REGION_NAME_BYTES];
 } region; /* t: under table_lock */
 

@@ -69,7 +69,7 @@ static int move_run(uswap_pool *pool, region *r, size_t page, size_t count, unsi
         if (outcome[i].result != OUT_TAKEN)
             continue;
         while (next < count && outcome[next].result == OUT_TAKEN &&
-               outcome[next].frame == outcome[i].frame + (next - i))
+               frames_adjoin(&pool->frames, outcome[next - 1].frame, outcome[next].frame))
             next++;
         put_in(pool, r, to + ((page + i) << PAGE_SHIFT), outcome[i].frame, (uint32_t)(next - i));
         for (size_t n = i; n < next; n++)

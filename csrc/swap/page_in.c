@@ -183,6 +183,14 @@ void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry,
     page_came(pool, r, page, page_in_kind(pool, flags), slot_distance_of(flags));
 }
 
+void page_in_beside(uswap_pool *pool, region *r, size_t page, swap_entry entry, uint64_t flags) {
+    settle_slot(pool, r, page, entry, true);
+    atomic_fetch_add_explicit(&r->mapped_pages, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&r->swapped_pages, 1, memory_order_relaxed);
+    STAT_ADD(pool, mapped_pages, 1);
+    page_came(pool, r, page, USWAP_EVENT_FAULTED | (flags & SLOT_MARKED ? EVENT_MARKED : 0), REFAULT_NEVER);
+}
+
 /* Return: how many of the run, from the first on, are in. */
 static uint32_t run_map(uswap_pool *pool, const map_run *run, bool *sealed) {
     unsigned char *address = region_address(run->r, run->page);
@@ -234,7 +242,8 @@ static void run_finish(context *ctx, map_run *run, uint64_t stall_ns) {
 static void run_lock(context *ctx, map_run *run, region *r, size_t page, frame_id frame, uint64_t stall_ns) {
     page_word *word = &r->object.words[page];
     bool joins = run->count > 0 && run->count < MAP_RUN_MAX && run->r == r && run->page + run->count == page &&
-                 run->frame + run->count == frame && !warm_has(&ctx->pool->frames, frame);
+                 frames_adjoin(&ctx->pool->frames, run->frame + run->count - 1, frame) &&
+                 !warm_has(&ctx->pool->frames, frame);
     if (joins && page_try_lock(word)) {
         region_put(r); /* the run has a reference */
         return;

@@ -28,6 +28,8 @@ unsigned page_in_kind(uswap_pool *pool, uint64_t flags);
 /* The page's frame is mapped: states, counts, ring. keep: the slot has the same contents and stays the page's, unless slots are
  * scarce. flags: the slot word as it was. Context: page locked, SWAPPED. */
 void page_in_arrived(uswap_pool *pool, region *r, size_t page, swap_entry entry, bool keep, uint64_t flags);
+/* The same of one that nobody has touched: it comes with a neighbour. */
+void page_in_beside(uswap_pool *pool, region *r, size_t page, swap_entry entry, uint64_t flags);
 
 /* The part of that which concerns the page alone: state and slot. */
 void page_in_settled(uswap_pool *pool, region *r, size_t page, swap_entry entry);

@@ -7,8 +7,9 @@
 #include "pool.h"
 #include "region/region.h"
 
-/* Moves the page in, whose slot is CLEAN or DIRTY, and inactive, with those behind it in its stream that wait in the same way, in neighbouring frames, from 8 on, twice as many each time. *around: how many
- * others came. Context: page locked; its frame is no block's, and not warm. Return: 0, or -errno: the page has stayed. */
-int page_in_cached(uswap_pool *pool, region *r, size_t page, size_t *around);
+/* Moves the page in, whose slot is CLEAN or DIRTY, and inactive; not alone: with those behind it in its stream that are CLEAN and inactive too, in
+ * neighbouring frames, from 8 on, twice as many each time. *around: how many others came. Context: page locked; its frame is no block's, and not warm.
+ * Return: 0, or -errno: the page has stayed. */
+int page_in_cached(uswap_pool *pool, region *r, size_t page, bool alone, size_t *around);
 
 #endif

@@ -58,7 +58,7 @@ class Stats:
             time.
         parked_faults: faults that had to wait for a frame.
         write_waits: of parked_faults, those that had to wait while pages were being written.
-        fault_around_pages: fresh pages mapped beside the one touched.
+        fault_around_pages: pages mapped beside the one touched, that needed no read: fresh or inactive ones.
         pages_in: pages read from swap areas.
         pages_out: pages written to swap areas.
         reads: read requests.

@@ -56,8 +56,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             which contract.
         overcommit: regions do not reserve swap space; a full disk then shows up late.
         io: "uring", "sync", or "auto" for the better one that works.
-        fault_around: pages mapped at a first touch; 1: only the page touched. None: the core's default, as
-            below.
+        fault_around: pages mapped at a first touch, or at one of an inactive page, at most; 1: only the page
+            touched. None: the core's default, as below.
         read_ahead: the largest read-ahead window in pages; 0: none.
         reclaim_batch: pages a fault evicts at once if it must; 1 gives exact first in, first out.
         background: False: no reclaimer at all, faults evict.

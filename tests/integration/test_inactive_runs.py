@@ -25,7 +25,7 @@ def told() -> Iterator[Told]:
     policy.end()
 
 
-def aged(pool: uswap.Pool, told: Told) -> Pages:
+def aged(pool: uswap.Pool, told: Told, advice: uswap.Advice = uswap.Advice.NORMAL) -> Pages:
     """Touched page by page in no order, so that there are no blocks, and inactive."""
     region, pages = told.region(pool)
     order = random.Random(1).sample(UP, PAGES)
@@ -34,6 +34,7 @@ def aged(pool: uswap.Pool, told: Told) -> Pages:
     stays = dict(zip(pages_of(told.of("faulted", region)), told.of("faulted", region), strict=True))
     told.order(Answer(age=[stays[page] for page in UP]))
     eventually(lambda: pool.stats().inactive_bytes == PAGES * PAGE)
+    region.advise(advice)
     return pages
 
 
@@ -60,6 +61,21 @@ def test_at_random_one_comes_at_a_fault(make_pool: PoolFactory, told: Told, tran
     pages = aged(pool, told)
     some = random.Random(2).sample(UP[:: PAGES // 32], 32)
     assert soft_faults(pool, pages, some) == len(some)
+
+
+def test_after_the_advice_random_each_page_faults(make_pool: PoolFactory, told: Told) -> None:
+    pool = make_pool("16MiB", transport="move", policy=told, read_ahead=0)
+    assert soft_faults(pool, aged(pool, told, uswap.Advice.RANDOM), UP) == PAGES
+
+
+def test_who_comes_beside_one_that_is_touched_was_not_rescued(make_pool: PoolFactory, told: Told) -> None:
+    pool = make_pool("16MiB", transport="move", policy=told, read_ahead=0)
+    pages = aged(pool, told)
+    before = pool.stats()
+    faults = soft_faults(pool, pages, UP)
+    after = pool.stats()
+    assert after.rescues - before.rescues == faults
+    assert after.fault_around_pages - before.fault_around_pages == PAGES - faults
 
 
 def test_without_fault_around_each_page_faults(make_pool: PoolFactory, told: Told) -> None:

@@ -19,7 +19,7 @@ typedef struct {
     uint32_t io_kind;             /* a uswap_io_kind                                                      */
     uint32_t recycle;             /* 1: frames circulate (see csrc/README.md, Frames)                     */
     uint32_t overcommit;          /* 1: regions do not reserve swap                                       */
-    uint32_t fault_around_pages;  /* fresh pages mapped per first touch; 1 = only the page touched        */
+    uint32_t fault_around_pages;  /* pages mapped per first touch, or soft fault; 1 = only the page touched */
     uint32_t read_ahead_pages;    /* largest read-ahead window; 0 = off                                   */
     uint32_t reclaim_batch_pages; /* pages a direct reclaim evicts at most; 1 gives exact FIFO            */
     uint32_t background;          /* 0: no native reclaimer and no watermarks: only direct reclaim        */
@@ -131,7 +131,7 @@ typedef struct {
     uint64_t duplicate_faults;   /* messages for a page that was there already                          */
     uint64_t parked_faults;      /* had to wait for a frame                                             */
     uint64_t write_waits;        /* of them, those that did while pages were being written              */
-    uint64_t fault_around_pages; /* fresh pages mapped beside the one touched                           */
+    uint64_t fault_around_pages; /* pages mapped beside the one touched, no read being needed           */
     uint64_t pages_in;           /* read from swap areas                                                */
     uint64_t pages_out;          /* written to swap areas                                               */
     uint64_t reads;              /* read requests                                                       */
