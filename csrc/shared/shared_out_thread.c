@@ -88,8 +88,7 @@ static bool somebody_evicts(group *g) {
     return false;
 }
 
-/* Frames come free for all: several at once would wait for one another in the kernel (the lock of the object's file, under which holes are punched), and free
- * as much each as one was to. Nobody is relied on: not where frames are about to run out, nor for long. */
+/* Frames come free for all: several at once would free as much each as one was to. Nobody is relied on: not where frames are about to run out, nor for long. */
 static bool leave_to_others(group *g, const level *now) {
     return now->total - now->used > now->low / 2 && !shared_policy_listens(&g->pool->shared_policy) &&
            somebody_evicts(g);
