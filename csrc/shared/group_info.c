@@ -30,12 +30,16 @@ static void count_chunks(const commons *c, uint64_t *free, uint64_t *shared) {
     }
 }
 
+/* By the slots themselves: what the clusters' hints add up to lacks what the dead took with them. */
 static uint64_t slots_used(const commons *c) {
     const commons_header *head = commons_head(c);
-    uint64_t clusters = (atomic_load(&head->usable_slots) + COMMONS_CLUSTER_SLOTS - 1) / COMMONS_CLUSTER_SLOTS,
+    const shared_slot *slots = commons_slots(c);
+    uint64_t from = head->slots_at, end = from + atomic_load(&head->usable_slots) * sizeof *slots, first, last,
              used = 0;
-    for (uint64_t i = 0; i < clusters; i++)
-        used += atomic_load_explicit(&commons_clusters(c)[i], memory_order_relaxed) & (2 * COMMONS_CLUSTER_SLOTS - 1);
+    for (; commons_touched(c, from, end, &first, &last); from = last)
+        for (uint64_t slot = (first - head->slots_at) / sizeof *slots; slot < (last - head->slots_at) / sizeof *slots;
+             slot++)
+            used += use_kind_of(atomic_load_explicit(&slots[slot].use, memory_order_relaxed)) != USE_FREE;
     return used;
 }
 

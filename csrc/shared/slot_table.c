@@ -2,8 +2,8 @@
  * slot_table.c - shared slots: which are free, and which page's contents each of the others has.
  *
  * The use words are the truth. For each cluster there is a hint of how many are taken, with a count of its changes: a search passes over full
- * clusters by it. A hint can be wrong for a while, after a death; who looks at all of a cluster puts it right, and when nothing is to be had by
- * the hints, all clusters are looked at, now and then.
+ * clusters by it. A hint can be wrong after a death (or a stop); who looks at all of a cluster puts it right, and when nothing is to be had by
+ * the hints, all clusters are looked at, now and then. Nothing else may be said by them (group_info.c counts the words).
  */
 #define _GNU_SOURCE
 #include "base/failpoint.h"

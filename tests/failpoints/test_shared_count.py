@@ -63,3 +63,41 @@ def test_it_is_put_right_while_pages_come_and_go(pool: uswap.Pool, swap_director
     pool.check()
     r.close()
     fresh.close()
+
+
+def die_at(failpoint: str, job: str, nth: int, swap_directory: Path) -> None:
+    """A member is killed there while it does the job on region r."""
+    with Member() as member:
+        member(f"pool = uswap.attach('count', swap=uswap.SwapArea({str(swap_directory)!r}, size='256MiB'))")
+        member("from _support.failpoints import Action, set_failpoint")
+        member(f"r = pool.open_region('r'); set_failpoint({failpoint!r}, Action.KILL, nth={nth})")
+        member.send(job)
+        eventually(lambda: not member.alive)
+        assert member.end() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "job"),
+    [
+        ("slot.freed", f"r.advise(uswap.Advice.DONTNEED, 0, {64 * PAGE})"),
+        ("slot.claimed", f"r[:{64 * PAGE}] = b'y' * {64 * PAGE}; r.advise(uswap.Advice.PAGEOUT, 0, {64 * PAGE})"),
+    ],
+)
+@pytest.mark.parametrize("nth", [1, 5])
+def test_slots_are_counted_right_after_a_death_between_a_slot_and_its_clusters_count(
+    pool: uswap.Pool, swap_directory: Path, failpoint: str, job: str, nth: int
+) -> None:
+    """A death there once left group_info() one slot wrong for good: it added up the clusters' hints."""
+    r = pool.region(4 * MIB, shared=True, name="r")
+    r[:] = bytes(range(1, 256)) * (len(r) // 255) + b"z" * (len(r) % 255)
+    r.advise(uswap.Advice.PAGEOUT)
+    assert pool.group_info().shared_swap_used_bytes == len(r)
+    die_at(failpoint, job, nth, swap_directory)
+    eventually(lambda: len(pool.members()) == 1)
+    r.advise(uswap.Advice.PAGEOUT)
+    (info,) = pool.shared_regions()
+    eventually(lambda: pool.group_info().shared_swap_used_bytes == info.swapped)
+    pool.check()
+    r.advise(uswap.Advice.DONTNEED)
+    assert pool.group_info().shared_swap_used_bytes == 0
+    r.close()
