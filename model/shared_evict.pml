@@ -170,7 +170,12 @@ leaves: atomic { /* the write has ended: note_written */
         };
 left:   atomic { IF_DEAD;
             if
+#ifdef MUTANT_MISTAKES_A_DISCARD
+            :: !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 ->
+                word[p].sealed = 0;
+#else
             :: !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 && !word[p].sealed ->
+#endif
                 d_step {
                     if
                     :: kind == EMPTY -> move_page(p, LEAVING, ZERO, has_left); word[p].field = 0
