@@ -70,8 +70,8 @@ class PoolGroup:
         return open_region_by_name(self._core, name)
 
     def attach_region(self, pid: int, region_id: int) -> SharedRegion:
-        """The shared region that the process pid, a member of this pool, knows by that id (Region.id). The id is a
-        large number chosen by chance, the same in all processes: who tells it, consents.
+        """The shared region that the process pid, a member of this pool, knows by that id (Region.id): a
+        large number chosen by chance, the same in all processes. A region made with exportable=False has none.
 
         Raises:
             ValueError: that process has no exportable shared region of that id.

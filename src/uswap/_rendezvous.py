@@ -88,7 +88,7 @@ def runtime_folder(*, make: bool = True) -> Path:
                     f"{folder} cannot be made: {error.strerror}",
                     path=str(folder),
                     errno=error.errno,
-                    hint="set USWAP_RUNTIME_DIR to a directory of this user",
+                    hint="set USWAP_RUNTIME_DIR to a directory of this user, for named pools alone",
                 ) from error
     elif not os.path.lexists(folder):
         return folder
@@ -136,7 +136,7 @@ def _check_ours(folder: Path) -> None:
             raise SystemCallError(
                 f"{folder} is not used: it belongs to user {found.st_uid}, not {os.geteuid()}",
                 path=str(folder),
-                hint="set USWAP_RUNTIME_DIR to a directory of this user",
+                hint="set USWAP_RUNTIME_DIR to a directory of this user, for named pools alone",
             )
         if stat.S_IMODE(found.st_mode) != 0o700:
             os.fchmod(descriptor, 0o700)
@@ -166,13 +166,37 @@ def pool_folders() -> list[Path]:
 
 
 def is_pool_folder(path: Path) -> bool:
-    """Whether it can be one of ours: a directory of this user with a pool's name."""
+    """Whether it can be one of ours: a directory of this user with a pool's name, and nothing but sockets in it."""
     try:
         found = path.lstat()
     except OSError:
         return False
     named = bool(_NAME.fullmatch(path.name)) and not path.name.endswith(_LOCK_SUFFIX)
-    return named and stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    ours = named and stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return ours and _stranger_in(path) is None
+
+
+def _stranger_in(folder: Path) -> str | None:
+    """The name of something in it that no pool makes: the runtime folder may be one that its user has for other
+    things, too."""
+    # One that has gone, or cannot be looked into: who wants to use it is told why.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                    return entry.name
+    return None
+
+
+def _check_content(folder: Path) -> None:
+    stranger = None if folder.is_symlink() else _stranger_in(folder)
+    if stranger is not None:
+        raise SystemCallError(
+            f"{folder} is neither used nor removed: no pool has made {stranger!r} in it",
+            path=str(folder),
+            errno=errno.ENOTEMPTY,
+            hint="another name, or USWAP_RUNTIME_DIR: a directory for named pools alone",
+        )
 
 
 # ---- the lock ----------------------------------------------------------------------------------------------
@@ -262,6 +286,7 @@ def making(name: str) -> Iterator[Path]:
     """
     folder = folder_of(name)
     sweep(folder)
+    _check_content(folder)
     with locked(folder):
         if os.path.lexists(folder):
             _check_ours(folder)
@@ -289,6 +314,7 @@ def joining(name: str) -> Iterator[Path]:
     sweep(folder)
     if not os.path.lexists(folder):
         raise _not_found(name, folder)
+    _check_content(folder)
     with locked(folder, shared=True):
         if not os.path.lexists(folder):
             raise _not_found(name, folder)
@@ -305,7 +331,9 @@ def _not_found(name: str, folder: Path) -> PoolNotFoundError:
 
 
 def remove(folder: Path) -> None:
-    """Removes a pool's folder and what is in it. Context: locked; nobody alive is in it. Raises SystemCallError."""
+    """Removes a pool's folder and what is in it. Context: locked; nobody alive is in it. Raises SystemCallError:
+    nothing is removed, if there is anything in it that no pool makes."""
+    _check_content(folder)
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -3,10 +3,12 @@ NumPy."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from uswap._errors import ArgumentError
 from uswap.shared_region import SharedRegion, checked_reference
 
 
@@ -91,6 +93,13 @@ def end_of(place: Place) -> int:
 
 def array_on(region: SharedRegion, shape: Any, dtype: np.dtype[Any], order: Any, offset: int) -> SharedArray:
     """A fresh one from byte offset on. Raises ValueError: it does not fit."""
+    extents = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    bytes_ = math.prod(map(int, extents)) * dtype.itemsize
+    if offset < 0 or any(extent < 0 for extent in extents) or offset + bytes_ > len(region):
+        raise ArgumentError(
+            f"an array of shape {shape} ({bytes_} bytes) at offset {offset} does not fit into a region of"
+            f" {len(region)} bytes"
+        )
     memory = np.frombuffer(region, np.uint8)  # unlike ndarray, it exports the region's buffer as long as it lives
     array: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, buffer=memory, offset=offset, order=order)
     array._region = region

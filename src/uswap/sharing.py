@@ -45,7 +45,7 @@ class AttachOptions(TypedDict, total=False):
 
 # The pools of this process by name, and those of them that unpickling has joined: nobody else may refer to these.
 _lock = threading.RLock()
-_joined: dict[str, weakref.ref[Pool]] = {}
+_joined: dict[str, list[weakref.ref[Pool]]] = {}
 _kept: dict[str, Pool] = {}
 
 
@@ -127,18 +127,24 @@ def reopen(shared: _Shared) -> _Shared:
 def remember(pool: Pool) -> None:
     """What is unpickled finds this pool by its name from here on."""
     with _lock:
-        _joined[pool.name] = weakref.ref(pool)
+        others = [other for other in _joined.get(pool.name, ()) if _is_ours(other())]
+        _joined[pool.name] = [*others, weakref.ref(pool)]
 
 
 def pool_named(name: str) -> Pool:
     """The pool of this process that has that name, joined if need be; then it stays until the process ends. Raises
     as attach."""
     with _lock:
-        found = _joined.get(name)
-        pool = None if found is None else found()
-        if pool is None or pool.closed or pool._core.owner_pid != os.getpid():
-            pool = _kept[name] = attach(name)
+        for found in reversed(_joined.get(name, [])):
+            pool = found()
+            if pool is not None and _is_ours(pool):
+                return pool
+        pool = _kept[name] = attach(name)
         return pool
+
+
+def _is_ours(pool: Pool | None) -> bool:
+    return pool is not None and not pool.closed and pool._core.owner_pid == os.getpid()
 
 
 def open_reference(reference: Reference) -> SharedRegion:

@@ -24,7 +24,7 @@ def add(array: Any, value: float) -> int:
 def fill_region(region: uswap.SharedRegion, text: bytes) -> tuple[int, bool]:
     """=> (this process's number, whether both of two references are one object)."""
     region[: len(text)] = text
-    (pool,) = uswap.sharing._joined.values()
+    ((pool,),) = uswap.sharing._joined.values()
     found = pool()
     assert found is not None
     return os.getpid(), found.attach_region(os.getpid(), region.id) is region

@@ -46,6 +46,28 @@ def test_a_region_comes_back_as_itself(jobs: uswap.Pool) -> None:
     assert len(pickle.dumps(r)) < 500
 
 
+def test_it_comes_back_as_itself_though_a_later_member_of_this_process_has_left(jobs: uswap.Pool) -> None:
+    """It once made a member that nobody could close."""
+    r = jobs.region("1MiB", shared=True)
+    uswap.attach("jobs").close()
+    assert round_trip(r) is r
+    assert len(jobs.members()) == 1
+
+
+@pytest.mark.parametrize("offset", [-8, 4096 - 7, 1 << 40])
+def test_an_array_that_does_not_fit_is_refused(jobs: uswap.Pool, offset: int) -> None:
+    """One that began before its region was once given, on others' memory."""
+    with jobs.region("4KiB", shared=True) as r:
+        with pytest.raises(ValueError, match="does not fit"):
+            r.array(1, offset=offset)
+        with pytest.raises(ValueError, match="does not fit"):
+            r.array((3, -1))
+        with pytest.raises(ValueError, match="does not fit"):
+            r.array(513)
+        assert r.array(512).shape == (512,)
+        assert r.array((), offset=4088).shape == ()
+
+
 @pytest.mark.parametrize(
     "index",
     [np.s_[:], np.s_[3], np.s_[2:7, 1:9], np.s_[::-1, ::3], np.s_[::2, ::-2], np.s_[None, 4, ...]],

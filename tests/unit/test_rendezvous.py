@@ -1,6 +1,7 @@
 """Where named pools meet: names, folders, who is let in, locks, and what is left behind."""
 
 import os
+import shutil
 import stat
 import tempfile
 import threading
@@ -151,7 +152,7 @@ def test_making_gives_an_empty_folder_of_this_user_alone(runtime_folder: Path, a
 
 def test_a_name_in_use_is_refused_and_a_stale_one_taken_over(runtime_folder: Path, alive: set[str]) -> None:
     with rendezvous.making("jobs") as folder:
-        (folder / "socket").touch()
+        os.mknod(folder / "socket", stat.S_IFSOCK | 0o600)
     alive.add("jobs")
     with pytest.raises(uswap.PoolExistsError, match=r"uswap.attach\('jobs'\)") as raised, rendezvous.making("jobs"):
         pass
@@ -172,7 +173,7 @@ def test_a_name_in_use_is_refused_and_a_stale_one_taken_over(runtime_folder: Pat
 def test_what_fails_in_the_making_leaves_nothing(runtime_folder: Path, alive: set[str]) -> None:
     def fail() -> None:
         with rendezvous.making("jobs") as folder:
-            (folder / "socket").touch()
+            os.mknod(folder / "socket", stat.S_IFSOCK | 0o600)
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -230,3 +231,26 @@ def test_locks_without_a_pool_are_stale(runtime_folder: Path, alive: set[str]) -
     assert rendezvous.stale_locks() == [runtime_folder / "gone.lock"]
     assert not rendezvous.clean(runtime_folder / "gone")
     assert rendezvous.stale_locks() == []
+
+
+def test_what_no_pool_has_made_is_neither_removed_nor_taken_for_a_pool(runtime_folder: Path) -> None:
+    """The runtime folder may be one that its user has for other things: a Pool once removed what was in there."""
+    rendezvous.runtime_folder()
+    for name, mode in (("private", 0o700), ("project", 0o755)):
+        (runtime_folder / name).mkdir(mode)
+        (runtime_folder / name / "thesis.txt").write_text("precious")
+    (runtime_folder / "deep" / "er").mkdir(parents=True)
+    assert rendezvous.pool_folders() == []
+    with rendezvous.making("jobs") as jobs:
+        pass
+    assert rendezvous.clean(jobs)
+    with pytest.raises(uswap.SystemCallError, match=r"no pool has made .thesis"), rendezvous.making("private"):
+        pass
+    for name in ("private", "project"):
+        assert (runtime_folder / name / "thesis.txt").read_text() == "precious"
+    assert sorted(entry.name for entry in runtime_folder.iterdir() if entry.is_dir()) == [
+        "deep",
+        "private",
+        "project",
+    ]
+    shutil.rmtree(runtime_folder)
