@@ -91,7 +91,6 @@ _FORK = ("FORK=1", "THREADS=1", "VALUES=0", "AHEAD=0")
 _ONE_SLOT = ("SLOTS=1", "ZEROING=0")
 # The last process has no threads: all it does is to evict.
 _EVICTS = ("THREADS=1", "LAST_THREADS=0", "FRAMES=2", "APART=1")
-_DISCARDS = ("THREADS=1", "LAST_THREADS=0", "DISCARDS=1", "APART=1", *_ONE_SLOT)
 _THREE = ("THREADS=2", "LAST_THREADS=1", "CRASH=1")
 CONFIGURATIONS = (
     Configuration("private: 2 pages, 2 threads, 1 process", "private",
@@ -115,7 +114,7 @@ CONFIGURATIONS = (
     Configuration("1 page, 2 frames, 1 thread, and a process that only evicts, and dies", "shared",
                   (*_EVICTS, *_ONE_SLOT, "CRASH=1")),
     Configuration("1 page, 1 thread, and a process that evicts and discards, errors", "shared",
-                  (*_DISCARDS, "ERRORS=1")),
+                  ("THREADS=1", "LAST_THREADS=0", "DISCARDS=1", "ERRORS=1", "APART=1", *_ONE_SLOT)),
     Configuration("1 page, 1 thread that dies, errors, and a process that evicts and mends", "shared",
                   ("THREADS=0", "LAST_THREADS=1", "CRASH=1", "ERRORS=1", "BREAKS=0", "APART=1", *_ONE_SLOT)),
     Configuration("1 page, 1 thread, 2 processes", "shared", ("THREADS=1", *_ONE_SLOT), large=True),
@@ -181,7 +180,7 @@ MUTANTS = (
     Mutant("NO_WAITERS", "shared", "a missed wake: who does not get LOCK leaves no WAITERS", _TWO),
     Mutant("LATE_READER", "shared", "a skipped recheck: who has read in vain does not look whose page it is", _TWO),
     Mutant("IN_VAIN_WAKES_NOBODY", "shared", "a missed wake: a read that was broken off ends",
-           _DISCARDS),
+           (*_TWO, "DISCARDS=1")),
     Mutant("NO_ANNOUNCEMENT", "shared", "a skipped recheck: who evicts does not look who is at the page", _TWO),
     Mutant("COPY_OVERWRITES", "shared", "what a late reader brings replaces what the file has", _TWO),
     Mutant("MAPS_IN_VAIN", "shared", "a page is mapped by who was to make it, and has not", (*_TWO, "SLOTS=1")),
@@ -195,8 +194,6 @@ MUTANTS = (
            (*_EVICTS, *_ONE_SLOT)),
     Mutant("KEPT_WITHOUT_A_LOOK", "shared", "a skipped recheck: a kept slot is taken that has become the only copy",
            (*_TWO, "PAGES=2", "BREAKS=0"), deep=True),
-    Mutant("MISTAKES_A_DISCARD", "shared", "an eviction that was broken off ends a discard of its member's",
-           _DISCARDS),
     Mutant("NO_RECHECK", "shared", "a skipped recheck: an eviction ends although the page was taken back", _ONE),
     Mutant("DROP_BEFORE_WRITE", "shared", "the frame is dropped before its write has ended", _ONE),
     Mutant("NO_PROTECT", "shared", "no write-protection before the contents are read", _ONE),

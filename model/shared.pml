@@ -66,13 +66,6 @@
 
 #define CELLS (MEMBERS * PAGES) /* one for each member and page */
 #define CELL(m, p) ((m) * PAGES + (p))
-/* The order and the slot of a discard, beside those of an eviction of the same page. */
-#if DISCARDS
-#define OF_DISCARD(m, p) (CELLS + CELL(m, p))
-#define ORDERS (2 * CELLS)
-#else
-#define ORDERS CELLS
-#endif
 #define UNIT(m, p, u) (CELL(m, p) * UNITS + (u))
 #if STOPS
 #define MENDS 0
@@ -147,12 +140,12 @@ bit out_new[CELLS];    /* the copy that an eviction has made is the newest */
 bit copy_new[CELLS];   /* what a read has brought, and is about to be copied into the file, is the newest */
 
 bit at_work[CELLS];    /* announced: the share thread of the member is at the page (shared_at_work.c) */
-byte kept_of[ORDERS];   /* slot + 1 that an eviction has seen kept, and whose use word has not been made anew since: its clock tells */
-bit ordered[ORDERS];    /* the member is to punch the page, or to see to it (shared_punch.c) */
-bit taken_back[ORDERS]; /* somebody has taken its order back */
-bit inside[ORDERS];     /* it is within that call */
+byte kept_of[CELLS];   /* slot + 1 that an eviction has seen kept, and whose use word has not been made anew since: its clock tells */
+bit ordered[CELLS];    /* the member is to punch the page, or to see to it (shared_punch.c) */
+bit taken_back[CELLS]; /* somebody has taken its order back */
+bit inside[CELLS];     /* it is within that call */
 
-bit discarded[PAGES];  /* who was discarding the page is stopped: it is out, and the contents go with the next punch */
+bit discarded[PAGES];  /* the contents go with the next punch */
 
 bit dead[MEMBERS];
 bit mended[MEMBERS];

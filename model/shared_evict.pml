@@ -170,12 +170,7 @@ leaves: atomic { /* the write has ended: note_written */
         };
 left:   atomic { IF_DEAD;
             if
-#ifdef MUTANT_MISTAKES_A_DISCARD
             :: !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 ->
-                word[p].sealed = 0;
-#else
-            :: !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 && !word[p].sealed ->
-#endif
                 d_step {
                     if
                     :: kind == EMPTY -> move_page(p, LEAVING, ZERO, has_left); word[p].field = 0
@@ -246,33 +241,44 @@ stays:  atomic {
         GONE({ start_over(); i = 0; k = 0; waiters = 0; got = 0 }) /* unreached: without a death */
 }
 
-/* ---- a discard, by an API caller (shared_discard.c) ---- */
+/* ---- shared_discard_page, by an API caller (shared_pages.c) ---- */
 
 #if DISCARDS
-#define WHOSE OF_DISCARD(m, p)
-/* WRITING by this discard. */
-#define mine(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1 && word[p].sealed && word[p].field == f)
-#define leaves_by_us(p) (!word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 && word[p].sealed && word[p].field == s)
-/* The file may have what a discard has left that was broken off: may_be_left. */
-#define may_be_left(p) (ordered[OF_DISCARD(0, p)] || ordered[OF_DISCARD(MEMBERS - 1, p)])
-
 proctype discard(byte m) {
-    byte p, f = FRAMES, s, kept, i, k;
+    byte p, f, s, kept, i, k;
     bit waiters, got;
-    mtype was = ZERO;
 end:    do
         :: atomic { !dead[m] && !calm && discards > 0 -> discards--; some_page();
 looks:      IF_DEAD;
             if
             :: may_break(p) -> take_read(p) STEP break_read(p); goto again
-            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); word[p].sealed = 0; moved(p) }; goto again
-            :: word[p].lock || word[p].state == READING || word[p].state == LEAVING -> goto over
-            :: !word[p].lock && word[p].state == ZERO && !may_be_left(p) -> goto over
-            :: !word[p].lock && word[p].state == POISONED -> /* discard_poisoned; shared_unpoison: a page of zeroes over the marks */
-                take_lock(p) STEP
+            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); moved(p) }; goto again
+            :: word[p].lock || word[p].state == READING || word[p].state == LEAVING || word[p].state == ZERO -> goto ends
+            :: else -> take_lock(p)
+            fi STEP
+            if
+            :: announced(p) /* not now */
+            :: else ->
                 if
-                :: announced(p) /* not now */
-                :: else ->
+                :: word[p].state == RESIDENT -> /* discard_resident */
+                    d_step {
+                        f = word[p].field;
+                        kept = frame[f].field;
+                        if :: kept > 0 && !is_of(kept - 1, p) -> kept = 0 :: else fi;
+                        begin_leave_frame(f)
+                    } STEP
+                    d_step { if :: kept > 0 && is_of(kept - 1, p) -> begin_leave_slot(kept - 1) :: else -> kept = 0 fi } STEP
+                    d_step { move_page(p, RESIDENT, ZERO, discard_resident); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
+                    d_step { punch(p) } STEP
+                    d_step { end_leave_frame(f) } STEP
+                    d_step { release_frame(f) } STEP
+                    if :: kept > 0 -> d_step { end_leave_slot(kept - 1) } :: else fi
+                :: word[p].state == SWAPPED ->
+                    d_step { s = word[p].field; begin_leave_slot(s) } STEP
+                    d_step { move_page(p, SWAPPED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
+                    d_step { punch(p) } STEP
+                    d_step { end_leave_slot(s) }
+                :: word[p].state == POISONED -> /* shared_unpoison: a page of zeroes over the marks */
                     d_step {
                         file[p] = NEW; zeroes[p] = 1; lost[p] = 0; age(p);
                         k = 0;
@@ -283,88 +289,10 @@ looks:      IF_DEAD;
                     } STEP
                     d_step { move_page(p, POISONED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
                     d_step { punch(p) }
-                fi STEP
-                unlock_and_wake(p); goto over
-            :: else
+                fi
             fi STEP
-            d_step { ordered[WHOSE] = 1; taken_back[WHOSE] = 0; was = word[p].state; s = NO_SLOT; f = FRAMES } STEP
-            if
-            :: word[p].state == ZERO -> d_step { move_page(p, ZERO, LEAVING, discard_zero); word[p].field = s; word[p].member = m + 1; word[p].sealed = 1 }; goto checks
-            :: word[p].state == SWAPPED -> d_step { s = word[p].field; move_page(p, SWAPPED, LEAVING, discard_swapped); word[p].member = m + 1; word[p].sealed = 1; kept = s + 1; kept_of[WHOSE] = kept }; goto checks
-            :: word[p].state == RESIDENT ->
-                d_step { f = word[p].field; move_page(p, RESIDENT, WRITING, discard_resident); word[p].member = m + 1; word[p].sealed = 1 }
-            fi
-        };
-        atomic { IF_DEAD; /* note_kept_slot */
-            d_step {
-                kept = frame[f].field;
-                if :: kept > 0 && !(is_of(kept - 1, p) && mine(p)) -> kept = 0 :: else fi;
-                kept_of[WHOSE] = kept
-            } STEP
-            if
-            :: announced(p) && mine(p) -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); word[p].sealed = 0; moved(p) }; goto over
-            :: announced(p) && !mine(p) -> goto over
-            :: else
-            fi
-        };
-        atomic { IF_DEAD;
-            if
-            :: mine(p) -> d_step { move_page(p, WRITING, LEAVING, end_resident); word[p].field = s; check_word(p) }; goto punches
-            :: else -> goto over
-            fi
-        };
-checks: atomic { IF_DEAD; if :: announced(p) -> goto back :: else fi };
-punches: atomic { IF_DEAD; /* punch_ordered */
-            if
-            :: taken_back[WHOSE] -> goto back
-            :: else -> inside[WHOSE] = 1
-            fi
-        };
-        atomic { IF_DEAD; d_step { discarded[p] = (was != SWAPPED); punch(p); inside[WHOSE] = 0 } }; /* the slot has them still */
-        atomic { IF_DEAD;
-            if
-            :: leaves_by_us(p) ->
-                d_step { move_page(p, LEAVING, ZERO, leaves); word[p].field = 0; word[p].sealed = 0; zeroes[p] = 1; age(p); moved(p) } POINT
-                if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
-            :: !leaves_by_us(p) && was == SWAPPED -> goto over /* it is that again */
-            :: else /* it is ZERO */
-            fi
-        };
-frees:  atomic { IF_DEAD; /* free_belongings */
-            if
-            :: f < FRAMES ->
-                d_step { begin_leave_frame(f) } STEP
-                d_step { end_leave_frame(f) } STEP
-                d_step { release_frame(f) }
-            :: else
-            fi STEP
-            if
-            :: kept > 0 && is_of(kept - 1, p) && kept_of[WHOSE] == kept -> d_step { begin_leave_slot(kept - 1) } STEP d_step { end_leave_slot(kept - 1) }
-            :: else
-            fi;
-            goto over
-        };
-back:   atomic { IF_DEAD; /* comes_back */
-            if
-            :: leaves_by_us(p) ->
-                d_step {
-                    if
-                    :: was == ZERO -> move_page(p, LEAVING, ZERO, discard_zero); word[p].field = 0
-                    :: was == SWAPPED -> move_page(p, LEAVING, SWAPPED, discard_swapped)
-                    :: was == RESIDENT -> move_page(p, LEAVING, RESIDENT, end_resident); word[p].field = f
-                    fi;
-                    word[p].sealed = 0;
-                    moved(p)
-                } POINT
-                if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi;
-                goto over
-            :: !leaves_by_us(p) && was == RESIDENT -> drop_late(p); goto frees
-            :: else -> goto over
-            fi
-        };
-over:   atomic { IF_DEAD;
-            d_step { ordered[WHOSE] = 0; taken_back[WHOSE] = 0; kept_of[WHOSE] = 0; p = 0; f = FRAMES; s = 0; kept = 0; was = ZERO };
-            goto end
+            unlock_and_wake(p);
+ends:       IF_DEAD; d_step { p = 0; f = 0; s = 0; kept = 0 }
         }
         od;
 again:  atomic { IF_DEAD; goto looks };

@@ -16,7 +16,7 @@ inline map_here(p) { /* shared_map_here */
     :: file[p] == HOLE /* EFAULT */
 #endif
     :: seals && entry[CELL(m, p)] == ABSENT -> entry[CELL(m, p)] = PROTECTED
-    :: !seals && file[p] != HOLE -> assert(!word[p].sealed || word[p].state == WRITING); entry[CELL(m, p)] = WRITABLE
+    :: !seals && file[p] != HOLE -> assert(!word[p].sealed); entry[CELL(m, p)] = WRITABLE
     :: else
     fi;
     wake_in(m, p)
@@ -56,12 +56,7 @@ inline map_in(k, p) { /* shared_map_peers; EEXIST changes nothing */
 #define may_break(p) (word[p].state == READING && unlocked(p) && word[p].member != m + 1 && seems_stopped(word[p].member - 1))
 
 /* Who evicts is not within the call that punches (the proof is not modelled, but what it shows): so its order can be taken back. */
-#if DISCARDS
-#define is_inside(k, p) (inside[CELL(k, p)] || inside[OF_DISCARD(k, p)])
-#else
-#define is_inside(k, p) inside[CELL(k, p)]
-#endif
-#define may_end_leave(p) (word[p].state == LEAVING && !word[p].lock && word[p].member != m + 1 && seems_stopped(word[p].member - 1) && !is_inside(word[p].member - 1, p))
+#define may_end_leave(p) (word[p].state == LEAVING && !word[p].lock && word[p].member != m + 1 && seems_stopped(word[p].member - 1) && !inside[CELL(word[p].member - 1, p)])
 
 /* shared_show: loads go on. */
 #define may_show(p) ((word[p].lock || word[p].state == LEAVING) && word[p].state != POISONED && file[p] != HOLE && entry[CELL(m, p)] == ABSENT && \
@@ -96,7 +91,7 @@ inline forget_read(p) {
 #else
 #define lock_read(p) (word[p].field == f && frame[f].field == s + 1 && !word[p].lock && word[p].state == READING && word[p].member == m + 1)
 #endif
-#define lock_writing(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1 && !word[p].sealed)
+#define lock_writing(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1)
 
 /*
  * The contents of a slot are looked at when its read is ended, though the device has brought them before: is_right compares them with what is noted
@@ -173,9 +168,6 @@ inline take_lock(p) {
 #define is_out(p) (!word[p].lock && (word[p].state == SWAPPED || word[p].state == ZERO || word[p].state == POISONED))
 #endif
 inline drop_late(p) { /* shared_drop_late */
-#if DISCARDS
-    word[p].state != LEAVING -> /* what is discarded may come back */
-#endif
     if
     :: is_out(p) ->
         take_lock(p) STEP
@@ -306,7 +298,7 @@ again:  atomic { IF_DEAD; goto faults };
 soft:   atomic { IF_DEAD;
             if
             :: word[p].lock || (word[p].state != RESIDENT && word[p].state != WRITING) -> at_work[CELL(m, p)] = 0; goto faults
-            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); word[p].sealed = 0; moved(p) }
+            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); moved(p) }
             :: !word[p].lock && word[p].state == RESIDENT -> seals = word[p].sealed
             fi;
             if :: seals && entry[CELL(m, p)] == PROTECTED -> goto unseals :: else fi
@@ -349,7 +341,7 @@ touches: SEEN atomic { IF_DEAD;
             BETWEEN
             if
             :: makes_zeroes(p) ->
-                d_step { move_page(p, READING, RESIDENT, settle_fresh); word[p].sealed = 0; discarded[p] = 0; f = 0; moved(p) }
+                d_step { move_page(p, READING, RESIDENT, settle_fresh); word[p].sealed = 0; f = 0; moved(p) }
 #ifndef MUTANT_MAPS_IN_VAIN
             :: else -> goto in_vain
 #else
@@ -489,14 +481,9 @@ read_ends: IF_DEAD; d_step {
         /* ---- in the hand of who seems to be stopped ---- */
 ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and at what the word says, and the order */
             if
-            :: may_end_leave(p) -> f = word[p].member; s = word[p].field; seals = word[p].sealed
+            :: may_end_leave(p) -> f = word[p].member; s = word[p].field
 #ifndef MUTANT_LATE_PUNCH
-                ; d_step {
-                    taken_back[CELL(f - 1, p)] = 1
-#if DISCARDS
-                    ; taken_back[OF_DISCARD(f - 1, p)] = 1
-#endif
-                }
+                ; taken_back[CELL(f - 1, p)] = 1
 #endif
             :: else -> at_work[CELL(m, p)] = 0; goto faults
             fi
@@ -504,7 +491,7 @@ ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and 
 #ifndef MUTANT_UNSETTLED_SLOT
             d_step { /* what was seen of the slot is of when the word was still that */
                 if
-                :: s != NO_SLOT && !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s && word[p].sealed == seals -> settle_slot(s, f)
+                :: s != NO_SLOT && !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s -> settle_slot(s, f)
                 :: else
                 fi
             }
@@ -513,14 +500,10 @@ ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and 
 #endif
             BETWEEN
             if
-            :: !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s && word[p].sealed == seals ->
+            :: !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s ->
                 d_step {
-                    word[p].sealed = 0;
                     if
-                    :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, shared_break_leave); word[p].field = 0;
-#if DISCARDS
-                        discarded[p] = (file[p] != HOLE)
-#endif
+                    :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, shared_break_leave); word[p].field = 0
                     :: s != NO_SLOT -> move_page(p, LEAVING, SWAPPED, shared_break_leave)
                     fi;
                     moved(p)
@@ -528,7 +511,7 @@ ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and 
                 if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
             :: else
             fi STEP
-            d_step { at_work[CELL(m, p)] = 0; f = 0; s = 0; seals = 0 };
+            d_step { at_work[CELL(m, p)] = 0; f = 0; s = 0 };
             goto again
         };
 shows:  atomic { IF_DEAD;

@@ -71,7 +71,7 @@ inline wake_in(k, p) {
 #endif
 
 /* What is in the file of a page that came late, or is about to be a page's, is not counted as long as its member has not looked. */
-#define present(p) (file[p] != HOLE && (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == LEAVING))
+#define present(p) (file[p] != HOLE && (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == LEAVING || discarded[p]))
 #if FRAMES == 1
 #define used_frames (frame[0].kind != FREE)
 #else
@@ -191,7 +191,7 @@ inline release_frame(f) {
 inline renew(s) {
     i = 0;
     do
-    :: i < ORDERS -> if :: kept_of[i] == s + 1 -> kept_of[i] = 0 :: else fi; i++
+    :: i < CELLS -> if :: kept_of[i] == s + 1 -> kept_of[i] = 0 :: else fi; i++
     :: else -> break
     od;
     i = 0

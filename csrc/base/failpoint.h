@@ -70,21 +70,20 @@
     X(shared_written, "shared.written")                 /* the write has ended; error: as if the device had said so */ \
     X(shared_unsealed, "shared.unsealed") /* shared pages are sealed no more, and write-protected still */             \
     X(hold_passed, "hold.passed") /* user-mode faults: what is held was passed over, evictions may protect it yet */   \
-    X(shared_leaving, "shared.leaving")     /* a shared page is LEAVING, its slot not settled */                       \
-    X(shared_committed, "shared.committed") /* shared pages are LEAVING, the hole not punched */                       \
-    X(shared_ordered, "shared.ordered")     /* error: the kernel has no call for holes by an argument in memory */     \
-    X(shared_punched, "shared.punched")     /* the hole is punched, the frames are not free yet */                     \
-    X(shared_late, "shared.late")           /* pages are out, what the file still has of them is not thrown out */     \
-    X(shared_counted, "shared.counted")     /* shared frames in use are counted anew, nothing is done with it */       \
-    X(shared_discard, "shared.discard")     /* a page that is discarded is LEAVING, or locked, the hole not punched */ \
-    X(shared_unnamed, "shared.unnamed")     /* a discarded page is ZERO, its slot not free */                          \
-    X(object_made, "object.made")           /* an object has its place and words, no file */                           \
-    X(object_mapped, "object.mapped")       /* a region is watched, its member no mapper yet */                        \
-    X(object_unmapped, "object.unmapped")   /* the member is no mapper any more, the object not ended */               \
-    X(object_ending, "object.ending")       /* an object is DYING, some of its pages are free */                       \
-    X(object_resizing, "object.resizing")   /* an object is to have another size, nothing is done for it */            \
-    X(object_growing, "object.growing")     /* disk and file are there for a longer object, its size is as before */   \
-    X(object_grown, "object.grown")         /* an object is longer, nobody sees it yet */                              \
+    X(shared_leaving, "shared.leaving")       /* a shared page is LEAVING, its slot not settled */                     \
+    X(shared_committed, "shared.committed")   /* shared pages are LEAVING, the hole not punched */                     \
+    X(shared_ordered, "shared.ordered")       /* error: the kernel has no call for holes by an argument in memory */   \
+    X(shared_punched, "shared.punched")       /* the hole is punched, the frames are not free yet */                   \
+    X(shared_late, "shared.late")             /* pages are out, what the file still has of them is not thrown out */   \
+    X(shared_counted, "shared.counted")       /* shared frames in use are counted anew, nothing is done with it */     \
+    X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \
+    X(object_made, "object.made")             /* an object has its place and words, no file */                         \
+    X(object_mapped, "object.mapped")         /* a region is watched, its member no mapper yet */                      \
+    X(object_unmapped, "object.unmapped")     /* the member is no mapper any more, the object not ended */             \
+    X(object_ending, "object.ending")         /* an object is DYING, some of its pages are free */                     \
+    X(object_resizing, "object.resizing")     /* an object is to have another size, nothing is done for it */          \
+    X(object_growing, "object.growing")       /* disk and file are there for a longer object, its size is as before */ \
+    X(object_grown, "object.grown")           /* an object is longer, nobody sees it yet */                            \
     X(object_cut_locked, "object.cut_locked") /* all pages are locked that are to be cut off */                        \
     X(object_cutting, "object.cutting")       /* some of the pages that are cut off are free */                        \
     X(object_cut, "object.cut")               /* all of them are, the size is as before */                             \

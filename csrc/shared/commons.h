@@ -63,7 +63,7 @@ typedef struct {
     _Atomic uint64_t count;
 } member_at_work;
 
-/* What one of the member's threads asks the kernel to punch (shared_punch.c): the argument of that call itself, in the kernel's layout (struct space_resv). */
+/* What the member's evicting thread asks the kernel to punch (shared_punch.c): the argument of that call itself, in the kernel's layout (struct space_resv). */
 typedef struct {
     int16_t type;
     _Atomic int16_t whence; /* PUNCH_ORDERED, PUNCH_TAKEN_BACK, PUNCH_AT_ONCE */
@@ -77,13 +77,8 @@ typedef struct {
     punch_argument argument;
     _Atomic uint64_t object; /* index */
     _Atomic uint64_t first;
-    _Atomic uint64_t count;       /* pages that it was for; 0: they are seen to */
-    _Atomic uint64_t frame, slot; /* + 1: what the page had that is discarded, and nothing else may name. 0: nothing */
-    _Atomic uint32_t thread;      /* whose it is: its number for the kernel */
+    _Atomic uint64_t count; /* pages that it was for; 0: they are seen to */
 } member_order;
-
-/* An eviction, and a discard, may be under way at once: one of each. */
-typedef enum { PUNCH_EVICTED, PUNCH_DISCARDED, PUNCH_KINDS } punch_kind;
 
 typedef struct {
     _Atomic uint64_t state; /* member_state | id << 8 | pid << 32: one word, so that a change is of one life */
@@ -97,12 +92,13 @@ typedef struct {
     _Atomic uint64_t near_refaults;  /* pages it had to read back that more memory would have kept; counts up */
     _Atomic uint64_t starved;        /* chunks that it lacks now */
     _Atomic uint64_t beat_ns;        /* when its own thread last looked around; a stopped one does not */
-    _Atomic uint64_t protects;  /* odd: it may be write-protecting pages that others have taken back (README, Held) */
-    _Atomic uint64_t at_peers;  /* so many of its threads may be about to change something at addresses of others */
-    _Atomic uint32_t holds;     /* of hold[], in use: 0: evictors need not look */
-    _Atomic uint64_t evicts_ns; /* when it last began to evict some; 0: it has ended. A hint */
+    _Atomic uint64_t protects;   /* odd: it may be write-protecting pages that others have taken back (README, Held) */
+    _Atomic uint64_t at_peers;   /* so many of its threads may be about to change something at addresses of others */
+    _Atomic uint32_t holds;      /* of hold[], in use: 0: evictors need not look */
+    _Atomic uint32_t out_thread; /* the one that evicts, or was the last to: its number for the kernel */
+    _Atomic uint64_t evicts_ns;  /* when it last began to evict some; 0: it has ended. A hint */
     member_at_work at_work;
-    member_order orders[PUNCH_KINDS];
+    member_order order;
     member_hold hold[HOLDS_MAX];
 } member_entry;
 

@@ -186,28 +186,10 @@ static bool mend(group *g, uint64_t frame, member_id dead) {
     return true;
 }
 
-/* Of a page whose discard the dead member has not ended: nothing but its order names it. */
-static bool mend_discarded(group *g, member_id dead) {
-    uint64_t named = atomic_load(&group_entry(g, dead)->orders[PUNCH_DISCARDED].frame), frame = named - 1;
-    if (named == 0)
-        return true;
-    shared_ref page = {atomic_load(&frame_at(g, frame)->page)};
-    page_lock lock;
-    if (!shared_ref_lock(g, page, &lock))
-        return false;
-    uint64_t seen = use_load(&frame_at(g, frame)->use);
-    if (use_is(seen, USE_PAGE, MEMBER_NONE) && atomic_load(&frame_at(g, frame)->page) == page.value &&
-        !shared_word_has_frame(lock.word, frame) &&
-        use_swap(&frame_at(g, frame)->use, &seen, use_make(USE_FREE, MEMBER_NONE, 0)))
-        frame_table_note_free(g, chunk_of(g, frame));
-    shared_ref_unlock(g, &lock);
-    return true;
-}
-
 bool frame_table_of_dead(group *g, member_id dead) {
     const commons_header *head = commons_head(&g->commons);
     uint64_t end = head->frames_at + head->frames * sizeof(shared_frame), from = head->frames_at, first, last;
-    bool all = mend_discarded(g, dead);
+    bool all = true;
     for (; commons_touched(&g->commons, from, end, &first, &last); from = last)
         for (uint64_t frame = (first - head->frames_at) / sizeof(shared_frame);
              frame < (last - head->frames_at) / sizeof(shared_frame); frame++)

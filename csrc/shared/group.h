@@ -82,7 +82,6 @@ typedef struct group {
     small_lock peers_lock;
     peer peers[MEMBERS_MAX];
     small_lock regions_lock;
-    small_lock discards_lock;           /* held while a page is discarded */
     small_lock files_lock;              /* held while a region's file is noted, taken away, or duplicated */
     shared_region regions[OBJECTS_MAX]; /* by index of the object */
     _Atomic uint32_t regions_end;       /* none is, or was, at this index or beyond */

@@ -158,18 +158,6 @@ static void check_object(check *c, uint32_t index) {
 
 /* ---- frames, slots ---- */
 
-/* Its page has lost it, and who discards that has not freed it yet: only his order names it. (Asked under the lock of the page: it is not PAGE any more before the
- * order ends.) */
-static bool is_discarded(const group *g, uint64_t frame_plus_1, uint64_t slot_plus_1) {
-    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
-        const member_order *order = &commons_head(&g->commons)->members[i].orders[PUNCH_DISCARDED];
-        if ((frame_plus_1 > 0 && atomic_load(&order->frame) == frame_plus_1) ||
-            (slot_plus_1 > 0 && atomic_load(&order->slot) == slot_plus_1))
-            return true;
-    }
-    return false;
-}
-
 /* A frame that is RETIRED, or not, as its chunk must not have it. The chunk's word may come back to what it was, but not without another emptying
  * in between: these are counted, and RETIRED says which one it is of. */
 static void check_chunk_of(check *c, uint64_t frame, const shared_frame *entry) {
@@ -195,7 +183,7 @@ static void check_frame(check *c, uint64_t frame) {
         check_hand(c, &entry->use, use, "I16", "frame", frame);
     if (use_kind_of(use) != USE_PAGE || !shared_ref_lock(c->g, page, &lock))
         return;
-    bool named = shared_word_has_frame(lock.word, frame) || is_discarded(c->g, frame + 1, 0);
+    bool named = shared_word_has_frame(lock.word, frame);
     /* Looked at under the lock, or, of an object that is no more, after its word was not found: its name does not come again. */
     use = use_load(&entry->use);
     if (!named && use_kind_of(use) == USE_PAGE && atomic_load(&entry->page) == page.value)
@@ -212,7 +200,7 @@ static void check_slot(check *c, uint64_t slot) {
         check_hand(c, &entry->use, use, "I17", "slot", slot);
     if (use_kind_of(use) != USE_PAGE || !shared_ref_lock(c->g, page, &lock))
         return;
-    bool named = shared_word_has_slot(c->g, lock.word, slot) || is_discarded(c->g, 0, slot + 1);
+    bool named = shared_word_has_slot(c->g, lock.word, slot);
     if (!named && slot_table_is_of(c->g, slot, page))
         findings_add(&c->found, "I17", "slot %llu is page %llx's, which has it no more", (ull)slot, (ull)page.value);
     shared_ref_unlock(c->g, &lock);

@@ -166,11 +166,8 @@ static void clear(member_entry *entry) {
     atomic_store(&entry->protects, 0);
     atomic_store(&entry->at_peers, 0);
     atomic_store(&entry->at_work.count, 0);
-    for (unsigned i = 0; i < PUNCH_KINDS; i++) {
-        atomic_store(&entry->orders[i].count, 0);
-        atomic_store(&entry->orders[i].frame, 0);
-        atomic_store(&entry->orders[i].slot, 0);
-    }
+    atomic_store(&entry->order.count, 0);
+    atomic_store(&entry->out_thread, 0);
     atomic_store(&entry->evicts_ns, 0);
 }
 

@@ -266,12 +266,12 @@ static bool free_pages(group *g, uint32_t index, object_entry *object, uint64_t 
     shared_word *words = commons_at(&g->commons, atomic_load(&object->words));
     uint64_t pages = object_pages(object);
     int fd = file_for_a_while(g, index, object_generation_of(dying));
-    bool all = true;
+    bool all = true, waiters = false;
     for (uint64_t page = 0; page < pages; page++) {
         uint64_t word = shared_load(&words[page]);
         if (shared_state_of(word) == SHARED_ZERO && !(word & SHARED_LOCK))
             continue;
-        all &= shared_try_free(g, object, dying, fd, page);
+        all &= shared_try_discard(g, object, dying, fd, page, &waiters);
         if (page % 4096 == 0)
             FAILPOINT(object_ending);
     }

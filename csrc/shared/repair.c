@@ -160,12 +160,10 @@ static bool mend_range(patient *p, shared_word *words, uint64_t object, uint64_t
 /* What it was at, and what it was to punch. */
 static bool mend_ranges(patient *p, shared_word *words) {
     const member_at_work *at = &group_entry(p->g, p->dead)->at_work;
-    const member_order *orders = group_entry(p->g, p->dead)->orders;
+    const member_order *order = &group_entry(p->g, p->dead)->order;
     bool all = mend_range(p, words, atomic_load(&at->object), atomic_load(&at->first), atomic_load(&at->count));
-    for (unsigned i = 0; i < PUNCH_KINDS; i++)
-        all &= mend_range(p, words, atomic_load(&orders[i].object), atomic_load(&orders[i].first),
-                          atomic_load(&orders[i].count));
-    return all;
+    return mend_range(p, words, atomic_load(&order->object), atomic_load(&order->first), atomic_load(&order->count)) &&
+           all;
 }
 
 /* Return: false: some of them must wait. */

@@ -34,12 +34,12 @@ static void ask_whether_it_has_left(group *g, const shared_region *r, size_t pag
         shared_order_give(g, &order);
 }
 
-static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page) {
+static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page, bool *waiters) {
     event *unlocked = &commons_head(&g->commons)->pages_unlocked;
     uint64_t begin = clock_now_ns();
     for (;;) {
         uint32_t seen = event_count(unlocked);
-        if (shared_try_discard(g, r, state, page))
+        if (shared_try_discard(g, group_object(g, r->object), state, r->fd, page, waiters))
             return true;
         uint64_t waited_ns = clock_now_ns() - begin;
         if (waited_ns > PATIENCE_NS)
@@ -55,13 +55,17 @@ static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page)
 
 int shared_discard(group *g, shared_region *r, size_t page, size_t pages) {
     uint64_t state = atomic_load(&group_object(g, r->object)->state);
-    for (size_t i = 0; i < pages; i++)
+    bool waiters = false;
+    int status = 0;
+    for (size_t i = 0; i < pages && status == 0; i++)
         if (shared_is_held(g, r->object, page + i))
             return -EBUSY;
-    for (size_t i = 0; i < pages; i++)
-        if (!discard_one(g, r, state, page + i))
-            return -EBUSY;
-    return 0;
+    for (size_t i = 0; i < pages && status == 0; i++)
+        if (!discard_one(g, r, state, page + i, &waiters))
+            status = -EBUSY;
+    if (waiters)
+        shared_wake(g, r, page, pages);
+    return status;
 }
 
 /* ---- verify ---- */

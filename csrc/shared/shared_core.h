@@ -146,11 +146,9 @@ bool shared_is_held(group *g, uint32_t object, uint64_t page);
 bool shared_range_is_held(group *g, uint32_t object, uint64_t page, uint64_t pages);
 /* Throws the page's contents away, whatever they are. Context: locked by us, and not READING. */
 void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, shared_word *word);
-/* The same, of a page that nobody has locked, if the object is in that state (so that it is the same object still). Wakes. Return: false: it is not, or
- * somebody has the page, is at it, or holds it, or has come between: look again. (shared_discard.c) */
-bool shared_try_discard(group *g, shared_region *r, uint64_t state, size_t page);
-/* The same of an object that ends, which nobody has mapped: under LOCK. dying: its state. */
-bool shared_try_free(group *g, const object_entry *object, uint64_t dying, int fd, uint64_t page);
+/* The same, if the object is in that state (so that it is the same object still). Return: false: it is not, or somebody has the page locked, is
+ * reading it, is at it, or holds it. *waiters: wake. */
+bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters);
 /* Ends a read, or a first touch, that brings nothing: the frame is free, the page is that, unlocked; wakes. Context: READING, locked by us. */
 void shared_give_up_read(group *g, shared_region *r, size_t page, uint32_t frame, shared_state state, uint64_t field,
                          uint64_t bits);
@@ -161,20 +159,16 @@ void shared_drop_late(group *g, shared_region *r, size_t page);
 
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);
-/* The order to punch these pages, as long as nobody takes it back. Context: this and the next three: one thread at a time for each kind. */
-void punch_order(group *g, punch_kind kind, uint32_t object, uint64_t page, uint64_t pages);
-/* Only the first ones of them: of an eviction. */
+/* The order to punch these pages, as long as nobody takes it back. Context: this and the next three: the thread that evicts. */
+void punch_order(group *g, uint32_t object, uint64_t page, uint64_t pages);
+/* Only the first ones of them. */
 void punch_order_shorten(group *g, uint64_t pages);
 /* Return: false: it was taken back; nothing is punched. */
-bool punch_ordered(group *g, punch_kind kind, int fd);
-/* What the page has that is to be discarded (+ 1; 0: nothing): once its word names that no more, only this does, and who mends after us frees it. */
-void punch_order_names(group *g, uint64_t frame_plus_1, uint64_t slot_plus_1);
+bool punch_ordered(group *g, int fd);
 /* What it was for is seen to. */
-void punch_order_end(group *g, punch_kind kind);
-/* Of any member: whether the page is one of those that it is for. */
-bool punch_order_covers(const member_order *order, uint32_t object, uint64_t page);
-/* It is not there for a call that begins after this. Context: its thread is stopped. Return: false: there is none that can be taken back. */
-bool punch_take_back(member_order *order);
+void punch_order_end(group *g);
+/* The member's order is not there for a call that begins after this. Context: its thread is stopped. Return: false: it has none that can be taken back. */
+bool punch_take_back(group *g, member_id member);
 
 /* ---- bounce frames ---- */
 
@@ -360,9 +354,9 @@ static inline out_state *out_of(group *g) {
     return g->out_state;
 }
 
-/* The page's word says that it is in our hand, and has not been taken back. (SEALED: in that of a discard of ours.) */
+/* The page's word says that it is in our hand, and has not been taken back. */
 static inline bool out_is_ours(const group *g, const out_page *v, uint64_t word) {
-    return shared_state_of(word) == SHARED_WRITING && !(word & (SHARED_LOCK | SHARED_SEALED)) &&
+    return shared_state_of(word) == SHARED_WRITING && !(word & SHARED_LOCK) &&
            member_equal(shared_member_of(word), g->self) && shared_field_of(word) == v->frame;
 }
 

@@ -84,8 +84,7 @@ static void stays(group *g, out_page *v) {
 static void has_left(group *g, const out_page *v, bool *waiters) {
     shared_word *word = &v->r->words[v->page];
     uint64_t seen = shared_load(word), slot = v->kind == OUT_EMPTY ? 0 : v->slot;
-    bool ours = shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_SEALED) && shared_is_of(seen, g->self);
-    if (ours)
+    if (shared_state_of(seen) == SHARED_LEAVING && shared_is_of(seen, g->self))
         shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
                     slot > 0 ? heat_kept(seen) : 0, waiters);
 }
@@ -119,7 +118,7 @@ static void run_leaves(group *g, out_page *first, uint32_t run) {
     bool waiters = false;
     punch_order_shorten(g, run);
     FAILPOINT(shared_committed);
-    bool punched = punch_ordered(g, PUNCH_EVICTED, first->r->fd);
+    bool punched = punch_ordered(g, first->r->fd);
     FAILPOINT(shared_punched);
     for (uint32_t i = 0; i < run; i++)
         has_left(g, &first[i], &waiters);
@@ -137,12 +136,12 @@ static void run_leaves(group *g, out_page *first, uint32_t run) {
 /* As many neighbours as may go, of so many. Return: how many. */
 static uint32_t leave_together(group *g, out_page *first, uint32_t most) {
     uint32_t run = 0;
-    punch_order(g, PUNCH_EVICTED, first->r->object, first->page, most);
+    punch_order(g, first->r->object, first->page, most);
     while (run < most && let_go(g, &first[run]))
         run++;
     if (run > 0)
         run_leaves(g, first, run);
-    punch_order_end(g, PUNCH_EVICTED);
+    punch_order_end(g);
     return run;
 }
 

@@ -250,6 +250,7 @@ static void evict_batch(group *g, out_batch *b) {
 static uint64_t evict(group *g, uint64_t want, out_search search) {
     out_state *s = out_of(g);
     small_lock_acquire(&s->lock);
+    atomic_store(&group_entry(g, g->self)->out_thread, (uint32_t)gettid());
     uint64_t begun = 0;
     s->freed = 0;
     while (begun < want) {

@@ -8,7 +8,7 @@
 #include <sched.h>
 #include <string.h>
 
-/* So often a page is looked at again that somebody has locked, or that is about to leave: a few instructions, or the punch of one page. */
+/* So often a page is looked at again that somebody has locked: a few instructions, or the punch of one page. */
 #define LATE_TRIES 1000
 
 /* ---- frames ---- */
@@ -70,14 +70,9 @@ static bool is_out(uint64_t word) {
     return state == SHARED_SWAPPED || state == SHARED_ZERO || state == SHARED_POISONED;
 }
 
-/* Or about to be: a page that is being discarded may come back as what it was. */
-static bool may_be_out(uint64_t word) {
-    return is_out(word) || shared_state_of(word) == SHARED_LEAVING;
-}
-
 void shared_drop_late(group *g, shared_region *r, size_t page) {
     shared_word *word = &r->words[page];
-    for (int tries = 0; tries < LATE_TRIES && may_be_out(shared_load(word)); tries++) {
+    for (int tries = 0; tries < LATE_TRIES && is_out(shared_load(word)); tries++) {
         if (!shared_try_lock(word, g->self, false)) {
             sched_yield(); /* who has it locked may only be looking at it */
             continue;
@@ -142,23 +137,28 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
     }
 }
 
-/* Context: locked by us. Whoever has announced the page may bring contents late. What somebody held is nobody's now. */
-static bool may_free(const group *g, const object_entry *object, uint64_t dying, uint64_t page) {
+/* Context: locked by us. Whoever has announced the page may bring contents late. */
+static bool may_discard(group *g, const object_entry *object, uint64_t state, uint64_t page) {
+    uint32_t index = (uint32_t)(object - group_object(g, 0));
+    bool ends = object_state_of(state) != OBJECT_LIVE; /* what somebody held is nobody's then */
     full_fence();
-    return atomic_load(&object->state) == dying && !at_work_on(g, (uint32_t)(object - group_object(g, 0)), page);
+    return atomic_load(&object->state) == state && (ends || !shared_is_held(g, index, page)) &&
+           !at_work_on(g, index, page);
 }
 
-bool shared_try_free(group *g, const object_entry *object, uint64_t dying, int fd, uint64_t page) {
+bool shared_try_discard(group *g, const object_entry *object, uint64_t state, int fd, uint64_t page, bool *waiters) {
     shared_word *word = (shared_word *)commons_at(&g->commons, atomic_load(&object->words)) + page;
     uint32_t index = (uint32_t)(object - group_object(g, 0));
     shared_region elsewhere = {.object = index, .fd = -1};
+    uint64_t now = shared_load(word);
+    if (shared_state_of(now) == SHARED_ZERO && !(now & SHARED_LOCK))
+        return true;
     shared_break_read(g, &elsewhere, page, word);
     if (!shared_try_lock(word, g->self, true))
         return false;
-    bool done = may_free(g, object, dying, page);
+    bool done = may_discard(g, object, state, page);
     if (done)
         shared_discard_page(g, index, fd, page, word);
-    bool ignored = shared_unlock(word, g->self);
-    (void)ignored; /* nobody has it mapped */
+    *waiters |= shared_unlock(word, g->self);
     return done;
 }

@@ -29,15 +29,9 @@ void shared_punch(int fd, uint64_t page, uint64_t pages) {
     (void)ignored;
 }
 
-static member_order *own_order(group *g, punch_kind kind) {
-    return &group_entry(g, g->self)->orders[kind];
-}
-
-void punch_order(group *g, punch_kind kind, uint32_t object, uint64_t page, uint64_t pages) {
-    member_order *own = own_order(g, kind);
+void punch_order(group *g, uint32_t object, uint64_t page, uint64_t pages) {
+    member_order *own = &group_entry(g, g->self)->order;
     own->argument.start = (int64_t)(page << PAGE_SHIFT);
-    own->argument.bytes = (int64_t)(pages << PAGE_SHIFT);
-    atomic_store(&own->thread, (uint32_t)gettid());
     atomic_store(&own->object, object);
     atomic_store(&own->first, page);
     atomic_store(&own->count, pages);
@@ -45,13 +39,13 @@ void punch_order(group *g, punch_kind kind, uint32_t object, uint64_t page, uint
 }
 
 void punch_order_shorten(group *g, uint64_t pages) {
-    member_order *own = own_order(g, PUNCH_EVICTED);
+    member_order *own = &group_entry(g, g->self)->order;
     own->argument.bytes = (int64_t)(pages << PAGE_SHIFT);
     atomic_store(&own->count, pages);
 }
 
-bool punch_ordered(group *g, punch_kind kind, int fd) {
-    member_order *own = own_order(g, kind);
+bool punch_ordered(group *g, int fd) {
+    member_order *own = &group_entry(g, g->self)->order;
     int16_t ordered = PUNCH_ORDERED;
     if (FAILPOINT(shared_ordered) == 0 && ioctl(fd, PUNCH_BY_ARGUMENT, &own->argument) == 0)
         return true;
@@ -62,23 +56,12 @@ bool punch_ordered(group *g, punch_kind kind, int fd) {
     return true;
 }
 
-void punch_order_names(group *g, uint64_t frame_plus_1, uint64_t slot_plus_1) {
-    member_order *own = own_order(g, PUNCH_DISCARDED);
-    atomic_store(&own->frame, frame_plus_1);
-    atomic_store(&own->slot, slot_plus_1);
+void punch_order_end(group *g) {
+    atomic_store(&group_entry(g, g->self)->order.count, 0);
 }
 
-void punch_order_end(group *g, punch_kind kind) {
-    atomic_store(&own_order(g, kind)->count, 0);
-}
-
-bool punch_order_covers(const member_order *order, uint32_t object, uint64_t page) {
-    uint64_t count = atomic_load(&order->count), first = atomic_load(&order->first);
-    return count > 0 && atomic_load(&order->object) == object && page >= first && page - first < count;
-}
-
-bool punch_take_back(member_order *order) {
+bool punch_take_back(group *g, member_id member) {
     int16_t found = PUNCH_ORDERED;
-    return atomic_compare_exchange_strong(&order->argument.whence, &found, PUNCH_TAKEN_BACK) ||
+    return atomic_compare_exchange_strong(&group_entry(g, member)->order.argument.whence, &found, PUNCH_TAKEN_BACK) ||
            found == PUNCH_TAKEN_BACK;
 }

@@ -54,29 +54,16 @@ static int show(group *g, shared_region *r, size_t page) {
     return status;
 }
 
-/* The thread whose order it is is stopped, outside of any system call, and was all the time while the order was taken back and the word was the one that was seen. */
-static bool take_back(member_order *order, uint32_t pid, shared_word *word, uint64_t seen) {
-    uint32_t tid = atomic_load(&order->thread);
+/* Whether its member will not punch it any more: the thread that does is stopped, outside of any system call, and its order is taken back. (That of another run, should
+ * the word have changed, is left alone.) */
+static bool is_called_off(group *g, shared_word *word, uint64_t seen) {
+    member_id member = shared_member_of(seen);
+    const member_entry *entry = group_entry(g, member);
+    uint32_t pid = member_pid_of(atomic_load(&entry->state)), tid = atomic_load(&entry->out_thread);
     uint64_t before, after;
     return proc_thread_is_stopped(pid, tid, &before) && ((shared_load(word) ^ seen) & ~SHARED_WAITERS) == 0 &&
-           punch_take_back(order) && proc_thread_is_stopped(pid, tid, &after) && before == after &&
-           atomic_load(&order->thread) == tid;
-}
-
-/* Whether its member will not punch it any more: whichever of its orders is for the page is taken back. (That of another run, should the word have changed, is left
- * alone.) */
-static bool is_called_off(group *g, const shared_region *r, size_t page, shared_word *word, uint64_t seen) {
-    member_entry *entry = group_entry(g, shared_member_of(seen));
-    uint32_t pid = member_pid_of(atomic_load(&entry->state));
-    bool any = false;
-    for (unsigned kind = 0; kind < PUNCH_KINDS; kind++) {
-        if (!punch_order_covers(&entry->orders[kind], r->object, page))
-            continue;
-        if (!take_back(&entry->orders[kind], pid, word, seen))
-            return false;
-        any = true;
-    }
-    return any;
+           punch_take_back(g, member) && proc_thread_is_stopped(pid, tid, &after) && before == after &&
+           atomic_load(&entry->out_thread) == tid;
 }
 
 /* The slot is the page's; the member that is stopped may not have said so yet. */
@@ -91,7 +78,7 @@ bool shared_break_leave(group *g, shared_region *r, size_t page) {
     bool waiters = false, done = false;
     at_work_begin(g, r, page, 1); /* so it does not come and leave once more meanwhile */
     uint64_t seen = shared_load(word), slot = shared_field_of(seen);
-    if (shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_LOCK) && is_called_off(g, r, page, word, seen)) {
+    if (shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_LOCK) && is_called_off(g, word, seen)) {
         settle_slot(g, word, seen);
         done = shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
                            slot > 0 ? heat_kept(seen) : 0, &waiters);

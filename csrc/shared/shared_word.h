@@ -28,7 +28,7 @@ typedef _Atomic uint64_t shared_word;
 #define SHARED_STATE_MASK UINT64_C(7)
 #define SHARED_LOCK (UINT64_C(1) << 3)
 #define SHARED_WAITERS (UINT64_C(1) << 4)
-/* WRITING, LEAVING: in the hand of a discard, not of an eviction of the same member. Else RESIDENT only: the kept slot has the contents, and no mapper can store to the page without a fault: it was mapped write-protected everywhere
+/* RESIDENT only: the kept slot has the contents, and no mapper can store to the page without a fault: it was mapped write-protected everywhere
  * since it came in (README). Taken off before a store is allowed anywhere. */
 #define SHARED_SEALED (UINT64_C(1) << 5)
 /* Heat (shared_heat.c): how often in a row the page has come back soon after it was evicted, and how often the hand passes it over yet

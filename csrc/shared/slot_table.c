@@ -259,27 +259,10 @@ static bool mend(group *g, uint64_t slot, member_id dead, bool quiet) {
     return true;
 }
 
-/* Of a page whose discard the dead member has not ended: nothing but its order names it. */
-static bool mend_discarded(group *g, member_id dead) {
-    uint64_t named = atomic_load(&group_entry(g, dead)->orders[PUNCH_DISCARDED].slot), slot = named - 1;
-    if (named == 0)
-        return true;
-    shared_ref page = {atomic_load(&slot_at(g, slot)->page)};
-    page_lock lock;
-    if (!shared_ref_lock(g, page, &lock))
-        return false;
-    uint64_t seen = use_load(&slot_at(g, slot)->use);
-    if (slot_table_is_of(g, slot, page) && !shared_word_has_slot(g, lock.word, slot) &&
-        use_swap(&slot_at(g, slot)->use, &seen, use_make(USE_FREE, MEMBER_NONE, 0)))
-        note(g, slot / COMMONS_CLUSTER_SLOTS, -1);
-    shared_ref_unlock(g, &lock);
-    return true;
-}
-
 bool slot_table_of_dead(group *g, member_id dead, bool quiet) {
     const commons_header *head = commons_head(&g->commons);
     uint64_t end = head->slots_at + head->slots_max * sizeof(shared_slot), from = head->slots_at, first, last;
-    bool all = mend_discarded(g, dead);
+    bool all = true;
     for (; commons_touched(&g->commons, from, end, &first, &last); from = last)
         for (uint64_t slot = (first - head->slots_at) / sizeof(shared_slot);
              slot < (last - head->slots_at) / sizeof(shared_slot); slot++)

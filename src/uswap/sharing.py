@@ -83,6 +83,9 @@ def attach(
     for option in ("limit", "encrypt"):
         if option in options:
             raise TypeError(f"attach takes no {option}: that is the pool's")
+    for option in options:
+        if option not in AttachOptions.__annotations__:
+            raise TypeError(f"attach takes no {option}")
     checked_pool_name(name)
     with joining(name) as folder:
         seen = look(folder)
