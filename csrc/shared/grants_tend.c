@@ -390,6 +390,10 @@ static void publish(group *g, const outlook *seen) {
 void grants_tend(group *g) {
     tending *state = g->tending;
     outlook seen;
+    if (!members_is_in(g)) { /* taken for gone: it has closed all of its descriptors. The entry may be another's */
+        state->due_ns = clock_now_ns() + IDLE_NS;
+        return;
+    }
     atomic_store(&group_entry(g, g->self)->beat_ns, clock_now_ns()); /* what follows may wait for the disk */
     look_around(g, &seen);
     tend_own(g, &seen);

@@ -176,6 +176,8 @@ void members_announce(group *g);
 void members_leave(group *g);
 /* Whether the member is alive: its place is not another's, and its process is there. Any thread; no lock. */
 bool members_alive(const group *g, member_id id);
+/* This member itself: nobody has taken it for dead. */
+bool members_is_in(const group *g);
 /* Whether its program is not there any more, though its process may be: the lock that it had has gone. */
 bool members_has_lost_program(const group *g, member_id id);
 /* Marks it dead (its pidfd says so). Return: true if it was not marked before. */

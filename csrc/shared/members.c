@@ -219,6 +219,12 @@ bool members_alive(const group *g, member_id id) {
     return is_running(g, entry, state);
 }
 
+bool members_is_in(const group *g) {
+    uint64_t state = atomic_load(&group_entry(g, g->self)->state);
+    return member_equal(member_id_of(state), g->self) && member_state_of(state) != MEMBER_FREE &&
+           member_state_of(state) != MEMBER_DEAD;
+}
+
 bool members_mark_dead(group *g, member_id id) {
     member_entry *entry = group_entry(g, id);
     uint64_t seen = atomic_load(&entry->state);

@@ -3,6 +3,7 @@ preexec_fn and exec: it loses what it had of the pool, and nobody else does."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -45,3 +46,29 @@ def test_who_closes_all_descriptors_takes_nobody_for_dead(runtime_folder: Path, 
         pool.check()
         pool.check()
         r.close()
+
+
+def test_a_forked_child_that_closes_all_of_them_keeps_nothing_of_the_limit(
+    runtime_folder: Path, swap_directory: Path
+) -> None:
+    """It is taken for gone, and lives on (subprocess does so before it executes a program): what it then took anew
+    was nobody's."""
+    swap = uswap.SwapArea(swap_directory, size="64MiB")
+    with uswap.Pool("32MiB", name="jobs", swap=swap) as pool:
+        ends, closes = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.dup2(ends, 3)
+            os.closerange(4, 1024)
+            os.read(3, 1)
+            os._exit(0)
+        os.close(ends)
+        eventually(lambda: len(pool.members()) == 1)
+        for _ in range(5):
+            await_look(pool, os.getpid())
+            pool.check()
+            info = pool.group_info()
+            assert info.free_bytes + info.shared_limit_bytes + pool.members()[0].limit == info.limit_bytes
+        os.close(closes)
+        assert os.waitpid(child, 0)[1] == 0
+        pool.check()
