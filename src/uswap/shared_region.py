@@ -369,8 +369,9 @@ def open_region_by_id(core: Core, pid: int, region_id: int) -> SharedRegion:
     with locked():
         _check_open(core)
         for raw in group.objects():
-            elsewhere = pid != os.getpid() or int(raw.object) in group.open_regions
-            if region_id and int(raw.creator_region) == region_id and elsewhere:
+            # Looked at before it is opened: after that this process has it.
+            may_have = pid != os.getpid() or int(raw.object) in group.open_regions
+            if region_id and int(raw.creator_region) == region_id and may_have:
                 name = ffi.string(raw.name).decode()
                 region = _open(core, group, Reference(group.name, int(raw.object), region_id, name))
                 if any(user.pid == pid for user in region.users(0)):

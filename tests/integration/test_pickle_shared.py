@@ -3,6 +3,7 @@ joblib."""
 
 import copy
 import gc
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_it_comes_back_as_itself_though_a_later_member_of_this_process_has_left(
     uswap.attach("jobs").close()
     assert round_trip(r) is r
     assert len(jobs.members()) == 1
+
+
+def test_a_process_finds_by_its_own_pid_only_what_it_has(jobs: uswap.Pool) -> None:
+    r = jobs.region("1MiB", shared=True)
+    assert jobs.attach_region(os.getpid(), r.id) is r
+    with uswap.attach("jobs") as other, pytest.raises(ValueError, match="no exportable shared region"):
+        other.attach_region(os.getpid(), r.id)
+
+
+def test_an_option_that_attach_does_not_take_is_named(jobs: uswap.Pool) -> None:
+    with pytest.raises(TypeError, match="attach takes no bogus"):
+        uswap.attach("jobs", bogus=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("offset", [-8, 4096 - 7, 1 << 40])
