@@ -63,8 +63,8 @@ def evict(region: uswap.SharedRegion) -> None:
 
 
 def first_bytes(region: uswap.SharedRegion) -> bytes:
-    """Read until all of them are mapped here: the pages that read-ahead leaves behind as markers are mapped for a moment
-    before, and who reads on just then gets by without a fault, and without a mapping that stays."""
+    """Read until all of them are mapped here: the pages that read-ahead leaves behind as markers are mapped for a
+    moment before, and who reads on just then gets by without a fault, and without a mapping that stays."""
     while True:
         found = region[::PAGE]
         if len(mapped(region)) == PAGES:
