@@ -140,12 +140,31 @@ bit out_new[CELLS];    /* the copy that an eviction has made is the newest */
 bit copy_new[CELLS];   /* what a read has brought, and is about to be copied into the file, is the newest */
 
 bit at_work[CELLS];    /* announced: the share thread of the member is at the page (shared_at_work.c) */
-byte kept_of[CELLS];   /* slot + 1 that an eviction has seen kept, and whose use word has not been made anew since: its clock tells */
+#if DISCARDS
+#define LOOKERS (CELLS + 1) /* and who discards */
+#else
+#define LOOKERS CELLS
+#endif
+byte kept_of[LOOKERS]; /* slot + 1 that an eviction has seen kept, and whose use word has not been made anew since: its clock tells */
 bit ordered[CELLS];    /* the member is to punch the page, or to see to it (shared_punch.c) */
 bit taken_back[CELLS]; /* somebody has taken its order back */
 bit inside[CELLS];     /* it is within that call */
 
 bit discarded[PAGES];  /* the contents go with the next punch */
+#if DISCARDS
+bit leaving[MEMBERS];  /* leave_lock: within the member one evicts or discards at a time */
+byte named[MEMBERS];   /* slot + 1: its order names it, of a page that it discards */
+bit throwing[PAGES];   /* a discard of the page has not ended: its old contents may be seen */
+#define alone(m) (!leaving[m])
+#define enter(m) leaving[m] = 1
+#define leave(m) leaving[m] = 0
+#define is_old_right(p) throwing[p]
+#else
+#define alone(m) true
+#define enter(m) skip
+#define leave(m) skip
+#define is_old_right(p) false
+#endif
 
 bit dead[MEMBERS];
 bit mended[MEMBERS];
@@ -188,7 +207,7 @@ end:    do
             !calm && awake[m] > 0 -> some_page();
             if
             :: entry[CELL(m, p)] == PROTECTED || entry[CELL(m, p)] == WRITABLE ->
-                assert(file[p] == NEW) /* a load: no store lost, nothing stale read */
+                assert(file[p] == NEW || is_old_right(p)) /* a load: no store lost, nothing stale read */
             :: entry[CELL(m, p)] == WRITABLE -> /* a store; it may leave the page all zeroes */
                 d_step { assert(file[p] != HOLE); age(p); file[p] = NEW };
 #if ZEROING

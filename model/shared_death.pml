@@ -66,7 +66,7 @@ end:    do
                 :: s > 0 ->
                     slot[s - 1].page = p + 1 STEP
                     d_step { seize_slot(s - 1, PAGE, slot_table_seize); slot[s - 1].member = 0 } STEP
-                    d_step { move_page(p, READING, SWAPPED, undo_read); word[p].field = s - 1 }
+                    d_step { move_page(p, READING, SWAPPED, undo_read); word[p].field = s - 1; mark(p) }
                 :: s == 0 -> d_step { move_page(p, READING, ZERO, undo_read); word[p].field = 0 }
                 fi STEP
                 d_step { end_leave_frame(f) } STEP
@@ -84,7 +84,7 @@ end:    do
                 fi STEP
                 d_step {
                     if
-                    :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, mend_page); word[p].field = 0
+                    :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, mend_page); word[p].field = 0; word[p].sealed = 0
                     :: s != NO_SLOT -> move_page(p, LEAVING, SWAPPED, mend_page)
                     fi
                 }
@@ -147,6 +147,27 @@ end:    do
         od;
 
         /* slot_table_of_dead */
+#if DISCARDS
+        atomic { /* mend_unnamed */
+            if
+            :: named[d] > 0 && is_of(named[d] - 1, slot[named[d] - 1].page - 1) ->
+                s = named[d] - 1; r = slot[s].page;
+                d_step { lock_ref() };
+                if
+                :: !got -> all = 0
+                :: got ->
+                    got = 0 STEP
+                    if
+                    :: is_of(s, p) && !has_slot(p, s) -> d_step { begin_leave_slot(s) } STEP d_step { end_leave_slot(s) }
+                    :: else
+                    fi STEP
+                    unlock_and_wake(p)
+                fi;
+                d_step { s = 0; r = 0; p = 0 }
+            :: else
+            fi
+        };
+#endif
         do
         :: atomic { s == SLOTS -> s = 0; break }
         :: atomic { s < SLOTS && slot[s].member != d + 1 -> s++ }

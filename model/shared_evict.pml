@@ -81,7 +81,13 @@ leaves: atomic { /* the write has ended: note_written */
             :: kind == DIRTY && chances > 0 -> d_step { writes[CELL(m, p)] = 0; chances--; kind = GIVEN_UP;
                 move_slot(s, CLAIMED, RETIRED, slot_table_condemn); slot[s].member = 0; s = 0; claimed = 0 }
 #endif
-            fi STEP
+            fi
+#if DISCARDS
+        };
+        atomic { alone(m) || dead[m]; IF_DEAD;
+            enter(m)
+#endif
+            STEP
             /* let_go: may_go, and ours; the order; the frame */
             if
             :: kind == GIVEN_UP -> goto stays
@@ -174,7 +180,8 @@ left:   atomic { IF_DEAD;
                 d_step {
                     if
                     :: kind == EMPTY -> move_page(p, LEAVING, ZERO, has_left); word[p].field = 0
-                    :: kind != EMPTY -> move_page(p, LEAVING, SWAPPED, has_left); assert(word[p].field == s)
+                    :: kind != EMPTY -> move_page(p, LEAVING, SWAPPED, has_left); assert(word[p].field == s);
+                        if :: !punched -> mark(p) :: else fi
                     fi;
                     moved(p)
                 } POINT
@@ -200,7 +207,7 @@ left:   atomic { IF_DEAD;
             d_step { release_frame(f) } STEP
 #endif
             if :: stale > 0 -> d_step { end_leave_slot(stale - 1) } :: else fi POINT
-            d_step { start_over() };
+            d_step { start_over(); leave(m) };
             goto end
         };
 stays:  atomic {
@@ -234,33 +241,196 @@ stays:  atomic {
             :: lock_writing(p) && word[p].field == f -> d_step { move_page(p, WRITING, RESIDENT, stays); moved(p) }
             :: else
             fi STEP
-            d_step { start_over() };
+            d_step { start_over(); leave(m) };
             goto end
         }
         od;
         GONE({ start_over(); i = 0; k = 0; waiters = 0; got = 0 }) /* unreached: without a death */
 }
 
-/* ---- shared_discard_page, by an API caller (shared_pages.c) ---- */
+/* ---- discards, by an API caller (shared_discard.c) ---- */
 
 #if DISCARDS
+#define LOOKER CELLS
+
 proctype discard(byte m) {
-    byte p, f, s, kept, i, k;
-    bit waiters, got;
+    byte p, f, s, kept, stale, i, k;
+    bit waiters, got, going, punched, left;
 end:    do
-        :: atomic { !dead[m] && !calm && discards > 0 -> discards--; some_page();
+        :: atomic { !dead[m] && !calm && discards > 0 -> discards--; some_page(); throwing[p] = 1;
 looks:      IF_DEAD;
             if
             :: may_break(p) -> take_read(p) STEP break_read(p); goto again
-            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); moved(p) }; goto again
-            :: word[p].lock || word[p].state == READING || word[p].state == LEAVING || word[p].state == ZERO -> goto ends
+            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); word[p].sealed = 0; moved(p) }; goto again
+            :: word[p].lock || word[p].state == READING || word[p].state == LEAVING -> goto ends /* it is waited for, or given up */
+            :: !word[p].lock && word[p].state == RESIDENT && frame[word[p].field].kind == PAGE -> goto chooses
+            :: !word[p].lock && word[p].state == RESIDENT && frame[word[p].field].kind != PAGE -> goto locks
+            :: !word[p].lock && word[p].state == SWAPPED && !word[p].sealed -> s = word[p].field; goto names
+            :: !word[p].lock && word[p].state == SWAPPED && word[p].sealed -> goto locks
+            :: !word[p].lock && word[p].state == ZERO -> goto is_zero
+            :: !word[p].lock && word[p].state == POISONED -> goto locks
+            fi
+        };
+is_zero: atomic { IF_DEAD;
+            assert(word[p].lock || word[p].state != ZERO || file[p] == HOLE || zeroes[p]); /* nothing of it is seen any more */
+            goto ends
+        };
+
+        /* in memory */
+chooses: atomic { alone(m) || dead[m]; IF_DEAD;
+            if
+            :: !word[p].lock && word[p].state == RESIDENT && frame[word[p].field].kind == PAGE ->
+                d_step { enter(m); f = word[p].field; move_page(p, RESIDENT, WRITING, choose); word[p].member = m + 1; word[p].sealed = 1 }
+            :: else -> goto again
+            fi
+        };
+        atomic { IF_DEAD;
+            d_step {
+                kept = frame[f].field;
+                if :: kept > 0 && !(is_of(kept - 1, p) && lock_discarding(p) && word[p].field == f) -> kept = 0 :: else fi;
+                kept_of[LOOKER] = kept
+            } STEP
+            if :: announced(p) || calm -> goto stays :: else fi STEP /* calm: held; the mappers have changed */
+            protect(p) POINT
+            d_step { ordered[CELL(m, p)] = 1; taken_back[CELL(m, p)] = 0 }
+        };
+        atomic { IF_DEAD;
+            d_step {
+                if
+                :: lock_discarding(p) && word[p].field == f && frame[f].kind == PAGE -> move_frame(f, PAGE, GOING, frame_table_begin_go); frame[f].member = m + 1; going = 1
+                :: else
+                fi
+            };
+            if :: !going -> goto stays :: else fi
+        };
+        atomic { IF_DEAD;
+            d_step {
+                if
+                :: kept > 0 && is_of(kept - 1, p) && kept_of[LOOKER] == kept -> begin_leave_slot(kept - 1); stale = kept
+                :: else
+                fi
+            }
+        };
+        atomic { IF_DEAD;
+            if
+            :: lock_discarding(p) && word[p].field == f ->
+                d_step { move_page(p, WRITING, LEAVING, let_go); word[p].field = NO_SLOT; discarded[p] = 1; check_word(p) }
+            :: else -> goto stays
+            fi
+        };
+        atomic { IF_DEAD;
+            if
+            :: taken_back[CELL(m, p)] -> goto leaves
+            :: else -> inside[CELL(m, p)] = 1
+            fi
+        };
+        atomic { IF_DEAD;
+            d_step { punch(p) }
+#if BREAKS || CRASH
+        };
+        atomic {
+            IF_DEAD;
+            d_step { punch(p) }
+#endif
+            ;
+            d_step { inside[CELL(m, p)] = 0; punched = 1 }
+        };
+leaves: atomic { IF_DEAD;
+            if
+            :: punched && !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 ->
+                d_step { move_page(p, LEAVING, ZERO, has_left); word[p].field = 0; word[p].sealed = 0; moved(p) } POINT
+                if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
+            :: !punched && !word[p].lock && word[p].state == LEAVING && word[p].member == m + 1 -> end_discard(p)
+            :: else
+            fi
+        };
+        atomic { IF_DEAD;
+            if
+            :: !punched ->
+                drop_late(p);
+                assert(CRASH || !is_out(p) || file[p] == HOLE)
+            :: else
+            fi STEP
+            d_step {
+                assert(frame[f].member == m + 1);
+                move_frame(f, GOING, CLAIMED, frame_table_end_go);
+                frame[f].field = 0
+            } STEP
+            d_step { release_frame(f) } STEP
+            if :: stale > 0 -> d_step { end_leave_slot(stale - 1) } :: else fi POINT
+            left = 1;
+            goto over
+        };
+stays:  atomic { IF_DEAD;
+            if
+            :: stale > 0 && frame[f].field == kept -> frame[f].field = 0
+            :: else
+            fi STEP
+            d_step {
+                if
+                :: going && frame[f].kind == GOING && frame[f].member == m + 1 -> move_frame(f, GOING, PAGE, frame_table_stay); frame[f].member = 0
+                :: else
+                fi
+            } STEP
+            if :: stale > 0 -> d_step { end_leave_slot(stale - 1) } :: else fi POINT
+            if
+            :: lock_discarding(p) && word[p].field == f -> d_step { move_page(p, WRITING, RESIDENT, stays); word[p].sealed = 0; moved(p) }
+            :: else
+            fi;
+            goto over
+        };
+over:   atomic { IF_DEAD;
+            d_step {
+                ordered[CELL(m, p)] = 0; taken_back[CELL(m, p)] = 0; kept_of[LOOKER] = 0; leave(m);
+                f = 0; kept = 0; stale = 0; going = 0; punched = 0
+            };
+            if
+            :: left && word[p].lock && word[p].state == ZERO -> left = 0; goto again /* whoever has ended it has not punched yet */
+            :: left && !(word[p].lock && word[p].state == ZERO) -> left = 0; goto is_zero
+            :: else -> goto ends
+            fi
+        };
+
+        /* out */
+names:  atomic { alone(m) || dead[m]; IF_DEAD; enter(m); named[m] = s + 1 };
+        atomic { IF_DEAD;
+            if
+            :: !word[p].lock && word[p].state == SWAPPED && word[p].field == s && !word[p].sealed ->
+                d_step {
+                    move_page(p, SWAPPED, ZERO, discard_swapped);
+                    word[p].field = 0;
+                    assert(file[p] == HOLE);
+                    zeroes[p] = 1; age(p);
+                    got = 1;
+                    moved(p)
+                } POINT
+                if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
+            :: else
+            fi
+        };
+        atomic { IF_DEAD;
+            if
+            :: got && is_of(s, p) && !has_slot(p, s) -> d_step { begin_leave_slot(s) } STEP d_step { end_leave_slot(s) }
+            :: else
+            fi STEP
+            d_step { named[m] = 0; leave(m); s = 0 };
+            if
+            :: got -> got = 0; goto is_zero
+            :: else -> goto again
+            fi
+        };
+
+        /* under LOCK (shared_pages.c) */
+locks:  atomic { IF_DEAD;
+            if
+            :: !is_free(p) -> goto ends
             :: else -> take_lock(p)
             fi STEP
             if
             :: announced(p) /* not now */
             :: else ->
                 if
-                :: word[p].state == RESIDENT -> /* discard_resident */
+                :: word[p].state == RESIDENT -> /* discard_locked */
                     d_step {
                         f = word[p].field;
                         kept = frame[f].field;
@@ -268,14 +438,14 @@ looks:      IF_DEAD;
                         begin_leave_frame(f)
                     } STEP
                     d_step { if :: kept > 0 && is_of(kept - 1, p) -> begin_leave_slot(kept - 1) :: else -> kept = 0 fi } STEP
-                    d_step { move_page(p, RESIDENT, ZERO, discard_resident); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
+                    d_step { move_page(p, RESIDENT, ZERO, discard_locked); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
                     d_step { punch(p) } STEP
                     d_step { end_leave_frame(f) } STEP
                     d_step { release_frame(f) } STEP
                     if :: kept > 0 -> d_step { end_leave_slot(kept - 1) } :: else fi
                 :: word[p].state == SWAPPED ->
                     d_step { s = word[p].field; begin_leave_slot(s) } STEP
-                    d_step { move_page(p, SWAPPED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
+                    d_step { move_page(p, SWAPPED, ZERO, shared_discard_page); word[p].field = 0; word[p].sealed = 0; discarded[p] = 1 } STEP
                     d_step { punch(p) } STEP
                     d_step { end_leave_slot(s) }
                 :: word[p].state == POISONED -> /* shared_unpoison: a page of zeroes over the marks */
@@ -289,13 +459,17 @@ looks:      IF_DEAD;
                     } STEP
                     d_step { move_page(p, POISONED, ZERO, shared_discard_page); word[p].field = 0; discarded[p] = 1 } STEP
                     d_step { punch(p) }
+                :: word[p].state == ZERO
                 fi
             fi STEP
-            unlock_and_wake(p);
-ends:       IF_DEAD; d_step { p = 0; f = 0; s = 0; kept = 0 }
+            unlock_and_wake(p)
+        };
+ends:   atomic { IF_DEAD;
+            d_step { throwing[p] = 0; p = 0; f = 0; s = 0; kept = 0 };
+            goto end
         }
         od;
 again:  atomic { IF_DEAD; goto looks };
-        GONE({ p = 0; f = 0; s = 0; kept = 0; i = 0; k = 0; waiters = 0; got = 0 }) /* unreached: discards without a death */
+        GONE({ throwing[p] = 0; p = 0; f = 0; s = 0; kept = 0; stale = 0; i = 0; k = 0; waiters = 0; got = 0; going = 0; punched = 0; left = 0 })
 }
 #endif

@@ -16,7 +16,7 @@ inline map_here(p) { /* shared_map_here */
     :: file[p] == HOLE /* EFAULT */
 #endif
     :: seals && entry[CELL(m, p)] == ABSENT -> entry[CELL(m, p)] = PROTECTED
-    :: !seals && file[p] != HOLE -> assert(!word[p].sealed); entry[CELL(m, p)] = WRITABLE
+    :: !seals && file[p] != HOLE -> assert(word[p].state != RESIDENT || !word[p].sealed); entry[CELL(m, p)] = WRITABLE
     :: else
     fi;
     wake_in(m, p)
@@ -91,7 +91,14 @@ inline forget_read(p) {
 #else
 #define lock_read(p) (word[p].field == f && frame[f].field == s + 1 && !word[p].lock && word[p].state == READING && word[p].member == m + 1)
 #endif
-#define lock_writing(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1)
+#define lock_writing(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1 && !word[p].sealed)
+#define lock_discarding(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1 && word[p].sealed)
+/* SWAPPED, and the file may have contents, or get them. */
+#ifdef MUTANT_MARKS_NOTHING
+#define mark(p) skip
+#else
+#define mark(p) word[p].sealed = 1
+#endif
 
 /*
  * The contents of a slot are looked at when its read is ended, though the device has brought them before: is_right compares them with what is noted
@@ -147,7 +154,7 @@ inline break_read(p) {
     d_step { s = f; f = word[p].field; take_frame(f, s); s = frame[f].field } STEP
     d_step {
         if
-        :: s > 0 -> move_page(p, READING, SWAPPED, shared_break_read); word[p].field = s - 1
+        :: s > 0 -> move_page(p, READING, SWAPPED, shared_break_read); word[p].field = s - 1; mark(p)
         :: s == 0 -> move_page(p, READING, ZERO, shared_break_read); word[p].field = 0
         fi;
         s = 0
@@ -175,6 +182,14 @@ inline drop_late(p) { /* shared_drop_late */
         unlock_and_wake(p)
     :: else
     fi
+}
+
+/* LEAVING because it is discarded, whose order is taken back. */
+inline end_discard(p) { /* shared_end_discard */
+    d_step { word[p].lock = 1; word[p].member = m + 1 } STEP
+    d_step { move_page(p, LEAVING, ZERO, shared_end_discard); word[p].field = 0; word[p].sealed = 0 } STEP
+    d_step { punch(p) } STEP
+    unlock_and_wake(p)
 }
 
 /* READING from nothing, by m. */
@@ -298,7 +313,7 @@ again:  atomic { IF_DEAD; goto faults };
 soft:   atomic { IF_DEAD;
             if
             :: word[p].lock || (word[p].state != RESIDENT && word[p].state != WRITING) -> at_work[CELL(m, p)] = 0; goto faults
-            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); moved(p) }
+            :: !word[p].lock && word[p].state == WRITING -> d_step { move_page(p, WRITING, RESIDENT, shared_take_back); word[p].sealed = 0; moved(p) }
             :: !word[p].lock && word[p].state == RESIDENT -> seals = word[p].sealed
             fi;
             if :: seals && entry[CELL(m, p)] == PROTECTED -> goto unseals :: else fi
@@ -377,7 +392,7 @@ in_vain: atomic { IF_DEAD; /* fresh_in_vain */
 takes:  SEEN atomic { IF_DEAD;
             if
             :: !word[p].lock && word[p].state == SWAPPED && word[p].field == s ->
-                d_step { move_page(p, SWAPPED, READING, claim); word[p].field = f; word[p].member = m + 1; assert(!word[p].waiters) }
+                d_step { move_page(p, SWAPPED, READING, claim); word[p].field = f; word[p].sealed = 0; word[p].member = m + 1; assert(!word[p].waiters) }
             :: else ->
                 d_step { frame[f].field = 0; release_frame(f); f = 0; s = 0; u = 0 };
                 if
@@ -413,7 +428,7 @@ looks:  atomic { IF_DEAD;
                 chances--;
                 take_lock(p) STEP
                 d_step { forget_read(p); begin_leave_frame(f) } STEP
-                d_step { move_page(p, READING, SWAPPED, take_back); word[p].field = s } STEP
+                d_step { move_page(p, READING, SWAPPED, take_back); word[p].field = s; mark(p) } STEP
                 d_step { punch(p) } STEP
                 d_step { end_leave_frame(f) } STEP
                 d_step { release_frame(f) } STEP
@@ -501,14 +516,18 @@ ends_leave: atomic { IF_DEAD; /* shared_break_leave: the look at the proof, and 
             BETWEEN
             if
             :: !word[p].lock && word[p].state == LEAVING && word[p].member == f && word[p].field == s ->
-                d_step {
-                    if
-                    :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, shared_break_leave); word[p].field = 0
-                    :: s != NO_SLOT -> move_page(p, LEAVING, SWAPPED, shared_break_leave)
-                    fi;
-                    moved(p)
-                } STEP
-                if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
+                if
+                :: word[p].sealed -> end_discard(p)
+                :: else ->
+                    d_step {
+                        if
+                        :: s == NO_SLOT -> move_page(p, LEAVING, ZERO, shared_break_leave); word[p].field = 0
+                        :: s != NO_SLOT -> move_page(p, LEAVING, SWAPPED, shared_break_leave); mark(p)
+                        fi;
+                        moved(p)
+                    } STEP
+                    if :: waiters -> d_step { waiters = 0; wake(p) } :: else fi
+                fi
             :: else
             fi STEP
             d_step { at_work[CELL(m, p)] = 0; f = 0; s = 0 };

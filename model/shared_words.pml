@@ -57,6 +57,9 @@ inline wake_in(k, p) {
 
 #define in_frame(p) (word[p].state == RESIDENT || word[p].state == WRITING || word[p].state == READING)
 
+/* The page's word names the slot, or the frame that it names keeps it. */
+#define has_slot(p, s) (((word[p].state == SWAPPED || word[p].state == LEAVING) && word[p].field == s) || (in_frame(p) && frame[word[p].field].field == s + 1))
+
 #define frame_is_right(p) (word[p].lock || word[p].state != RESIDENT || (frame[word[p].field].page == p + 1 && (frame[word[p].field].kind == PAGE || frame[word[p].field].kind == GOING)))
 #define slot_is_right(p) (word[p].lock || word[p].state != SWAPPED || is_of(word[p].field, p))
 #define is_free(p) (!word[p].lock && word[p].state != READING && word[p].state != WRITING && word[p].state != LEAVING)
@@ -191,7 +194,7 @@ inline release_frame(f) {
 inline renew(s) {
     i = 0;
     do
-    :: i < CELLS -> if :: kept_of[i] == s + 1 -> kept_of[i] = 0 :: else fi; i++
+    :: i < LOOKERS -> if :: kept_of[i] == s + 1 -> kept_of[i] = 0 :: else fi; i++
     :: else -> break
     od;
     i = 0

@@ -77,6 +77,7 @@
     X(shared_late, "shared.late")             /* pages are out, what the file still has of them is not thrown out */   \
     X(shared_counted, "shared.counted")       /* shared frames in use are counted anew, nothing is done with it */     \
     X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \
+    X(shared_unnamed, "shared.unnamed")       /* a discarded page is ZERO, its slot not free */                        \
     X(object_made, "object.made")             /* an object has its place and words, no file */                         \
     X(object_mapped, "object.mapped")         /* a region is watched, its member no mapper yet */                      \
     X(object_unmapped, "object.unmapped")     /* the member is no mapper any more, the object not ended */             \

@@ -22,7 +22,7 @@
  * space is refused (RLIMIT_AS). */
 #define COMMONS_BYTES ((size_t)64 << 30)
 #define COMMONS_LEAST_BYTES ((size_t)1 << 30)
-#define LAYOUT_VERSION UINT64_C(7)
+#define LAYOUT_VERSION UINT64_C(8)
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 static uint64_t layout_stamp(void) {

@@ -63,7 +63,7 @@ typedef struct {
     _Atomic uint64_t count;
 } member_at_work;
 
-/* What the member's evicting thread asks the kernel to punch (shared_punch.c): the argument of that call itself, in the kernel's layout (struct space_resv). */
+/* What the member's thread that evicts, or discards, asks the kernel to punch (shared_punch.c): the argument of that call itself, in the kernel's layout (struct space_resv). */
 typedef struct {
     int16_t type;
     _Atomic int16_t whence; /* PUNCH_ORDERED, PUNCH_TAKEN_BACK, PUNCH_AT_ONCE */
@@ -78,6 +78,7 @@ typedef struct {
     _Atomic uint64_t object; /* index */
     _Atomic uint64_t first;
     _Atomic uint64_t count; /* pages that it was for; 0: they are seen to */
+    _Atomic uint64_t slot; /* + 1: of a page that is being discarded; if its word names it no more, nothing else does */
 } member_order;
 
 typedef struct {
@@ -95,7 +96,7 @@ typedef struct {
     _Atomic uint64_t protects;   /* odd: it may be write-protecting pages that others have taken back (README, Held) */
     _Atomic uint64_t at_peers;   /* so many of its threads may be about to change something at addresses of others */
     _Atomic uint32_t holds;      /* of hold[], in use: 0: evictors need not look */
-    _Atomic uint32_t out_thread; /* the one that evicts, or was the last to: its number for the kernel */
+    _Atomic uint32_t out_thread; /* the one whose order it is, or was the last to be: its number for the kernel */
     _Atomic uint64_t evicts_ns;  /* when it last began to evict some; 0: it has ended. A hint */
     member_at_work at_work;
     member_order order;

@@ -82,7 +82,11 @@ typedef struct group {
     small_lock peers_lock;
     peer peers[MEMBERS_MAX];
     small_lock regions_lock;
-    small_lock files_lock;              /* held while a region's file is noted, taken away, or duplicated */
+    small_lock files_lock; /* held while a region's file is noted, taken away, or duplicated */
+    small_lock
+        leave_lock; /* held while pages of objects leave, and while they are discarded: there is one order for it */
+    small_lock
+        protect_lock; /* held while pages are write-protected to leave: `protects` tells of one thread. Below leave_lock */
     shared_region regions[OBJECTS_MAX]; /* by index of the object */
     _Atomic uint32_t regions_end;       /* none is, or was, at this index or beyond */
     former_view *formers;               /* of regions that are unmapped; under api_lock */
@@ -243,7 +247,7 @@ void frame_table_take(group *g, uint32_t frame, member_id reader);
 /* PAGE or GOING -> LEAVING by self -> (the page's word has let go of it) -> CLAIMED by self. Context: the page is locked by self. */
 void frame_table_begin_leave(group *g, uint32_t frame);
 void frame_table_end_leave(group *g, uint32_t frame);
-/* By the thread that evicts, of a page that nobody has locked (README, A page leaves). PAGE -> GOING by self; false: it is not PAGE. */
+/* By the thread that lets it leave, of a page that nobody has locked (README, A page leaves). PAGE -> GOING by self; false: it is not PAGE. */
 bool frame_table_begin_go(group *g, uint32_t frame);
 /* GOING by self, if it still is -> PAGE. */
 void frame_table_stay(group *g, uint32_t frame);
@@ -275,11 +279,16 @@ bool slot_table_claim_kept(group *g, uint64_t slot, uint64_t seen, uint64_t cloc
 void slot_table_settle(group *g, uint64_t slot, uint64_t seen, member_id member);
 /* PAGE, as it was seen -> LEAVING by self. Return: false: it is not that any more. */
 bool slot_table_begin_leave_seen(group *g, uint64_t slot, uint64_t seen);
-/* The same, of a page that is locked by self. Return: false: somebody who was evicting the page has the slot, and lets it go. */
+/* The slot that the frame keeps of its page, which is locked by self -> LEAVING by self. Return: slot + 1; 0: none, or somebody who was evicting the page has it,
+ * and lets it go. */
+uint64_t slot_table_begin_leave_kept(group *g, uint32_t frame);
+/* PAGE -> LEAVING by self, of a page that is locked by self, and SWAPPED there. Return: false: it is not PAGE. */
 bool slot_table_begin_leave(group *g, uint64_t slot);
 void slot_table_end_leave(group *g, uint64_t slot); /* -> FREE */
 /* CLAIMED by self -> never to be used again: the device refused it. */
 void slot_table_condemn(group *g, uint64_t slot);
+/* PAGE of a page whose word does not name it any more -> free; else nothing. Return: false: somebody has the page. */
+bool slot_table_free_unnamed(group *g, uint64_t slot);
 /* Whether the slot has contents of that page: only then is it kept. */
 bool slot_table_is_of(const group *g, uint64_t slot, shared_ref page);
 /* The slot that the frame keeps, plus 1: one that has contents of its page. 0: none; what the frame names may still be (or have been) on its

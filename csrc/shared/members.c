@@ -167,6 +167,7 @@ static void clear(member_entry *entry) {
     atomic_store(&entry->at_peers, 0);
     atomic_store(&entry->at_work.count, 0);
     atomic_store(&entry->order.count, 0);
+    atomic_store(&entry->order.slot, 0);
     atomic_store(&entry->out_thread, 0);
     atomic_store(&entry->evicts_ns, 0);
 }

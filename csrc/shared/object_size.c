@@ -127,7 +127,7 @@ static bool is_ours(const cut *c, uint64_t word) {
     return (word & SHARED_LOCK) && !shared_is_nothing(word) && member_equal(shared_member_of(word), c->g->self);
 }
 
-/* A page that is ZERO may be locked all the same, by another thread, or be about to become it: who evicts it has not let go of it yet. Return: whether it is locked by
+/* A page that is ZERO may be locked all the same, by another thread, or be zeroes that leave: who evicts it has not let go of it yet. Return: whether it is locked by
  * the caller, or ZERO; *since: when the first wait of all began. */
 static bool lock_one(const cut *c, shared_word *word, uint64_t page, uint64_t *since) {
     event *unlocked = &commons_head(&c->g->commons)->pages_unlocked;
@@ -171,7 +171,7 @@ static bool lock_all(const cut *c) {
     return true;
 }
 
-static void discard_locked(const cut *c) {
+static void discard_all_locked(const cut *c) {
     shared_word *words = words_of(c);
     for (uint64_t page = c->from, last; next_touched(c, &page, &last); page = last)
         for (uint64_t i = page; i < last; i++)
@@ -205,7 +205,7 @@ int object_shrink(group *g, shared_region *r, uint32_t *pid) {
     }
     FAILPOINT(object_cut_locked);
     atomic_store(&object->resize, resize_make(RESIZE_CUTTING, g->self, c.from));
-    discard_locked(&c);
+    discard_all_locked(&c);
     FAILPOINT(object_cut);
     set_size(object, seen, c.from);
     FAILPOINT(object_shorter);

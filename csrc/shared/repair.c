@@ -68,10 +68,10 @@ static void mend_kept_slot(group *g, uint32_t frame, shared_ref page, bool drop)
     bool kept = slot_table_is_of(g, slot - 1, page);
     if (kept && !drop)
         return;
-    bool ours = kept && slot_table_begin_leave(g, slot - 1); /* or somebody's who was evicting the page before */
+    uint64_t ours = slot_table_begin_leave_kept(g, frame); /* or it is somebody's who was evicting the page before */
     frame_table_drop_slot(g, frame, slot);
-    if (ours)
-        slot_table_end_leave(g, slot - 1);
+    if (ours > 0)
+        slot_table_end_leave(g, ours - 1);
 }
 
 /* READING: back to its slot, or to nothing. Whatever the device still brings goes to a page that is no more the file's. */
@@ -81,7 +81,7 @@ static void undo_read(group *g, shared_word *word, shared_ref page) {
     uint64_t slot = frame_table_slot(g, frame);
     if (slot > 0) {
         slot_table_seize(g, slot - 1, page);
-        shared_set(word, g->self, SHARED_SWAPPED, slot - 1, 0);
+        shared_set(word, g->self, SHARED_SWAPPED, slot - 1, SHARED_SEALED); /* another may bring it late */
     } else {
         shared_set(word, g->self, SHARED_ZERO, 0, 0);
     }

@@ -4,69 +4,11 @@
 #include "base/memory.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
-/* So long a page is waited for that somebody else has locked, or is reading. */
-#define PATIENCE_NS UINT64_C(2000000000)
-/* A reader that has been stopped gives no sign: its read can be broken off then. */
-#define LOOK_NS UINT64_C(50000000)
-#define AT_WORK_NS UINT64_C(1000000)
 #define VERIFY_PAGES 64U
 #define VERIFY_TRIES 5
-
-/* ---- discard ---- */
-
-/* A share thread is at it: if it runs, for some microseconds, and says nothing when it goes on. */
-static void await_announced(event *unlocked, uint32_t seen, uint64_t waited_ns) {
-    if (waited_ns < AT_WORK_NS)
-        sched_yield();
-    else
-        event_wait_shared(unlocked, seen, AT_WORK_NS);
-}
-
-/* By a member that is stopped? The share thread looks: it is what announces. */
-static void ask_whether_it_has_left(group *g, const shared_region *r, size_t page) {
-    shared_order order = {.object = r->object, .page = page, .pages = 1};
-    uint64_t word = shared_load(&r->words[page]);
-    if (shared_state_of(word) == SHARED_LEAVING && shared_seems_stopped(g, shared_member_of(word)))
-        shared_order_give(g, &order);
-}
-
-static bool discard_one(group *g, shared_region *r, uint64_t state, size_t page, bool *waiters) {
-    event *unlocked = &commons_head(&g->commons)->pages_unlocked;
-    uint64_t begin = clock_now_ns();
-    for (;;) {
-        uint32_t seen = event_count(unlocked);
-        if (shared_try_discard(g, group_object(g, r->object), state, r->fd, page, waiters))
-            return true;
-        uint64_t waited_ns = clock_now_ns() - begin;
-        if (waited_ns > PATIENCE_NS)
-            return false;
-        if (shared_await(&r->words[page])) {
-            ask_whether_it_has_left(g, r, page);
-            event_wait_shared(unlocked, seen, LOOK_NS); /* who unlocks it signals */
-        } else {
-            await_announced(unlocked, seen, waited_ns);
-        }
-    }
-}
-
-int shared_discard(group *g, shared_region *r, size_t page, size_t pages) {
-    uint64_t state = atomic_load(&group_object(g, r->object)->state);
-    bool waiters = false;
-    int status = 0;
-    for (size_t i = 0; i < pages && status == 0; i++)
-        if (shared_is_held(g, r->object, page + i))
-            return -EBUSY;
-    for (size_t i = 0; i < pages && status == 0; i++)
-        if (!discard_one(g, r, state, page + i, &waiters))
-            status = -EBUSY;
-    if (waiters)
-        shared_wake(g, r, page, pages);
-    return status;
-}
 
 /* ---- verify ---- */
 

@@ -1,7 +1,7 @@
 /*
  * shared_at_work.c - announcements: which pages a member's share thread is at, while it asks the kernel for what may come late (README, Nobody waits for anybody).
  *
- * Who is at pages says so first, and looks at their words then; who evicts or discards changes a word first, and looks at what is announced then. One of the two
+ * Who is at pages says so first, and looks at their words then; who evicts, or discards what is in memory, changes a word first, and looks at what is announced then. One of the two
  * sees the other. So what was seen in memory after it was announced stays there until the announcement ends, however late that is.
  */
 #include "shared/shared_core.h"

@@ -159,7 +159,7 @@ void shared_drop_late(group *g, shared_region *r, size_t page);
 
 /* Punches a hole in an object's file. */
 void shared_punch(int fd, uint64_t page, uint64_t pages);
-/* The order to punch these pages, as long as nobody takes it back. Context: this and the next three: the thread that evicts. */
+/* The order to punch these pages, as long as nobody takes it back. Context: this and the next three: leave_lock held. */
 void punch_order(group *g, uint32_t object, uint64_t page, uint64_t pages);
 /* Only the first ones of them. */
 void punch_order_shorten(group *g, uint64_t pages);
@@ -167,6 +167,8 @@ void punch_order_shorten(group *g, uint64_t pages);
 bool punch_ordered(group *g, int fd);
 /* What it was for is seen to. */
 void punch_order_end(group *g);
+/* Beside it, the slot + 1 of a page that is about to lose it; 0: none. Context: leave_lock held. */
+void punch_order_names(group *g, uint64_t slot_plus_1);
 /* The member's order is not there for a call that begins after this. Context: its thread is stopped. Return: false: it has none that can be taken back. */
 bool punch_take_back(group *g, member_id member);
 
@@ -293,8 +295,18 @@ static inline uint64_t shared_bounce_frames(uint64_t limit_frames) {
            (uint64_t)shared_in_units(limit_frames) * IN_UNIT_PAGES + IN_SINGLES;
 }
 
-/* SEALED: CLEAN without a look. */
-typedef enum { OUT_GIVEN_UP, OUT_CHOSEN, OUT_EMPTY, OUT_CLEAN, OUT_DIRTY, OUT_WRITTEN, OUT_SEALED } out_kind;
+/* SEALED: CLEAN without a look. DISCARDED: as EMPTY, whatever it has. LEFT: it is out. */
+typedef enum {
+    OUT_GIVEN_UP,
+    OUT_CHOSEN,
+    OUT_EMPTY,
+    OUT_CLEAN,
+    OUT_DIRTY,
+    OUT_WRITTEN,
+    OUT_SEALED,
+    OUT_DISCARDED,
+    OUT_LEFT
+} out_kind;
 
 /* A page that is WRITING by us, if nobody has taken it back. */
 typedef struct {
@@ -309,6 +321,7 @@ typedef struct {
     uint64_t slot;      /* that is to have the contents */
     bool claimed;       /* it is CLAIMED by us */
     bool going;         /* the frame is GOING by us */
+    bool discarded;     /* its contents are to go, whatever they are: WRITING and LEAVING with SEALED */
     uint64_t epoch;     /* of the object, when the page was write-protected */
     uint8_t hash[16];
 } out_page;
@@ -354,16 +367,31 @@ static inline out_state *out_of(group *g) {
     return g->out_state;
 }
 
+/* So that what is discarded is not mistaken for what another thread of the member evicts. */
+static inline uint64_t out_bits(const out_page *v) {
+    return v->discarded ? SHARED_SEALED : 0;
+}
+
 /* The page's word says that it is in our hand, and has not been taken back. */
 static inline bool out_is_ours(const group *g, const out_page *v, uint64_t word) {
-    return shared_state_of(word) == SHARED_WRITING && !(word & SHARED_LOCK) &&
+    return shared_state_of(word) == SHARED_WRITING && !(word & SHARED_LOCK) && (word & SHARED_SEALED) == out_bits(v) &&
            member_equal(shared_member_of(word), g->self) && shared_field_of(word) == v->frame;
 }
 
+/* A page that was seen LEAVING because it is discarded is so: ZERO, and nothing of it in the file, under LOCK. Its member's order is taken back. Return: false: it is not as
+ * it was seen any more. (shared_leave.c) */
+bool shared_end_discard(group *g, shared_region *r, size_t page, uint64_t seen, bool *waiters);
 /* Pages that the hand comes to next: WRITING, referenced, in no order; at most so many of them not SEALED. Return: how many. */
 uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want, uint32_t unsealed);
-/* Pages from i on that are neighbours. */
-uint32_t out_run_from(const out_batch *b, uint32_t i);
+/* Of so many pages, those from the first on that are neighbours. */
+uint32_t out_run_of(const out_page *first, uint32_t pages);
+/* The slot that the page keeps, as it is while the page is WRITING by us: whoever evicts the page after that makes it another one. */
+void out_note_kept_slot(group *g, out_page *v);
+/* Pages that are WRITING by us, neighbours beside each other, are write-protected everywhere; those that somebody is at, or holds, are given up. In between
+ * nobody may rely on what becomes of the protection of pages (README, Held). (shared_out.c) */
+void out_settle(group *g, out_page *page, uint32_t pages);
+/* The pages leave, as far as nobody has taken them back; the others are RESIDENT. Context: leave_lock held. (shared_leave.c) */
+void shared_pages_leave(group *g, out_page *page, uint32_t pages);
 /* All writes of the batch have ended: its pages leave, or stay; the batch is empty. (shared_leave.c) */
 void shared_leave(group *g, out_batch *b);
 /* Lets go of a page that hand_choose has given. */

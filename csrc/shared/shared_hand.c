@@ -46,14 +46,12 @@ static bool take(group *g, shared_region *r, size_t page, uint32_t frame, bool e
     return false;
 }
 
-/* The slot that the page keeps, as it is while the page is WRITING by us: whoever evicts the page after that makes it another one. */
-static void note_kept_slot(group *g, out_page *victim) {
-    uint64_t kept = slot_table_kept(g, victim->frame), seen = kept > 0 ? slot_table_seen(g, kept - 1) : 0;
-    if (kept == 0 || kept != slot_table_kept(g, victim->frame) ||
-        !out_is_ours(g, victim, shared_load(&victim->r->words[victim->page])))
+void out_note_kept_slot(group *g, out_page *v) {
+    uint64_t kept = slot_table_kept(g, v->frame), seen = kept > 0 ? slot_table_seen(g, kept - 1) : 0;
+    if (kept == 0 || kept != slot_table_kept(g, v->frame) || !out_is_ours(g, v, shared_load(&v->r->words[v->page])))
         return;
-    victim->kept = kept;
-    victim->kept_seen = seen;
+    v->kept = kept;
+    v->kept_seen = seen;
 }
 
 static bool look_at(group *g, uint32_t frame, bool even_hot, out_page *victim) {
@@ -72,7 +70,7 @@ static bool look_at(group *g, uint32_t frame, bool even_hot, out_page *victim) {
     }
     *bit_word(out_of(g), frame) |= UINT64_C(1) << (frame % 64);
     *victim = (out_page){.r = r, .page = page, .frame = frame};
-    note_kept_slot(g, victim);
+    out_note_kept_slot(g, victim);
     victim->kind = sealed && victim->kept > 0 ? OUT_SEALED : OUT_CHOSEN;
     return true;
 }

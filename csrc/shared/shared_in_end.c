@@ -50,7 +50,8 @@ static bool lock_read(group *g, const read_unit *unit, uint32_t i) {
 
 /* Locked, READING => SWAPPED again: there was no memory for it. */
 static void take_back(group *g, shared_region *r, size_t page, uint32_t frame, uint64_t slot) {
-    shared_give_up_read(g, r, page, frame, SHARED_SWAPPED, slot, heat_kept(shared_load(&r->words[page])));
+    shared_give_up_read(g, r, page, frame, SHARED_SWAPPED, slot,
+                        heat_kept(shared_load(&r->words[page])) | SHARED_SEALED); /* another may come late */
 }
 
 /* Somebody else has broken the read off. Who does that wakes whoever has said that he waits (WAITERS); those whose fault began it have not: they look

@@ -1,5 +1,5 @@
 /*
- * shared_leave.c - how pages leave that have been written: WRITING, LEAVING, and the hole (README, A page leaves).
+ * shared_leave.c - how pages leave that have been written, or are discarded: WRITING, LEAVING, and the hole (README, A page leaves).
  *
  * Each step is one compare-and-swap, so that nobody waits for a member that is stopped between two of them. What the page needs to leave is taken before
  * its word changes, and let go of if that has changed.
@@ -10,8 +10,15 @@
 #include "base/failpoint.h"
 #include "pool.h"
 
+#include <unistd.h>
+
 static bool is_clean(const out_page *v) {
     return v->kind == OUT_CLEAN || v->kind == OUT_SEALED;
+}
+
+/* Where the contents are when it is out. 0: they are zeroes. */
+static uint64_t slot_of(const out_page *v) {
+    return v->kind == OUT_EMPTY || v->kind == OUT_DISCARDED ? 0 : v->slot;
 }
 
 /* ---- WRITING => LEAVING, or RESIDENT ---- */
@@ -51,8 +58,7 @@ static bool let_go(group *g, out_page *v) {
     v->going = frame_table_begin_go(g, v->frame);
     if (!v->going || !take_slots(g, v))
         return false;
-    uint64_t slot = v->kind == OUT_EMPTY ? 0 : v->slot;
-    if (!shared_move(word, seen, SHARED_LEAVING, g->self, slot, heat_kept(seen), &none))
+    if (!shared_move(word, seen, SHARED_LEAVING, g->self, slot_of(v), heat_kept(seen) | out_bits(v), &none))
         return false;
     FAILPOINT(shared_leaving);
     if (v->claimed)
@@ -80,13 +86,29 @@ static void stays(group *g, out_page *v) {
 
 /* ---- LEAVING => SWAPPED, or ZERO ---- */
 
+bool shared_end_discard(group *g, shared_region *r, size_t page, uint64_t seen, bool *waiters) {
+    shared_word *word = &r->words[page];
+    if (!shared_lock_discarded(word, g->self, seen))
+        return false;
+    FAILPOINT(shared_discard);
+    shared_punch(r->fd, page, 1);
+    *waiters |= shared_unlock(word, g->self);
+    return true;
+}
+
 /* If nobody has said so instead of us, who has found us stopped. */
-static void has_left(group *g, const out_page *v, bool *waiters) {
+static void has_left(group *g, const out_page *v, bool punched, bool *waiters) {
     shared_word *word = &v->r->words[v->page];
-    uint64_t seen = shared_load(word), slot = v->kind == OUT_EMPTY ? 0 : v->slot;
-    if (shared_state_of(seen) == SHARED_LEAVING && shared_is_of(seen, g->self))
-        shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
-                    slot > 0 ? heat_kept(seen) : 0, waiters);
+    uint64_t seen = shared_load(word), slot = slot_of(v);
+    if (shared_state_of(seen) != SHARED_LEAVING || !shared_is_of(seen, g->self) || (seen & SHARED_LOCK))
+        return;
+    if (v->discarded && !punched)
+        shared_end_discard(g, v->r, v->page, seen, waiters);
+    else if (slot > 0)
+        shared_move(word, seen, SHARED_SWAPPED, MEMBER_NONE, slot, heat_kept(seen) | (punched ? 0 : SHARED_SEALED),
+                    waiters);
+    else
+        shared_move(word, seen, SHARED_ZERO, MEMBER_NONE, 0, 0, waiters);
 }
 
 static void let_go_of_memory(group *g, const out_page *v) {
@@ -99,12 +121,14 @@ static void let_go_of_memory(group *g, const out_page *v) {
 static void count_gone(group *g, const out_page *first, uint32_t run) {
     commons_header *head = commons_head(&g->commons);
     uint32_t clean = 0, sealed = 0, empty = 0;
+    atomic_fetch_sub_explicit(&head->shared_used, run, memory_order_relaxed);
+    if (first->discarded) /* then all are */
+        return;
     for (uint32_t i = 0; i < run; i++) {
         clean += is_clean(&first[i]);
         sealed += first[i].kind == OUT_SEALED;
         empty += first[i].kind == OUT_EMPTY;
     }
-    atomic_fetch_sub_explicit(&head->shared_used, run, memory_order_relaxed);
     atomic_fetch_add_explicit(&head->evictions, run, memory_order_relaxed);
     atomic_fetch_add_explicit(&head->clean_drops, clean, memory_order_relaxed);
     atomic_fetch_add_explicit(&head->zero_drops, empty, memory_order_relaxed);
@@ -121,7 +145,7 @@ static void run_leaves(group *g, out_page *first, uint32_t run) {
     bool punched = punch_ordered(g, first->r->fd);
     FAILPOINT(shared_punched);
     for (uint32_t i = 0; i < run; i++)
-        has_left(g, &first[i], &waiters);
+        has_left(g, &first[i], punched, &waiters);
     if (waiters)
         shared_wake(g, first->r, first->page, run);
     FAILPOINT(shared_late);
@@ -131,6 +155,8 @@ static void run_leaves(group *g, out_page *first, uint32_t run) {
         let_go_of_memory(g, &first[i]);
     }
     count_gone(g, first, run);
+    for (uint32_t i = 0; i < run; i++)
+        first[i].kind = OUT_LEFT;
 }
 
 /* As many neighbours as may go, of so many. Return: how many. */
@@ -145,13 +171,20 @@ static uint32_t leave_together(group *g, out_page *first, uint32_t most) {
     return run;
 }
 
-void shared_leave(group *g, out_batch *b) {
-    for (uint32_t i = 0; i < b->count;) {
-        uint32_t most = out_run_from(b, i), run = leave_together(g, &b->page[i], most);
+void shared_pages_leave(group *g, out_page *page, uint32_t pages) {
+    atomic_store(&group_entry(g, g->self)->out_thread, (uint32_t)gettid());
+    for (uint32_t i = 0; i < pages;) {
+        uint32_t most = out_run_of(&page[i], pages - i), run = leave_together(g, &page[i], most);
         i += run;
         if (run < most)
-            stays(g, &b->page[i++]);
+            stays(g, &page[i++]);
     }
+}
+
+void shared_leave(group *g, out_batch *b) {
+    small_lock_acquire(&g->leave_lock);
+    shared_pages_leave(g, b->page, b->count);
+    small_lock_release(&g->leave_lock);
     for (uint32_t i = 0; i < b->count; i++)
         hand_release(g, &b->page[i]);
     b->count = 0;

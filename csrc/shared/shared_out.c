@@ -32,42 +32,44 @@ static void sort(out_batch *b) {
     }
 }
 
-uint32_t out_run_from(const out_batch *b, uint32_t i) {
+uint32_t out_run_of(const out_page *first, uint32_t pages) {
     uint32_t run = 1;
-    const out_page *first = &b->page[i];
-    while (i + run < b->count && first[run].r == first->r && first[run].page == first->page + run)
+    while (run < pages && first[run].r == first->r && first[run].page == first->page + run)
         run++;
     return run;
 }
 
 /* And are of that kind, too, as the first is. */
-static uint32_t run_of_kind(const out_batch *b, uint32_t i) {
-    uint32_t most = out_run_from(b, i), run = 1;
-    while (run < most && b->page[i + run].kind == b->page[i].kind)
+static uint32_t run_of_kind(const out_page *first, uint32_t pages) {
+    uint32_t most = out_run_of(first, pages), run = 1;
+    while (run < most && first[run].kind == first->kind)
         run++;
     return run;
 }
 
 /* Their words say WRITING: whoever has begun to map one, or to hold it, has said so before, or finds that. */
-static void pass_over(group *g, out_batch *b) {
+static void pass_over(group *g, out_page *page, uint32_t pages) {
     full_fence();
-    for (uint32_t i = 0; i < b->count; i++)
-        if (at_work_on(g, b->page[i].r->object, b->page[i].page) ||
-            shared_is_held(g, b->page[i].r->object, b->page[i].page))
-            b->page[i].kind = OUT_GIVEN_UP;
+    for (uint32_t i = 0; i < pages; i++)
+        if (at_work_on(g, page[i].r->object, page[i].page) || shared_is_held(g, page[i].r->object, page[i].page))
+            page[i].kind = OUT_GIVEN_UP;
 }
 
-static void protect(group *g, out_batch *b) {
+static bool is_to_be_protected(const out_page *v) {
+    return v->kind == OUT_CHOSEN || v->kind == OUT_DISCARDED;
+}
+
+static void protect(group *g, out_page *page, uint32_t pages) {
     mapper_set set;
     const shared_region *known = NULL;
     mappers_begin(g);
-    for (uint32_t i = 0, run; i < b->count; i += run) {
-        run = run_of_kind(b, i);
-        out_page *first = &b->page[i];
+    for (uint32_t i = 0, run; i < pages; i += run) {
+        out_page *first = &page[i];
+        run = run_of_kind(first, pages - i);
         if (first->r != known)
             mappers_look(g, first->r->object, &set);
         known = first->r;
-        bool done = first->kind != OUT_CHOSEN || mappers_protect(g, &set, first->page, run);
+        bool done = !is_to_be_protected(first) || mappers_protect(g, &set, first->page, run);
         for (uint32_t n = 0; n < run; n++) {
             first[n].epoch = set.epoch;
             first[n].kind = done ? first[n].kind : OUT_GIVEN_UP;
@@ -75,6 +77,17 @@ static void protect(group *g, out_batch *b) {
     }
     mappers_end(g);
     FAILPOINT(shared_protected);
+}
+
+void out_settle(group *g, out_page *page, uint32_t pages) {
+    _Atomic uint64_t *protects = &group_entry(g, g->self)->protects;
+    FAILPOINT(shared_writing);
+    small_lock_acquire(&g->protect_lock);
+    atomic_fetch_add(protects, 1);
+    pass_over(g, page, pages);
+    protect(g, page, pages);
+    atomic_fetch_add(protects, 1);
+    small_lock_release(&g->protect_lock);
 }
 
 /* ---- contents ---- */
@@ -99,8 +112,8 @@ static void read_contents(group *g, out_batch *b) {
     for (uint32_t i = 0, next = 0; i < b->count; i++)
         b->page[i].bounce = b->page[i].kind == OUT_CHOSEN ? next++ : 0;
     for (uint32_t i = 0, run; i < b->count; i += run) {
-        run = run_of_kind(b, i);
         out_page *first = &b->page[i];
+        run = run_of_kind(first, b->count - i);
         size_t bytes = (size_t)run << PAGE_SHIFT;
         if (first->kind != OUT_CHOSEN)
             continue;
@@ -224,19 +237,13 @@ static out_batch *free_batch(group *g) {
     return NULL;
 }
 
-/* Chosen and write-protected: in between nobody may rely on what becomes of the protection of pages (README, Held). */
 static bool begin_batch(group *g, out_batch *b, out_search *search, uint32_t most) {
-    _Atomic uint64_t *protects = &group_entry(g, g->self)->protects;
-    atomic_fetch_add(protects, 1);
     b->count = hand_choose(g, search, b->page, most, out_of(g)->batch_pages);
-    if (b->count > 0) {
-        sort(b);
-        FAILPOINT(shared_writing);
-        pass_over(g, b);
-        protect(g, b);
-    }
-    atomic_fetch_add(protects, 1);
-    return b->count > 0;
+    if (b->count == 0)
+        return false;
+    sort(b);
+    out_settle(g, b->page, b->count);
+    return true;
 }
 
 static void evict_batch(group *g, out_batch *b) {
@@ -250,7 +257,6 @@ static void evict_batch(group *g, out_batch *b) {
 static uint64_t evict(group *g, uint64_t want, out_search search) {
     out_state *s = out_of(g);
     small_lock_acquire(&s->lock);
-    atomic_store(&group_entry(g, g->self)->out_thread, (uint32_t)gettid());
     uint64_t begun = 0;
     s->freed = 0;
     while (begun < want) {

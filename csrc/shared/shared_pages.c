@@ -99,16 +99,15 @@ void shared_give_up_read(group *g, shared_region *r, size_t page, uint32_t frame
 }
 
 /* RESIDENT => ZERO. */
-static void discard_resident(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
-    uint64_t kept = slot_table_kept(g, frame);
+static void discard_locked(group *g, shared_word *word, int fd, uint64_t page, uint32_t frame) {
+    uint64_t kept = slot_table_begin_leave_kept(g, frame);
     frame_table_begin_leave(g, frame);
-    bool ours = kept > 0 && slot_table_begin_leave(g, kept - 1);
     shared_set(word, g->self, SHARED_ZERO, 0, 0);
     FAILPOINT(shared_discard);
     shared_punch(fd, page, 1);
     frame_table_end_leave(g, frame);
     frames_release(g, frame);
-    if (ours)
+    if (kept > 0)
         slot_table_end_leave(g, kept - 1);
 }
 
@@ -116,7 +115,7 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
     uint64_t now = shared_load(word), field = shared_field_of(now);
     switch (shared_state_of(now)) {
     case SHARED_RESIDENT:
-        discard_resident(g, word, fd, page, (uint32_t)field);
+        discard_locked(g, word, fd, page, (uint32_t)field);
         break;
     case SHARED_SWAPPED:
         INVARIANT(I17, slot_table_begin_leave(g, field));
@@ -129,10 +128,10 @@ void shared_discard_page(group *g, uint32_t object, int fd, uint64_t page, share
         shared_set(word, g->self, SHARED_ZERO, 0, 0);
         shared_punch(fd, page, 1);
         break;
+    case SHARED_ZERO:
     case SHARED_WRITING: /* it was taken back before it was locked */
     case SHARED_READING:
     case SHARED_LEAVING:
-    case SHARED_ZERO:
         break;
     }
 }

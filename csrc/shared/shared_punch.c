@@ -60,6 +60,10 @@ void punch_order_end(group *g) {
     atomic_store(&group_entry(g, g->self)->order.count, 0);
 }
 
+void punch_order_names(group *g, uint64_t slot_plus_1) {
+    atomic_store(&group_entry(g, g->self)->order.slot, slot_plus_1);
+}
+
 bool punch_take_back(group *g, member_id member) {
     int16_t found = PUNCH_ORDERED;
     return atomic_compare_exchange_strong(&group_entry(g, member)->order.argument.whence, &found, PUNCH_TAKEN_BACK) ||

@@ -32,7 +32,7 @@ bool shared_break_read(group *g, shared_region *r, uint64_t page, shared_word *w
     uint64_t slot = frame_table_slot(g, frame);
     frame_table_take(g, frame, shared_member_of(seen));
     if (slot > 0)
-        shared_set(word, g->self, SHARED_SWAPPED, slot - 1, heat_kept(seen));
+        shared_set(word, g->self, SHARED_SWAPPED, slot - 1, heat_kept(seen) | SHARED_SEALED);
     else
         shared_set(word, g->self, SHARED_ZERO, 0, 0);
     frame_table_end_leave(g, frame);
@@ -73,15 +73,25 @@ static void settle_slot(group *g, shared_word *word, uint64_t seen) {
         slot_table_settle(g, slot, use, shared_member_of(seen));
 }
 
+/* It has left; the file may have something of it still. */
+static bool say_so(group *g, shared_region *r, size_t page, uint64_t seen, bool *waiters) {
+    uint64_t slot = shared_field_of(seen);
+    if (seen & SHARED_SEALED)
+        return shared_end_discard(g, r, page, seen, waiters);
+    if (slot == 0)
+        return shared_move(&r->words[page], seen, SHARED_ZERO, MEMBER_NONE, 0, 0, waiters);
+    return shared_move(&r->words[page], seen, SHARED_SWAPPED, MEMBER_NONE, slot, heat_kept(seen) | SHARED_SEALED,
+                       waiters);
+}
+
 bool shared_break_leave(group *g, shared_region *r, size_t page) {
     shared_word *word = &r->words[page];
     bool waiters = false, done = false;
     at_work_begin(g, r, page, 1); /* so it does not come and leave once more meanwhile */
-    uint64_t seen = shared_load(word), slot = shared_field_of(seen);
+    uint64_t seen = shared_load(word);
     if (shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_LOCK) && is_called_off(g, word, seen)) {
         settle_slot(g, word, seen);
-        done = shared_move(word, seen, slot > 0 ? SHARED_SWAPPED : SHARED_ZERO, MEMBER_NONE, slot,
-                           slot > 0 ? heat_kept(seen) : 0, &waiters);
+        done = say_so(g, r, page, seen, &waiters);
     }
     at_work_end(g);
     FAILPOINT(shared_broken);

@@ -159,7 +159,8 @@ bool shared_thread_pass(group *g, uint64_t deadline_ns) {
 
 /* Pages that are to be held: nothing may fault there, and a system call's store to a sealed one would. */
 static void unseal(group *g, shared_region *r, size_t page) {
-    if (!(shared_load(&r->words[page]) & SHARED_SEALED))
+    uint64_t word = shared_load(&r->words[page]);
+    if (shared_state_of(word) != SHARED_RESIDENT || !(word & SHARED_SEALED))
         return;
     at_work_begin(g, r, page, 1);
     shared_unseal(g, r, page, 1);

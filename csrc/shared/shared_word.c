@@ -79,12 +79,22 @@ bool shared_lock_own(shared_word *word, member_id self, shared_state state) {
     return true;
 }
 
-bool shared_lock_reading(shared_word *word, member_id self, uint64_t seen) {
+/* From the very word that was seen, but for WAITERS. */
+static bool lock_seen(shared_word *word, member_id self, uint64_t seen, uint64_t next) {
     uint64_t same = seen & ~SHARED_WAITERS;
+    next = with_member(next, self) | SHARED_LOCK;
     while ((seen & ~SHARED_WAITERS) == same)
-        if (swap_word(word, &seen, with_member(seen, self) | SHARED_LOCK))
+        if (swap_word(word, &seen, next | (seen & SHARED_WAITERS)))
             return true;
     return false;
+}
+
+bool shared_lock_reading(shared_word *word, member_id self, uint64_t seen) {
+    return lock_seen(word, self, seen, seen & ~SHARED_WAITERS);
+}
+
+bool shared_lock_discarded(shared_word *word, member_id self, uint64_t seen) {
+    return lock_seen(word, self, seen, SHARED_ZERO);
 }
 
 bool shared_lock_of_dead(shared_word *word, member_id self, member_id dead) {

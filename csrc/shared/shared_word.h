@@ -20,7 +20,7 @@ typedef enum {
         4, /* as RESIDENT, write-protected everywhere; the member is writing it to a slot, or finds that the kept one is right */
     SHARED_POISONED = 5,
     SHARED_LEAVING =
-        6 /* the slot has the contents (0: none, they are zeroes); the member punches the hole in the object's file */
+        6 /* the slot has the contents (0: none, they are zeroes, or discarded); the member punches the hole in the object's file */
 } shared_state;
 
 typedef _Atomic uint64_t shared_word;
@@ -28,8 +28,9 @@ typedef _Atomic uint64_t shared_word;
 #define SHARED_STATE_MASK UINT64_C(7)
 #define SHARED_LOCK (UINT64_C(1) << 3)
 #define SHARED_WAITERS (UINT64_C(1) << 4)
-/* RESIDENT only: the kept slot has the contents, and no mapper can store to the page without a fault: it was mapped write-protected everywhere
- * since it came in (README). Taken off before a store is allowed anywhere. */
+/* RESIDENT: the kept slot has the contents, and no mapper can store to the page without a fault: it was mapped write-protected everywhere
+ * since it came in (README). Taken off before a store is allowed anywhere. WRITING, LEAVING: the page is discarded. SWAPPED: the file may have
+ * contents too, or get them late: a read was broken off, or the order to punch was taken back. */
 #define SHARED_SEALED (UINT64_C(1) << 5)
 /* Heat (shared_heat.c): how often in a row the page has come back soon after it was evicted, and how often the hand passes it over yet
  * (RESIDENT). A hint. */
@@ -69,10 +70,10 @@ static inline bool shared_is_in_hand(uint64_t word) {
     return shared_is_taken(word) || shared_state_of(word) == SHARED_WRITING;
 }
 
-/* ZERO, or about to become it: only the hole is not punched yet, or not known to be. */
+/* ZERO, or zeroes that leave: only the hole is not punched yet, or not known to be. */
 static inline bool shared_is_nothing(uint64_t word) {
     shared_state state = shared_state_of(word);
-    return state == SHARED_ZERO || (state == SHARED_LEAVING && shared_field_of(word) == 0);
+    return state == SHARED_ZERO || (state == SHARED_LEAVING && shared_field_of(word) == 0 && !(word & SHARED_SEALED));
 }
 
 /* It is that member's. */
@@ -95,6 +96,8 @@ bool shared_try_lock(shared_word *word, member_id self, bool wait);
 bool shared_lock_own(shared_word *word, member_id self, shared_state state);
 /* Locks a page that was seen READING, and not locked: its member finds out. Return: false: it is not so any more. */
 bool shared_lock_reading(shared_word *word, member_id self, uint64_t seen);
+/* The same of one that was seen LEAVING because it is discarded; it is ZERO. */
+bool shared_lock_discarded(shared_word *word, member_id self, uint64_t seen);
 /* Locks what the dead member had locked, or had in its hand. Return: false if it has nothing here. */
 bool shared_lock_of_dead(shared_word *word, member_id self, member_id dead);
 /* Ends the lock. Return: true if there are waiters: the caller wakes the page's mappers (shared_wake). */

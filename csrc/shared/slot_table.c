@@ -220,6 +220,11 @@ uint64_t slot_table_kept(const group *g, uint32_t frame) {
     return slot > 0 && slot_table_is_of(g, slot - 1, (shared_ref){atomic_load(&entry->page)}) ? slot : 0;
 }
 
+uint64_t slot_table_begin_leave_kept(group *g, uint32_t frame) {
+    uint64_t kept = slot_table_kept(g, frame), use = kept > 0 ? slot_table_seen(g, kept - 1) : 0;
+    return kept > 0 && kept == slot_table_kept(g, frame) && slot_table_begin_leave_seen(g, kept - 1, use) ? kept : 0;
+}
+
 /* ---- after a death ---- */
 
 void slot_table_seize(group *g, uint64_t slot, shared_ref page) {
@@ -228,6 +233,28 @@ void slot_table_seize(group *g, uint64_t slot, shared_ref page) {
     uint64_t seen = use_load(use);
     while (!use_swap(use, &seen, use_make(USE_PAGE, MEMBER_NONE, use_field_of(seen)))) {
     }
+}
+
+bool slot_table_free_unnamed(group *g, uint64_t slot) {
+    /* First: whoever has made the page ZERO may free the slot meanwhile, and another page have it then. */
+    uint64_t use = slot_table_seen(g, slot);
+    shared_ref page = {atomic_load(&slot_at(g, slot)->page)};
+    page_lock lock;
+    if (use_kind_of(use) != USE_PAGE)
+        return true;
+    if (!shared_ref_lock(g, page, &lock))
+        return false;
+    if (slot_table_is_of(g, slot, page) && !shared_word_has_slot(g, lock.word, slot) &&
+        slot_table_begin_leave_seen(g, slot, use))
+        slot_table_end_leave(g, slot);
+    shared_ref_unlock(g, &lock);
+    return true;
+}
+
+/* What its order names: no word may. */
+static bool mend_unnamed(group *g, member_id dead) {
+    uint64_t named = atomic_load(&group_entry(g, dead)->order.slot);
+    return named == 0 || named > commons_head(&g->commons)->slots_max || slot_table_free_unnamed(g, named - 1);
 }
 
 /* The page's word is locked by this member, or there is none. Never while a write of the dead may be under way: not quiet. */
@@ -262,7 +289,7 @@ static bool mend(group *g, uint64_t slot, member_id dead, bool quiet) {
 bool slot_table_of_dead(group *g, member_id dead, bool quiet) {
     const commons_header *head = commons_head(&g->commons);
     uint64_t end = head->slots_at + head->slots_max * sizeof(shared_slot), from = head->slots_at, first, last;
-    bool all = true;
+    bool all = mend_unnamed(g, dead);
     for (; commons_touched(&g->commons, from, end, &first, &last); from = last)
         for (uint64_t slot = (first - head->slots_at) / sizeof(shared_slot);
              slot < (last - head->slots_at) / sizeof(shared_slot); slot++)

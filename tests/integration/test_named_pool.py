@@ -10,7 +10,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -339,23 +338,27 @@ def test_killed_while_it_answers_it_is_passed_over(name: str, jobs: uswap.Pool, 
 
 
 @needs_failpoints
-def test_a_discard_waits_for_who_has_the_page(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
+@pytest.mark.parametrize(("out", "where"), [(False, "shared.committed"), (True, "shared.unnamed")])
+def test_a_discard_does_not_wait_for_who_is_stopped_in_one(
+    jobs: uswap.Pool, more: Callable[[], Member], out: bool, where: str
+) -> None:
     region = jobs.region("1MiB", shared=True, name="x")
     region[:] = b"x" * len(region)
-    holder = more()
-    holder("from _support.failpoints import Action, set_failpoint; r = pool.open_region('x')")
-    holder("set_failpoint('shared.discard', Action.FREEZE)")
-    holder.send("r.advise(uswap.Advice.DONTNEED, 0, 4096)")
-    until(lambda: is_stopped(holder))
-    with pytest.raises(uswap.BusyError, match="held by a process"):
-        region.advise(uswap.Advice.DONTNEED, 0, 4096)
-    with ThreadPoolExecutor() as one:
-        waiting = one.submit(region.advise, uswap.Advice.DONTNEED, 0, 4096)
-        holder.go_on()
-        waiting.result(DEADLINE_SECONDS)
-    holder.answer()
+    if out:
+        region.advise(uswap.Advice.PAGEOUT)
+    victim = more()
+    victim("from _support.failpoints import Action, set_failpoint; r = pool.open_region('x')")
+    victim(f"set_failpoint({where!r}, Action.FREEZE)")
+    victim.send("r.advise(uswap.Advice.DONTNEED, 0, 4096)")
+    until(lambda: is_stopped(victim))
+    region.advise(uswap.Advice.DONTNEED, 0, 4096)
     assert region[:4096] == bytes(4096)
+    region[0] = 1
     assert region[4096:8192] == b"x" * 4096
+    victim.go_on()
+    victim.answer()
+    assert region[:4096] == b"\1" + bytes(4095)  # stored after the page had been discarded
+    jobs.check()
 
 
 # ---- who may not ----------------------------------------------------------------------------------------
