@@ -94,7 +94,7 @@ inline forget_read(p) {
 #define lock_writing(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1 && !word[p].sealed)
 #define lock_discarding(p) (!word[p].lock && word[p].state == WRITING && word[p].member == m + 1 && word[p].sealed)
 /* SWAPPED, and the file may have contents, or get them. */
-#ifdef MUTANT_MARKS_NOTHING
+#if defined(MUTANT_MARKS_NOTHING) || !DISCARDS /* nobody else looks for it */
 #define mark(p) skip
 #else
 #define mark(p) word[p].sealed = 1

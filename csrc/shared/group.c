@@ -205,6 +205,7 @@ static void undo(group *g, stage reached) {
         FAILPOINT(group_leaving);
         grants_unshare(g, 0, 0);
         grants_give(g, CHUNKS_MAX);
+        shared_free_named(g);
         members_leave(g);
     }
 }

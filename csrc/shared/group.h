@@ -282,7 +282,7 @@ bool slot_table_begin_leave_seen(group *g, uint64_t slot, uint64_t seen);
 /* The slot that the frame keeps of its page, which is locked by self -> LEAVING by self. Return: slot + 1; 0: none, or somebody who was evicting the page has it,
  * and lets it go. */
 uint64_t slot_table_begin_leave_kept(group *g, uint32_t frame);
-/* PAGE -> LEAVING by self, of a page that is locked by self, and SWAPPED there. Return: false: it is not PAGE. */
+/* PAGE -> LEAVING by self, of a page that is locked by self, and has its contents there. Return: false: it is not PAGE. */
 bool slot_table_begin_leave(group *g, uint64_t slot);
 void slot_table_end_leave(group *g, uint64_t slot); /* -> FREE */
 /* CLAIMED by self -> never to be used again: the device refused it. */

@@ -167,6 +167,9 @@ void punch_order_shorten(group *g, uint64_t pages);
 bool punch_ordered(group *g, int fd);
 /* What it was for is seen to. */
 void punch_order_end(group *g);
+/* The slot that our order names, if nothing else does, is free. Return: false: its page was in somebody's hand; it stays named until the next time. Context: leave_lock held, or
+ * no other thread discards. (shared_discard.c) */
+bool shared_free_named(group *g);
 /* Beside it, the slot + 1 of a page that is about to lose it; 0: none. Context: leave_lock held. */
 void punch_order_names(group *g, uint64_t slot_plus_1);
 /* The member's order is not there for a call that begins after this. Context: its thread is stopped. Return: false: it has none that can be taken back. */

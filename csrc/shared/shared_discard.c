@@ -2,7 +2,7 @@
  * shared_discard.c - contents of shared pages are thrown away (README, Discarded pages).
  *
  * What is in memory leaves as an evicted page does, by the same order, so that nobody waits for a member that is stopped meanwhile; what is out becomes ZERO in
- * one step. LOCK is left for what is rare: lost pages, and where the file may have contents of pages that are out.
+ * one step. LOCK is left for what is rare: lost pages, and where the file may have contents of pages that are out; or a mapper cannot be reached.
  */
 #define _GNU_SOURCE
 #include "base/failpoint.h"
@@ -48,35 +48,29 @@ static bool choose(const discard *d, size_t page, out_page *v) {
     return true;
 }
 
-/* Whoever has ended it instead of us has it locked until the hole is punched. */
-static bool has_gone(const out_page *v) {
-    uint64_t seen = shared_load(&v->r->words[v->page]);
-    return v->kind == OUT_LEFT && !((seen & SHARED_LOCK) && shared_state_of(seen) == SHARED_ZERO);
-}
-
-/* Those of the pages that are in memory, as far as they may go. Write-protected first: what is stored after that is not thrown away, however late this ends. done: a bit a
- * page, of those that have gone. */
+/* Those of the pages that are in memory, as far as they may go. Write-protected first: what is stored once they are LEAVING is not thrown away, however late this ends. done: a
+ * bit a page, of those that have gone. */
 static void discard_resident(const discard *d, size_t page, size_t pages, uint64_t *done) {
     out_page chosen[TOGETHER];
     uint32_t count = 0;
     small_lock_acquire(&d->g->leave_lock);
     for (size_t i = 0; i < pages; i++)
-        count += choose(d, page + i, &chosen[count]);
+        if (!(*done >> i & 1))
+            count += choose(d, page + i, &chosen[count]);
     if (count > 0) {
         out_settle(d->g, chosen, count);
         shared_pages_leave(d->g, chosen, count);
     }
     small_lock_release(&d->g->leave_lock);
     for (uint32_t i = 0; i < count; i++)
-        *done |= (uint64_t)has_gone(&chosen[i]) << (chosen[i].page - page);
+        *done |= (uint64_t)(chosen[i].kind == OUT_LEFT) << (chosen[i].page - page);
     if (count > 0)
         shared_frames_freed(d->g);
 }
 
 /* ---- out ---- */
 
-/* The slot that our order names, if nothing else does. Return: false: its page was in somebody's hand; it stays named until next time. */
-static bool free_named(group *g) {
+bool shared_free_named(group *g) {
     uint64_t named = atomic_load(&group_entry(g, g->self)->order.slot);
     if (named > 0 && !slot_table_free_unnamed(g, named - 1))
         return false;
@@ -102,16 +96,17 @@ static bool let_go_of_slot(discard *d, size_t page) {
         slot_table_end_leave(d->g, slot);
         punch_order_names(d->g, 0);
     } else {
-        free_named(d->g); /* the page has been in memory, and has come back to the same slot */
+        shared_free_named(d->g); /* the page has been in memory, and has come back to the same slot */
     }
     return true;
 }
 
-/* Pages of which nothing can be in the file. */
+/* Pages of which nothing can be in the file; but for those that have gone: what others have stored there since is theirs. */
 static void discard_swapped(discard *d, size_t page, size_t pages, uint64_t *done) {
     small_lock_acquire(&d->g->leave_lock);
-    for (size_t i = 0; i < pages && free_named(d->g); i++)
-        *done |= (uint64_t)let_go_of_slot(d, page + i) << i;
+    for (size_t i = 0; i < pages && shared_free_named(d->g); i++)
+        if (!(*done >> i & 1))
+            *done |= (uint64_t)let_go_of_slot(d, page + i) << i;
     small_lock_release(&d->g->leave_lock);
 }
 
@@ -130,17 +125,26 @@ static bool has_frame(const discard *d, size_t page) {
            frame_table_page(d->g, (uint32_t)shared_field_of(seen), &ignored);
 }
 
-/* Return: whether it is ZERO, or was since this began. */
-static bool try_one(discard *d, size_t page) {
+/* Whoever has ended a discard instead of another has it locked until the hole is punched. */
+static bool is_being_punched(const discard *d, size_t page) {
+    uint64_t seen = shared_load(&d->r->words[page]);
+    return shared_state_of(seen) == SHARED_ZERO && (seen & SHARED_LOCK);
+}
+
+/* last: it could not be had otherwise for a long time (a mapper that cannot be reached, say). Return: whether it is ZERO, or was since this began. */
+static bool try_one(discard *d, size_t page, bool last) {
     shared_word *word = &d->r->words[page];
     uint64_t done = 0;
     shared_break_read(d->g, d->r, page, word);
     shared_take_back(word, shared_load(word)); /* its writer finds out */
-    if (has_frame(d, page))
+    bool framed = has_frame(d, page);
+    if (framed)
         discard_resident(d, page, 1, &done);
     else
         discard_swapped(d, page, 1, &done);
-    return done || is_zero(d, page) ||
+    if (done || is_zero(d, page))
+        return true;
+    return (!framed || last) &&
            shared_try_discard(d->g, group_object(d->g, d->r->object), d->state, d->r->fd, page, &d->waiters);
 }
 
@@ -160,14 +164,16 @@ static void ask_whether_it_has_left(discard *d, size_t page) {
         shared_order_give(d->g, &order);
 }
 
-static bool discard_one(discard *d, size_t page) {
+/* gone: it has been ZERO already, and is not looked at again but for its hole. */
+static bool discard_one(discard *d, size_t page, bool gone) {
     event *unlocked = &commons_head(&d->g->commons)->pages_unlocked;
     uint64_t begin = clock_now_ns();
     for (;;) {
         uint32_t seen = event_count(unlocked);
-        if (try_one(d, page))
-            return true;
         uint64_t waited_ns = clock_now_ns() - begin;
+        gone = gone || try_one(d, page, waited_ns > PATIENCE_NS / 2);
+        if (gone && !is_being_punched(d, page))
+            return true;
         if (waited_ns > PATIENCE_NS)
             return false;
         if (shared_await(&d->r->words[page])) {
@@ -182,11 +188,15 @@ static bool discard_one(discard *d, size_t page) {
 /* Together, and what is left then one by one. Return: false: somebody has a page for too long. */
 static bool discard_some(discard *d, size_t page, size_t pages) {
     uint64_t done = 0;
+    for (size_t i = 0; i < pages; i++)
+        done |= (uint64_t)is_zero(d, page + i) << i;
     discard_resident(d, page, pages, &done);
     discard_swapped(d, page, pages, &done);
-    for (size_t i = 0; i < pages; i++)
-        if (!(done >> i & 1) && !is_zero(d, page + i) && !discard_one(d, page + i))
+    for (size_t i = 0; i < pages; i++) {
+        bool gone = done >> i & 1;
+        if ((!gone || is_being_punched(d, page + i)) && !discard_one(d, page + i, gone))
             return false;
+    }
     return true;
 }
 

@@ -138,6 +138,7 @@ def test_what_is_stored_meanwhile_stays(
     with Member() as victim:
         stop_in_a_discard(victim, swap_directory, True, name, 1)
         region[1 : TOGETHER * PAGE : PAGE] = bytes([3]) * TOGETHER
+        region.advise(uswap.Advice.PAGEOUT)
         if dies:
             victim.kill()
             eventually(lambda: len(pool.members()) == 1)
