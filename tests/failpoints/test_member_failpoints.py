@@ -49,9 +49,6 @@ ALONE_SECONDS = 3.0
 BREAKING = {"shared.broken"}
 # Passed only where objects need more disk than there ever was.
 GROWING = {"shared.fallocate"}
-# Passed while a page is locked, or its hole is about to be punched.
-LOCKING = {
-}  # fmt: skip
 _SIZES = itertools.count(64, 128)
 
 
@@ -239,10 +236,8 @@ def test_a_member_is_stopped_there(name: str, pair: Pair) -> None:
         calm = _seconds_of_a_turn(members)
         victim = _victim(members, name, Action.FREEZE, 1)
         assert victim.stopped, victim.last_words()
-        # All threads of the victim are stopped, each wherever it is. Where one of them may have a page under its
-        # lock, or be about to punch it, who stores to that page waits; all else goes on.
-        part = "elsewhere" if name in LOCKING else "all"
-        seconds = [members.at[place].await_turns(part=part) for place in (0, 1)]
+        # All threads of the victim are stopped, each wherever it is.
+        seconds = [members.at[place].await_turns() for place in (0, 1)]
         told = _who_stood_still(members)
         victim.resume()
         for place in (0, 1):
