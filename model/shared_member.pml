@@ -185,9 +185,9 @@ inline drop_late(p) { /* shared_drop_late */
 }
 
 /* LEAVING because it is discarded, whose order is taken back. */
-inline end_discard(p) { /* shared_end_discard */
+inline end_discard(p) {
     d_step { word[p].lock = 1; word[p].member = m + 1 } STEP
-    d_step { move_page(p, LEAVING, ZERO, shared_end_discard); word[p].field = 0; word[p].sealed = 0 } STEP
+    d_step { move_page(p, LEAVING, ZERO, end_discard); word[p].field = 0; word[p].sealed = 0 } STEP
     d_step { punch(p) } STEP
     unlock_and_wake(p)
 }

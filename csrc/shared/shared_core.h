@@ -381,9 +381,9 @@ static inline bool out_is_ours(const group *g, const out_page *v, uint64_t word)
            member_equal(shared_member_of(word), g->self) && shared_field_of(word) == v->frame;
 }
 
-/* A page that was seen LEAVING because it is discarded is so: ZERO, and nothing of it in the file, under LOCK. Its member's order is taken back. Return: false: it is not as
- * it was seen any more. (shared_leave.c) */
-bool shared_end_discard(group *g, shared_region *r, size_t page, uint64_t seen, bool *waiters);
+/* A page that was seen LEAVING has left: SWAPPED, or ZERO. punched: the object's file has nothing of it any more; else its member's order is taken back, and what was to
+ * be discarded is zeroed here, under LOCK. Return: false: it is not as it was seen any more. (shared_leave.c) */
+bool shared_say_left(group *g, shared_region *r, size_t page, uint64_t seen, bool punched, bool *waiters);
 /* Pages that the hand comes to next: WRITING, referenced, in no order; at most so many of them not SEALED. Return: how many. */
 uint32_t hand_choose(group *g, out_search *search, out_page *victims, uint32_t want, uint32_t unsealed);
 /* Of so many pages, those from the first on that are neighbours. */

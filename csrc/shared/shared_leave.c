@@ -86,7 +86,8 @@ static void stays(group *g, out_page *v) {
 
 /* ---- LEAVING => SWAPPED, or ZERO ---- */
 
-bool shared_end_discard(group *g, shared_region *r, size_t page, uint64_t seen, bool *waiters) {
+/* Its order is taken back: the file may have it still, and ZERO has to find nothing there. */
+static bool end_discard(group *g, shared_region *r, size_t page, uint64_t seen, bool *waiters) {
     shared_word *word = &r->words[page];
     if (!shared_lock_discarded(word, g->self, seen))
         return false;
@@ -96,19 +97,21 @@ bool shared_end_discard(group *g, shared_region *r, size_t page, uint64_t seen, 
     return true;
 }
 
+bool shared_say_left(group *g, shared_region *r, size_t page, uint64_t seen, bool punched, bool *waiters) {
+    shared_word *word = &r->words[page];
+    uint64_t slot = shared_field_of(seen), rest = punched ? 0 : SHARED_SEALED;
+    if (!punched && (seen & SHARED_SEALED)) /* discarded: it has to be zeroes for whoever finds it ZERO */
+        return end_discard(g, r, page, seen, waiters);
+    if (slot == 0)
+        return shared_move(word, seen, SHARED_ZERO, MEMBER_NONE, 0, 0, waiters);
+    return shared_move(word, seen, SHARED_SWAPPED, MEMBER_NONE, slot, heat_kept(seen) | rest, waiters);
+}
+
 /* If nobody has said so instead of us, who has found us stopped. */
 static void has_left(group *g, const out_page *v, bool punched, bool *waiters) {
-    shared_word *word = &v->r->words[v->page];
-    uint64_t seen = shared_load(word), slot = slot_of(v);
-    if (shared_state_of(seen) != SHARED_LEAVING || !shared_is_of(seen, g->self) || (seen & SHARED_LOCK))
-        return;
-    if (v->discarded && !punched)
-        shared_end_discard(g, v->r, v->page, seen, waiters);
-    else if (slot > 0)
-        shared_move(word, seen, SHARED_SWAPPED, MEMBER_NONE, slot, heat_kept(seen) | (punched ? 0 : SHARED_SEALED),
-                    waiters);
-    else
-        shared_move(word, seen, SHARED_ZERO, MEMBER_NONE, 0, 0, waiters);
+    uint64_t seen = shared_load(&v->r->words[v->page]);
+    if (shared_state_of(seen) == SHARED_LEAVING && shared_is_of(seen, g->self) && !(seen & SHARED_LOCK))
+        shared_say_left(g, v->r, v->page, seen, punched, waiters);
 }
 
 static void let_go_of_memory(group *g, const out_page *v) {

@@ -73,17 +73,6 @@ static void settle_slot(group *g, shared_word *word, uint64_t seen) {
         slot_table_settle(g, slot, use, shared_member_of(seen));
 }
 
-/* It has left; the file may have something of it still. */
-static bool say_so(group *g, shared_region *r, size_t page, uint64_t seen, bool *waiters) {
-    uint64_t slot = shared_field_of(seen);
-    if (seen & SHARED_SEALED)
-        return shared_end_discard(g, r, page, seen, waiters);
-    if (slot == 0)
-        return shared_move(&r->words[page], seen, SHARED_ZERO, MEMBER_NONE, 0, 0, waiters);
-    return shared_move(&r->words[page], seen, SHARED_SWAPPED, MEMBER_NONE, slot, heat_kept(seen) | SHARED_SEALED,
-                       waiters);
-}
-
 bool shared_break_leave(group *g, shared_region *r, size_t page) {
     shared_word *word = &r->words[page];
     bool waiters = false, done = false;
@@ -91,7 +80,7 @@ bool shared_break_leave(group *g, shared_region *r, size_t page) {
     uint64_t seen = shared_load(word);
     if (shared_state_of(seen) == SHARED_LEAVING && !(seen & SHARED_LOCK) && is_called_off(g, word, seen)) {
         settle_slot(g, word, seen);
-        done = say_so(g, r, page, seen, &waiters);
+        done = shared_say_left(g, r, page, seen, false, &waiters);
     }
     at_work_end(g);
     FAILPOINT(shared_broken);
