@@ -137,7 +137,7 @@ typedef struct {
 
 /* Bounce frames of each context of a kind. */
 typedef struct {
-    uint32_t worker, api, inlined;
+    uint32_t reclaim, fault, api, inlined;
 } bounce_plan;
 
 /* Not NULL: asked by a pool that is made, and by a forked child for one of its own in the place of its parent's: where its counters are to lie. Return: zeroes;

@@ -9,7 +9,7 @@
 #include "base/base.h"
 
 /* Frames of one set, and most that one part may have: a word of the map. */
-#define BOUNCE_PAGES_MAX 768
+#define BOUNCE_PAGES_MAX 1408
 #define BOUNCE_PART_MAX 64
 
 typedef struct {
