@@ -20,7 +20,11 @@ TESTS = Path(__file__).resolve().parent.parent
 # Against hangs only.
 DEADLINE_SECONDS = 60.0
 # What a member can be: its job's "program" -> where its run(job) is.
-PROGRAMS = {"crowd": "_support.crowd_member", "soak": "_support.soak_member"}
+PROGRAMS = {
+    "crowd": "_support.crowd_member",
+    "soak": "_support.soak_member",
+    "keeper": "_support.soak_keeper",
+}
 
 
 class Nursery(nursery.Nursery):

@@ -196,6 +196,24 @@ static void stack(void) {
     free(memory);
 }
 
+static void *end_there(void *unused) {
+    return unused;
+}
+
+/* Its addresses are of something else by now that is not managed: a fork has nothing to hold there. */
+static void mapped_over(void) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    unsigned char *memory = map(MIB);
+    pthread_attr_init(&attributes);
+    CHECK(pthread_attr_setstack(&attributes, memory, MIB) == 0);
+    CHECK(pthread_create(&thread, &attributes, end_there, NULL) == 0 && pthread_join(thread, NULL) == 0);
+    int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
+    CHECK(mmap(memory + MIB / 2, MIB / 2, PROT_READ | PROT_WRITE, flags, -1, 0) == memory + MIB / 2);
+    mine = 41;
+    fork_thrice(1);
+}
+
 /* What the program has locked of such a stack stays so. */
 static void *wait_there(void *unused) {
     pthread_barrier_wait(&both);
@@ -269,6 +287,61 @@ static void stat_without_files(void) {
     CHECK(strtol(at, NULL, 10) == 1);
 }
 
+/* ---- a core dump ---- */
+
+static void dump(void) {
+    static const char text[] = "this is to be found";
+    unsigned char *p = map(4 * MIB);
+    for (size_t i = 0; i + sizeof text < 4 * MIB; i += sizeof text - 1)
+        memcpy(p + i, text, sizeof text - 1);
+    abort();
+}
+
+/* ---- calls for addresses of which some are not mapped: the kernel says so, and serves the others ---- */
+
+static int can_be_written(const unsigned char *p) {
+    char line[512];
+    uintptr_t start, end;
+    CHECK(line_of(p, line, &start, &end));
+    return strstr(line, " rw-p ") != NULL;
+}
+
+static void holes(void) {
+    unsigned char *p = map(MIB), *last = p + MIB / 2;
+    memset(p, 7, MIB);
+    CHECK(munmap(p + MIB / 4, MIB / 4) == 0);
+    CHECK(madvise(p, MIB, MADV_DONTNEED) == -1 && errno == ENOMEM);
+    CHECK(is_all(p, MIB / 4, 0) && is_all(last, MIB / 2, 0));
+    CHECK(mprotect(p, MIB, PROT_READ) == -1 && errno == ENOMEM); /* up to the hole */
+    CHECK(!can_be_written(p) && !can_be_written(p + MIB / 4 - PAGE) && can_be_written(last));
+    CHECK(mprotect(p + MIB / 4, MIB / 2, PROT_READ) == -1 && errno == ENOMEM && can_be_written(last));
+}
+
+/* ---- a heap that is made of small mappings ---- */
+
+static size_t anonymous_kib(void) {
+    char line[256];
+    size_t kib = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+    while (fgets(line, sizeof line, status))
+        sscanf(line, "RssAnon: %zu", &kib);
+    fclose(status);
+    return kib;
+}
+
+static void many_small(void) {
+    enum { COUNT = 2000, BYTES = 32 << 10 };
+    static unsigned char *all[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        all[i] = map(BYTES);
+        memset(all[i], i % 255 + 1, BYTES);
+    }
+    CHECK(anonymous_kib() <
+          16 * KIB + 8 * KIB + 16 * KIB); /* the limit, what the kernel has of them, and what is the program's else */
+    for (int i = 0; i < COUNT; i++)
+        CHECK(is_all(all[i], BYTES, i % 255 + 1) && munmap(all[i], BYTES) == 0);
+}
+
 int main(int count, char **words) {
     static const struct {
         const char *name;
@@ -279,6 +352,10 @@ int main(int count, char **words) {
                {"lock", lock},
                {"stack", stack},
                {"locked stack", locked_stack},
+               {"mapped over", mapped_over},
+               {"holes", holes},
+               {"abort", dump},
+               {"many small", many_small},
                {"remap locked", remap_locked},
                {"stat", stat_without_files}};
     for (size_t i = 0; count == 2 && i < sizeof all / sizeof all[0]; i++)

@@ -27,6 +27,8 @@ from _support.crowd import Member, Members, Nursery
 LIMIT, SHARED, PRIVATE = "48MiB", "64MiB", "16MiB"
 DEATHS_APART_SECONDS = (0.1, 1.0)
 STOP_SECONDS = 30.0
+# The place of soak_keeper.py, which is no place of those that work.
+KEEPER = -1
 # Against hangs only.
 DEADLINE_SECONDS = 300.0
 LAST_WORDS = re.compile(
@@ -55,8 +57,9 @@ class Soak:
 
     def begin(self) -> None:
         """All members are there."""
-        self._members.start(0, limit=LIMIT)
-        for place in range(1, self._processes):
+        self._keeper = self._members.start(KEEPER, program="keeper", limit=LIMIT)
+        self._members.at.pop(KEEPER)  # it takes part in nothing
+        for place in range(self._processes):
             self._start(place)
 
     def work(self, seconds: float, say: Callable[[str], None]) -> None:
@@ -88,7 +91,7 @@ class Soak:
             while not self._is_right(place):
                 self._start(place)
                 self._members.at[place].say("stop")
-        self._members.at[0].count(self._processes)
+        self._keeper.count(self._processes + 1)
         self.stops += 1
 
     def _go_on(self) -> None:
@@ -100,12 +103,10 @@ class Soak:
 
     def leave(self) -> None:
         """After stop: all end in good order, and the last one counts."""
-        living = list(self._members.at.values())
-        last = living.pop()
-        for member in living:
+        for member in self._members.at.values():
             member.leave()
-        last.count(1)
-        last.leave()
+        self._keeper.count(1)
+        self._keeper.leave()
 
     def report(self) -> dict[str, int]:
         """The figures so far."""
