@@ -141,7 +141,8 @@ static int check_options(const uswap_options *options, uswap_error *err) {
 static uint32_t machine_pages(void) {
     long pages = sysconf(_SC_PHYS_PAGES);
     size_t all = pages > 0 ? (size_t)pages : (size_t)1 << 22;
-    return (uint32_t)MIN_OF(MIN_OF(all, (size_t)PLACES_MAX), memory_address_share(ADDRESS_PART) >> PAGE_SHIFT);
+    size_t share = MIN_OF(memory_address_share(ADDRESS_PART), memory_data_share(ADDRESS_PART)) >> PAGE_SHIFT;
+    return (uint32_t)MIN_OF(MIN_OF(all, (size_t)PLACES_MAX), share);
 }
 
 static size_t arena_bytes(const uswap_pool *pool) {

@@ -4,6 +4,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+/* So much is a table or an arena of which little is in use: a core dump would look for each page of it, for minutes. */
+#define SPARSE_BYTES ((size_t)64 << 20)
+
 void *memory_map(size_t bytes) {
     size_t length = whole_pages(bytes);
     /* Without access at first: under mlockall(MCL_FUTURE) the kernel would populate all of it at once. */
@@ -13,6 +16,8 @@ void *memory_map(size_t bytes) {
     munlock(address, length);
     madvise(address, length, MADV_NOHUGEPAGE);
     madvise(address, length, MADV_DONTFORK);
+    if (length >= SPARSE_BYTES)
+        madvise(address, length, MADV_DONTDUMP);
     if (mprotect(address, length, PROT_READ | PROT_WRITE) != 0) {
         munmap(address, length);
         return NULL;
@@ -20,11 +25,19 @@ void *memory_map(size_t bytes) {
     return address;
 }
 
-size_t memory_address_share(unsigned part) {
+static size_t share_of(int resource, unsigned part) {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+    if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
         return SIZE_MAX;
     return (limit.rlim_cur / part) & ~(PAGE_BYTES - 1);
+}
+
+size_t memory_address_share(unsigned part) {
+    return share_of(RLIMIT_AS, part);
+}
+
+size_t memory_data_share(unsigned part) {
+    return share_of(RLIMIT_DATA, part);
 }
 
 void memory_inherit(void *address, size_t bytes, bool inherited) {

@@ -21,6 +21,8 @@ void *memory_grow(void *address, size_t bytes, size_t new_bytes);
 void memory_cut(void *address, size_t bytes, size_t new_bytes);
 /* So much of the addresses that the process may have at all (RLIMIT_AS); where it may have all, the most that there can be. For what is reserved and hardly used. */
 size_t memory_address_share(unsigned part);
+/* The same of what it may have that is private and can be written (RLIMIT_DATA). */
+size_t memory_data_share(unsigned part);
 /* Whether a forked child is to have a copy of it. */
 void memory_inherit(void *address, size_t bytes, bool inherited);
 

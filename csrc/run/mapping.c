@@ -12,9 +12,17 @@
 /* Not for us: code, stacks, huge pages asked for by name, and addresses that 32 bits must hold. */
 #define NEVER (MAP_GROWSDOWN | MAP_STACK | MAP_HUGETLB | MAP_32BIT)
 
+/* Of small pieces so many bytes are the kernel's. A heap made of them (Ruby's, of 32 KiB each) would not be limited. */
+#define SMALL_BYTES ((size_t)8 << 20)
+
+static bool is_large(size_t bytes) {
+    static _Atomic size_t small;
+    return bytes >= RUN_LEAST_BYTES || atomic_fetch_add(&small, bytes) + bytes > SMALL_BYTES;
+}
+
 static bool is_for_us(size_t bytes, int protection, int flags) {
-    return run_pool && !run_inside && bytes >= RUN_LEAST_BYTES && (flags & MAP_ANONYMOUS) &&
-           (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & NEVER) && !(protection & PROT_EXEC);
+    return run_pool && !run_inside && (flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE &&
+           !(flags & NEVER) && !(protection & PROT_EXEC) && bytes > 0 && is_large(bytes);
 }
 
 EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {

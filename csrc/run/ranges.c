@@ -20,13 +20,28 @@ size_t ranges_find(const range_table *table, uintptr_t address) {
     return low;
 }
 
-bool ranges_cover(const range_table *table, uintptr_t start, uintptr_t end) {
-    for (size_t i = ranges_find(table, start); start < end; i++) {
-        if (i == table->count || table->all[i].start > start)
-            return false;
+uintptr_t ranges_covered(const range_table *table, uintptr_t start, uintptr_t end) {
+    for (size_t i = ranges_find(table, start); start < end && i < table->count && table->all[i].start <= start; i++)
         start = table->all[i].end;
-    }
-    return true;
+    return MIN_OF(start, end);
+}
+
+bool ranges_cover(const range_table *table, uintptr_t start, uintptr_t end) {
+    return ranges_covered(table, start, end) == end;
+}
+
+bool ranges_have_foreign(const range_table *table, uintptr_t start, uintptr_t end) {
+    for (size_t i = ranges_find(table, start); i < table->count && table->all[i].start < end; i++)
+        if (table->all[i].foreign)
+            return true;
+    return false;
+}
+
+bool ranges_have_bare(const range_table *table, uintptr_t start, uintptr_t end) {
+    for (size_t i = ranges_find(table, start); i < table->count && table->all[i].start < end; i++)
+        if (table->all[i].protection == 0)
+            return true;
+    return false;
 }
 
 uintptr_t ranges_gap(const range_table *table, uintptr_t first, uintptr_t last, size_t bytes, size_t alignment) {

@@ -140,8 +140,8 @@ typedef enum { SPACE_MAPS = 0, SPACE_HEAP = 1, SPACES = 2 } run_space;
 
 /* Whether any of these bytes lie in managed addresses. */
 bool run_space_has(const void *address, size_t bytes);
-/* Whether all of these are managed and given out. */
-bool run_space_given(uintptr_t start, uintptr_t end);
+/* Whether all of these are given out, and nothing else is mapped there. */
+bool run_space_managed(uintptr_t start, uintptr_t end);
 /* A call of those below, which no handler of the program's interrupts: one that maps memory, too, would wait for the thread that it has interrupted. */
 #define MANAGED(call)                                                                                                  \
     ({                                                                                                                 \

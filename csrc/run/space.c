@@ -18,7 +18,8 @@
 #define HUGE_BYTES ((size_t)2 << 20)
 /* A space has no use below that. */
 #define LEAST_BYTES ((size_t)256 << 20)
-/* Of what the process may have of addresses (RLIMIT_AS), a space takes this part at most: the rest is for code, stacks, files, and the runtime. */
+/* Of what the process may have of addresses (RLIMIT_AS), a space takes this part at most: the rest is for code, stacks, files, and the runtime. What is not given out is no
+ * data (RLIMIT_DATA). */
 #define PART_OF_LIMIT 4
 
 space spaces[SPACES];
@@ -35,7 +36,7 @@ void *space_fail_map(int error) {
 }
 
 static size_t most_bytes(void) {
-    size_t bytes = SPACE_MOST_BYTES, share = memory_address_share(PART_OF_LIMIT);
+    size_t bytes = SPACE_MOST_BYTES, share = MIN_OF(memory_address_share(PART_OF_LIMIT), memory_data_share(1));
     while (bytes > share)
         bytes /= 2;
     return bytes;
@@ -61,6 +62,7 @@ static int open_space(space *s, const char *name, uswap_error *err) {
     }
     s->base = ((uintptr_t)address + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1);
     s->end = s->base + bytes;
+    run_core_madvise((void *)s->base, bytes, MADV_DONTDUMP);
     return uswap_region_create(run_pool, (void *)s->base, bytes, name, USWAP_FAULTS_THREAD, &s->region, err);
 }
 
@@ -89,12 +91,21 @@ bool run_space_has(const void *address, size_t bytes) {
     return false;
 }
 
-bool run_space_given(uintptr_t start, uintptr_t end) {
+bool run_space_managed(uintptr_t start, uintptr_t end) {
     const space *s = space_of((void *)start, end - start);
+    start &= ~(uintptr_t)(PAGE_BYTES - 1);
+    end = whole_pages(end);
     small_lock_acquire(&space_lock);
-    bool given = s && ranges_cover(&s->given, start & ~(uintptr_t)(PAGE_BYTES - 1), whole_pages(end));
+    bool managed = s && ranges_cover(&s->given, start, end) && !ranges_have_foreign(&s->given, start, end);
     small_lock_release(&space_lock);
-    return given;
+    return managed;
+}
+
+int space_access(uintptr_t start, size_t bytes, int protection) {
+    if (run_core_mprotect((void *)start, bytes, protection) != 0)
+        return -1;
+    run_core_madvise((void *)start, bytes, protection == PROT_NONE ? MADV_DONTDUMP : MADV_DODUMP);
+    return 0;
 }
 
 bool space_promise(size_t bytes) {

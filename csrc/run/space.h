@@ -33,6 +33,10 @@ void space_unpromise(size_t bytes);
 /* Contents are thrown away, locked or not. Return: 0, or -1 with errno. */
 int space_discard(const space *s, uintptr_t start, uintptr_t end);
 
+/* Changes what access there is to addresses that had none, or are to have none: a core dump has what has some. (It would look for each page of a terabyte.) Return: 0,
+ * or -1 with errno. */
+int space_access(uintptr_t start, size_t bytes, int protection);
+
 /* Return values of calls that fail. */
 int space_fail(int error);
 void *space_fail_map(int error);

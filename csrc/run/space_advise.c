@@ -32,6 +32,9 @@ static int meaning_of(int advice) {
     case MADV_POPULATE_WRITE:
         return THE_KERNELS;
 #endif
+    case MADV_DODUMP:
+    case MADV_DONTDUMP:
+        return THE_KERNELS;
     case MADV_NORMAL: /* of a mapping, while the core knows only all of them together */
     case MADV_RANDOM:
     case MADV_SEQUENTIAL:
@@ -41,44 +44,53 @@ static int meaning_of(int advice) {
     case MADV_UNMERGEABLE:
     case MADV_DOFORK:
     case MADV_DONTFORK: /* a child has more than it was to have, which costs nothing until it touches it */
-    case MADV_DODUMP:
-    case MADV_DONTDUMP:
         return NOTHING_TO_DO;
     default:
         return NOT_FOR_US;
     }
 }
 
-static int advise(const space *s, uintptr_t start, size_t bytes, uint32_t advice) {
+static int discard_or_hint(const space *s, uintptr_t start, size_t bytes, uint32_t advice) {
     int status = uswap_region_advise(run_pool, s->region, start - s->base, bytes, advice, NULL);
     /* What is locked is not thrown away; all else may be left undone. */
     return status == 0 || advice != USWAP_ADVICE_DONTNEED ? 0 : space_fail(EINVAL);
 }
 
-int run_space_advise(void *address, size_t bytes, int advice) {
-    space *s = space_of(address, bytes);
-    uintptr_t start = (uintptr_t)address;
-    if (!s || start % PAGE_BYTES != 0)
-        return space_fail(s ? EINVAL : ENOMEM);
-    bytes = whole_pages(bytes);
-    small_lock_acquire(&space_lock);
-    bool given = ranges_cover(&s->given, start, start + bytes), foreign = false;
-    for (size_t i = ranges_find(&s->given, start); i < s->given.count && s->given.all[i].start < start + bytes; i++)
-        foreign |= s->given.all[i].foreign;
-    small_lock_release(&space_lock);
-    if (!given)
-        return space_fail(ENOMEM);
+/* Of one range. */
+static int advise(const space *s, uintptr_t start, size_t bytes, bool foreign, int advice) {
     int meaning = foreign ? THE_KERNELS : meaning_of(advice);
     switch (meaning) {
     case THE_KERNELS:
-        return run_core_madvise(address, bytes, advice);
+        return run_core_madvise((void *)start, bytes, advice);
     case NOTHING_TO_DO:
         return 0;
     case NOT_FOR_US:
         return space_fail(EINVAL);
     default:
-        return advise(s, start, bytes, (uint32_t)meaning);
+        return discard_or_hint(s, start, bytes, (uint32_t)meaning);
     }
+}
+
+/* As the kernel: of addresses of which some are not mapped, the others are advised all the same. */
+int run_space_advise(void *address, size_t bytes, int advice) {
+    space *s = space_of(address, bytes);
+    uintptr_t start = (uintptr_t)address, end = start + whole_pages(bytes);
+    bool hole = false;
+    if (!s || start % PAGE_BYTES != 0)
+        return space_fail(s ? EINVAL : ENOMEM);
+    for (uintptr_t at = start, last; at < end; at = last) {
+        small_lock_acquire(&space_lock);
+        size_t i = ranges_find(&s->given, at);
+        bool there = i < s->given.count && s->given.all[i].start < end;
+        range r = there ? s->given.all[i] : (range){.start = end, .end = end};
+        small_lock_release(&space_lock);
+        uintptr_t first = MAX_OF(at, r.start);
+        last = MIN_OF(end, r.end);
+        hole |= first > at;
+        if (there && advise(s, first, last - first, r.foreign, advice) != 0)
+            return -1;
+    }
+    return hole ? space_fail(ENOMEM) : 0;
 }
 
 int run_space_in_core(void *address, size_t bytes, unsigned char *pages) {
@@ -121,7 +133,7 @@ bool run_space_is_locked(const void *address) {
 bool run_space_pin(uintptr_t start, uintptr_t end) {
     const space *s = space_of((void *)start, end - start);
     uint8_t held = 0;
-    if (s && run_space_given(start, end))
+    if (s && run_space_managed(start, end))
         uswap_region_pin(run_pool, s->region, start - s->base, end - start, &held, NULL);
     return held;
 }

@@ -35,7 +35,7 @@ static int clear(space *s, uintptr_t start, uintptr_t end) {
             return -1;
         at = last;
     }
-    return run_core_mprotect((void *)start, end - start, PROT_NONE);
+    return space_access(start, end - start, PROT_NONE);
 }
 
 /* The table says that r is there, or (protection and all: 0) nothing. What was promised for what was there and is not is given back; what is new has been promised by the
@@ -98,7 +98,7 @@ void *run_space_map(run_space which, size_t bytes, int protection, int flags, co
         space_unpromise(promised);
         return space_fail_map(ENOMEM);
     }
-    if (protection != PROT_NONE && run_core_mprotect(address, bytes, protection) != 0) {
+    if (protection != PROT_NONE && space_access(r.start, bytes, protection) != 0) {
         int error = errno;
         run_space_unmap(address, bytes);
         return space_fail_map(error);
@@ -147,7 +147,7 @@ void *run_space_map_fixed(void *address, size_t bytes, int protection, int flags
                 ? 0
                 : -1;
     else if (status == 0)
-        status = run_core_mprotect(address, bytes, protection);
+        status = space_access(start, bytes, protection);
     int error = errno;
     bool noted = note(s, &r, status == 0, promised);
     if (status != 0 || !noted)
@@ -215,22 +215,25 @@ static bool note_protection(space *s, uintptr_t start, uintptr_t end, int protec
     return noted;
 }
 
+/* Range by range, up to the first hole, as the kernel does. */
 int run_space_protect(void *address, size_t bytes, int protection) {
     space *s = space_of(address, bytes);
-    uintptr_t start = (uintptr_t)address, end = start + whole_pages(bytes);
+    uintptr_t start = (uintptr_t)address, wanted = start + whole_pages(bytes);
     if (!s || start % PAGE_BYTES != 0)
         return space_fail(s ? EINVAL : ENOMEM);
     small_lock_acquire(&space_lock);
-    bool given = ranges_cover(&s->given, start, end);
+    uintptr_t end = ranges_covered(&s->given, start, wanted);
     size_t optional = 0, promised = protection & PROT_WRITE ? not_promised(s, start, end, &optional) : 0;
+    bool bare = protection == PROT_NONE || ranges_have_bare(&s->given, start, end), all;
     small_lock_release(&space_lock);
-    bool all;
-    if (!given || !promise_writable(&promised, optional, &all))
+    if ((end == start && bytes > 0) || !promise_writable(&promised, optional, &all))
         return space_fail(ENOMEM);
-    if (run_core_mprotect(address, bytes, protection) != 0) {
+    if ((bare ? space_access(start, end - start, protection) : run_core_mprotect(address, end - start, protection)) !=
+        0) {
         int error = errno;
         space_unpromise(promised);
         return space_fail(error);
     }
-    return note_protection(s, start, end, protection, promised, all) ? 0 : space_fail(ENOMEM);
+    bool noted = note_protection(s, start, end, protection, promised, all);
+    return noted && end == wanted ? 0 : space_fail(ENOMEM);
 }

@@ -27,7 +27,7 @@ static bool grow_here(space *s, const range *old, uintptr_t start, size_t bytes,
     small_lock_release(&space_lock);
     if (!grown)
         space_unpromise(promised);
-    else if (run_core_mprotect((void *)r.start, r.end - r.start, r.protection) != 0 ||
+    else if (space_access(r.start, r.end - r.start, r.protection) != 0 ||
              (run_space_is_locked((void *)start) && run_space_lock((void *)r.start, r.end - r.start, true) != 0)) {
         run_space_unmap((void *)r.start, r.end - r.start);
         grown = false;

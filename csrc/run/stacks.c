@@ -72,13 +72,13 @@ bool run_stacks_hold(void) {
     bool held = true;
     small_lock_acquire(&lock);
     for (size_t i = 0; i < count; i++)
-        if (run_space_given(tops[i].start, tops[i].end))
+        if (run_space_managed(tops[i].start, tops[i].end))
             tops[left++] = tops[i];
     count = left;
     for (size_t i = 0; i < count; i++) {
         tops[i].pinned = run_space_pin(tops[i].start, tops[i].end);
-        /* It may have been unmapped since: then its thread had ended. */
-        held &= tops[i].pinned || !run_space_given(tops[i].start, tops[i].end);
+        /* It may have been unmapped since, or mapped over: then its thread had ended. */
+        held &= tops[i].pinned || !run_space_managed(tops[i].start, tops[i].end);
     }
     return held;
 }

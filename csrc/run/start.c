@@ -44,8 +44,11 @@ static uint64_t swap_bytes(void) {
 /* What limits of the process's own may have to do with it. */
 static const char *why(uswap_error *err) {
     size_t length = strlen(err->detail);
+    size_t room = sizeof err->detail - length;
     if (memory_address_share(1) != SIZE_MAX)
-        snprintf(err->detail + length, sizeof err->detail - length, " (its addresses are limited: see ulimit -v)");
+        snprintf(err->detail + length, room, " (its addresses are limited: see ulimit -v)");
+    else if (memory_data_share(1) != SIZE_MAX)
+        snprintf(err->detail + length, room, " (its data is limited: see ulimit -d)");
     return err->detail;
 }
 

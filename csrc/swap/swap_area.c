@@ -168,7 +168,8 @@ static int make_tables(swap_area *area, segment *seg, uswap_error *err) {
     area->slots_touched = memory_map(swap_area_touched_bytes(area));
     if (slots < 0 || bitmap < 0 || counts < 0 || holes < 0 || !area->slots_touched)
         return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "swapon", area->path,
-                         "no address space for the slots of a swap area of %llu bytes: give it a smaller size=",
+                         "no address space for the slots of a swap area of %llu bytes: give it a smaller size= (uswap "
+                         "run: --swap-size)",
                          (unsigned long long)(area->total_slots << PAGE_SHIFT));
     area->slots = segment_at(seg, (uint64_t)slots);
     area->bitmap = segment_at(seg, (uint64_t)bitmap);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,19 @@ from uswap.running import prepare
 SOURCE = Path(__file__).resolve().parents[1] / "_support" / "run_edges.c"
 
 
-EDGES = ["small", "borders", "core", "lock", "stack", "locked stack", "remap locked", "stat"]
+EDGES = [
+    "small",
+    "borders",
+    "core",
+    "lock",
+    "stack",
+    "locked stack",
+    "mapped over",
+    "holes",
+    "many small",
+    "remap locked",
+    "stat",
+]
 
 
 @pytest.mark.parametrize("edge", EDGES)
@@ -63,6 +76,26 @@ def test_where_addresses_are_limited_fewer_are_reserved(swap_directory: Path, gi
     swap = uswap.SwapArea(swap_directory, size="1GiB")
     done = limited(swap, resource.RLIMIT_AS, gib << 30, program(SOURCE), "small")
     assert (done.stdout, done.stderr, done.returncode) == ("right\n", "", 0)
+
+
+@pytest.mark.parametrize("gib", [1, 16])
+def test_where_data_is_limited_less_is_reserved(swap_directory: Path, gib: int) -> None:
+    swap = uswap.SwapArea(swap_directory, size="1GiB")
+    done = limited(swap, resource.RLIMIT_DATA, gib << 30, program(SOURCE), "small")
+    assert (done.stdout, done.stderr, done.returncode) == ("right\n", "", 0)
+
+
+@pytest.mark.skipif(
+    Path("/proc/sys/kernel/core_pattern").read_text().startswith(("|", "/")), reason="cores go elsewhere"
+)
+def test_a_core_dump_has_what_is_mapped_and_not_what_is_reserved(swap_directory: Path, tmp_path: Path) -> None:
+    """The kernel looks for each page of a core dump's mappings, which takes minutes for a terabyte."""
+    words = ["sh", "-c", f"cd {tmp_path} && ulimit -c unlimited && exec {program(SOURCE)} abort"]
+    done = uswap.run(words, limit="16MiB", swap=swap_directory, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("", -signal.SIGABRT)
+    (dumped,) = tmp_path.iterdir()
+    assert dumped.stat().st_size < 1 << 30
+    assert b"this is to be found" * 100 in dumped.read_bytes()
 
 
 def test_too_few_addresses_are_one_line(swap_directory: Path) -> None:
