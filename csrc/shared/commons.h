@@ -89,6 +89,7 @@ typedef struct {
     _Atomic uint32_t has_life_lock;  /* 1: as long as its program is there (life_lock.h) */
     _Atomic uint64_t start_time;     /* with pid: identity (jiffies since boot) */
     _Atomic uint64_t private_frames; /* used now; for the others to see */
+    _Atomic uint64_t floor_chunks; /* what it needs to go on: by the limit when it joined, and what it was made with */
     _Atomic uint64_t granted_chunks; /* what it thinks it has: a hint, the chunk words are the truth */
     _Atomic uint64_t near_refaults;  /* pages it had to read back that more memory would have kept; counts up */
     _Atomic uint64_t starved;        /* chunks that it lacks now */

@@ -25,11 +25,11 @@
 static int fill(group *g) {
     uint64_t limit_bytes = atomic_load(&g->pool->frames.budget->limit_frames) << PAGE_SHIFT;
     int status = commons_create(&g->commons, limit_bytes);
-    if (status == 0)
-        status = members_join(g);
     if (status != 0)
         return status;
     g->floor_chunks = group_chunks_for(g, RESERVE_FRAMES + LEAST_FAULT_FRAMES + g->pool->bounce_frames);
+    if ((status = members_join(g)) != 0)
+        return status;
     if (!g->beside)
         grants_take(g, CHUNKS_MAX);
     members_announce(g);

@@ -163,7 +163,7 @@ static bool look_at(group *g, unsigned index, uint64_t now, need *seen) {
     if (state != MEMBER_LIVE && state != MEMBER_JOINING)
         return false;
     *seen = (need){.chunks = atomic_load(&entry->granted_chunks),
-                   .floor = g->floor_chunks,
+                   .floor = atomic_load(&entry->floor_chunks),
                    .starved = atomic_load(&entry->starved),
                    .rate = rate_of(g->tending, index, member_id_of(word).value, atomic_load(&entry->near_refaults))};
     return now < beat + SILENT_NS || (beat == 0 && state == MEMBER_JOINING);

@@ -166,12 +166,14 @@ static int shrink_to_floor(group *g, uswap_error *err) {
 }
 
 uint64_t group_least_chunks(const group *g) {
-    uint64_t members = 0;
+    const commons_header *head = commons_head(&g->commons);
+    uint64_t floors = 0;
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         member_state state = peer_state_at(g, i);
-        members += state == MEMBER_JOINING || state == MEMBER_LIVE;
+        if (state == MEMBER_JOINING || state == MEMBER_LIVE)
+            floors += atomic_load(&head->members[i].floor_chunks);
     }
-    return members * g->floor_chunks + (g->is_family ? 0 : group_chunks_for(g, SHARED_LEAST_FRAMES));
+    return floors + (g->is_family ? 0 : group_chunks_for(g, SHARED_LEAST_FRAMES));
 }
 
 static bool has_room(const group *g) {

@@ -69,8 +69,10 @@ static member_id take_place(group *g, uint32_t pid) {
         if (index == MEMBERS_MAX)
             return MEMBER_NONE;
         member_id id = next_life(member_id_of(seen), index);
-        if (atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_JOINING, id, pid)))
+        if (atomic_compare_exchange_strong(&group_entry(g, id)->state, &seen, state_make(MEMBER_JOINING, id, pid))) {
+            atomic_store(&group_entry(g, id)->floor_chunks, g->floor_chunks);
             return id;
+        }
     }
 }
 
@@ -159,6 +161,7 @@ static void clear(member_entry *entry) {
     atomic_store(&entry->has_life_lock, 0);
     atomic_store(&entry->pid, 0);
     atomic_store(&entry->private_frames, 0);
+    atomic_store(&entry->floor_chunks, 0);
     atomic_store(&entry->granted_chunks, 0);
     atomic_store(&entry->near_refaults, 0);
     atomic_store(&entry->starved, 0);

@@ -18,6 +18,8 @@
 /* A reader that has been stopped gives no sign: its read can be broken off then. */
 #define LOOK_NS UINT64_C(50000000)
 #define AT_WORK_NS UINT64_C(1000000)
+/* What one turn of waiting counts for at most: who was stopped in it himself has not waited all that time. */
+#define TURN_MOST_NS (2 * LOOK_NS)
 #define TOGETHER 64U
 
 /* A range that is discarded by this call. */
@@ -167,10 +169,12 @@ static void ask_whether_it_has_left(discard *d, size_t page) {
 /* gone: it has been ZERO already, and is not looked at again but for its hole. */
 static bool discard_one(discard *d, size_t page, bool gone) {
     event *unlocked = &commons_head(&d->g->commons)->pages_unlocked;
-    uint64_t begin = clock_now_ns();
+    uint64_t waited_ns = 0, looked_ns = clock_now_ns();
     for (;;) {
         uint32_t seen = event_count(unlocked);
-        uint64_t waited_ns = clock_now_ns() - begin;
+        uint64_t now = clock_now_ns();
+        waited_ns += MIN_OF(now - looked_ns, TURN_MOST_NS);
+        looked_ns = now;
         gone = gone || try_one(d, page, waited_ns > PATIENCE_NS / 2);
         if (gone && !is_being_punched(d, page))
             return true;
