@@ -307,14 +307,12 @@ uint64_t slot_table_promised(const group *g); /* pages of all objects */
 shared_word *shared_ref_word(const group *g, shared_ref ref);
 /* ---- objects.c: made, opened, closed ---- */
 
-/* A new object: its place, words and file. name: may be "". reserve: pages it may grow to where it is mapped; at least pages. Return: index, or
+/* A new object, MAKING: its place, words and file. region_id: by which it is opened. name: may be "". reserve: pages it may grow to where it is mapped; at least pages. Return: index, or
  * -errno (-EEXIST: that name is taken; -ENFILE). *fd: its file, of reserve pages. */
-int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, int *fd);
-/* By name; index, or -ENOENT. */
-int64_t objects_find(group *g, const char *name);
-/* Maps the object here: fd and base are the caller's, who has mapped room pages there; the first of them are the view, is registered, and this
+int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, uint64_t region_id, int *fd);
+/* Maps the object of that generation here, which others find if it is new: fd and base are the caller's, who has mapped room pages there; the first of them are the view, is registered, and this
  * member a mapper. Return: 0 or -errno (-EAGAIN: it is shorter by now). => faults are served. */
-int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pages, size_t room);
+int objects_map(group *g, uint32_t index, uint32_t generation, int fd, unsigned char *base, size_t pages, size_t room);
 /* How many pages who maps it now may see: it may be about to get shorter. */
 uint64_t object_view_pages(const object_entry *object);
 /* Not a mapper any more; the last one out ends the object: frames, slots and words come free. */

@@ -98,7 +98,7 @@ static int make_file(const char *name, uint64_t pages) {
     return status;
 }
 
-int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, int *fd) {
+int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, uint64_t region_id, int *fd) {
     int64_t index = take_place(g);
     if (index < 0)
         return index;
@@ -118,19 +118,8 @@ int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *n
         return status;
     }
     atomic_store(&object->mappers, 0);
-    uint32_t generation = object_generation_of(atomic_load(&object->state));
-    atomic_store(&object->state, object_state_make(OBJECT_LIVE, generation, MEMBER_NONE));
+    atomic_store(&object->creator_region, region_id);
     return index;
-}
-
-int64_t objects_find(group *g, const char *name) {
-    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
-        object_entry *object = group_object(g, i);
-        if (object_state_of(atomic_load(&object->state)) == OBJECT_LIVE &&
-            strncmp(object->name, name, OBJECT_NAME_BYTES) == 0)
-            return i;
-    }
-    return -ENOENT;
 }
 
 /* ---- mapped ---- */
@@ -195,11 +184,16 @@ static int file_for_a_while(group *g, uint32_t index, uint32_t generation) {
     return fd;
 }
 
-int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pages, size_t room) {
+static bool is_being_made_here(const group *g, uint64_t state) {
+    return object_state_of(state) == OBJECT_MAKING && member_equal(object_maker_of(state), g->self);
+}
+
+int objects_map(group *g, uint32_t index, uint32_t generation, int fd, unsigned char *base, size_t pages, size_t room) {
     object_entry *object = group_object(g, index);
     shared_region *r = &g->regions[index];
     uint64_t state = atomic_load(&object->state);
-    if (object_state_of(state) != OBJECT_LIVE)
+    bool made = is_being_made_here(g, state);
+    if ((object_state_of(state) != OBJECT_LIVE && !made) || object_generation_of(state) != generation)
         return -ENOENT;
     if (r->fd > 0 || atomic_load(&r->live))
         return -EBUSY;
@@ -225,6 +219,8 @@ int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pa
     status = become_mapper(g, object, state, base, pages);
     if (status == 0) {
         atomic_store(&r->live, 1);
+        if (made) /* not before: who opens and closes it would be its last mapper, and end it */
+            atomic_store(&object->state, object_state_make(OBJECT_LIVE, generation, MEMBER_NONE));
         return 0;
     }
     uffd_unregister(g->uffd, base, bytes);
@@ -247,8 +243,8 @@ void objects_unmap(group *g, uint32_t index) {
     object_entry *object = group_object(g, index);
     shared_region *r = &g->regions[index];
     if (!atomic_exchange(&r->live, 0)) {
-        if (atomic_load(&object->creator) == g->self.value)
-            objects_end(g, index); /* made, and never mapped */
+        if (is_being_made_here(g, atomic_load(&object->state)))
+            give_place(g, index); /* made, and never mapped */
         return;
     }
     await_no_references(r);

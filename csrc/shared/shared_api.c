@@ -76,7 +76,7 @@ static int lost(uswap_error *err, const char *operation, const shared_range *ran
 /* ---- made, opened, mapped ---- */
 
 EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserve_bytes, const char *name,
-                               uint64_t region_id, uint32_t *object, int *fd, uswap_error *err) {
+                               uint64_t region_id, uint32_t *object, uint32_t *generation, int *fd, uswap_error *err) {
     api_guard guard;
     group *g;
     int status = enter(pool, &guard, &g, err);
@@ -85,13 +85,14 @@ EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserv
     uint64_t pages = bytes_to_pages(bytes), reserve = MAX_OF(pages, bytes_to_pages(reserve_bytes));
     int64_t made = -EINVAL;
     if (pages > 0 && reserve <= OBJECT_PAGES_MASK && strlen(name) < OBJECT_NAME_BYTES)
-        made = objects_create(g, pages, reserve, name, fd);
-    api_leave(&guard);
+        made = objects_create(g, pages, reserve, name, region_id, fd);
     if (made >= 0) {
         *object = (uint32_t)made;
-        atomic_store(&group_object(g, *object)->creator_region, region_id);
-        return 0;
+        *generation = object_generation_of(atomic_load(&group_object(g, *object)->state));
     }
+    api_leave(&guard);
+    if (made >= 0)
+        return 0;
     switch (made) {
     case -EEXIST:
         return error_set(err, USWAP_E_INVALID, EEXIST, "region", name, "a shared region named '%s' exists", name);
@@ -108,38 +109,50 @@ EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserv
     }
 }
 
-static int no_such(uswap_error *err, const char *name) {
-    return error_set(err, USWAP_E_INVALID, ENOENT, "region", name, "there is no shared region %s%s%s",
-                     name ? "named '" : "of that number", name ? name : "", name ? "'" : "");
+static int no_such(uswap_error *err) {
+    return error_set(err, USWAP_E_INVALID, ENOENT, "region", NULL, "there is no shared region of that number");
 }
 
-EXPORT int uswap_shared_open(uswap_pool *pool, const char *name, uint32_t *object, uint64_t *bytes,
-                             uint64_t *reserve_bytes, int *fd, uswap_error *err) {
+/* This process's own, or one that another gives. Return: or -errno. */
+static int file_of(group *g, uint32_t index) {
+    shared_region *r = shared_region_get(g, index);
+    if (!r)
+        return peers_object_fd(g, index);
+    int file = fcntl(r->fd, F_DUPFD_CLOEXEC, 3);
+    if (file < 0)
+        file = -errno;
+    shared_region_put(r);
+    return file;
+}
+
+/* All that is found is of one object, if that is the one at the end that it was at the beginning: its place may have got another one meanwhile. */
+EXPORT int uswap_shared_open(uswap_pool *pool, uint32_t index, uint64_t region_id, const char *name,
+                             uint32_t *generation, uint64_t *bytes, uint64_t *reserve_bytes, int *fd,
+                             uswap_error *err) {
     api_guard guard;
     group *g;
     int status = enter(pool, &guard, &g, err);
     if (status != 0)
         return status;
-    int64_t index = name ? objects_find(g, name) : *object < OBJECTS_MAX ? (int64_t)*object : -ENOENT;
-    if (index < 0 || object_state_of(atomic_load(&group_object(g, (uint32_t)index)->state)) != OBJECT_LIVE) {
-        api_leave(&guard);
-        return no_such(err, name);
+    const object_entry *object = group_object(g, MIN_OF(index, OBJECTS_MAX - 1U));
+    uint64_t state = atomic_load(&object->state);
+    int file = -ENOENT;
+    if (index < OBJECTS_MAX && object_state_of(state) == OBJECT_LIVE &&
+        atomic_load(&object->creator_region) == region_id && strncmp(object->name, name, OBJECT_NAME_BYTES) == 0)
+        file = file_of(g, index);
+    *bytes = object_view_pages(object) << PAGE_SHIFT;
+    *reserve_bytes = MAX_OF(*bytes, atomic_load(&object->reserve) << PAGE_SHIFT);
+    if (file >= 0 && atomic_load(&object->state) != state) {
+        close(file);
+        file = -ENOENT;
     }
-    shared_region *r = shared_region_get(g, (uint32_t)index);
-    int file = r ? fcntl(r->fd, F_DUPFD_CLOEXEC, 3) : peers_object_fd(g, (uint32_t)index);
-    if (r && file < 0)
-        file = -errno;
-    if (r)
-        shared_region_put(r);
     api_leave(&guard);
     if (file == -ENOENT)
-        return no_such(err, name);
+        return no_such(err);
     if (file < 0)
-        return error_set(err, USWAP_E_OS, -file, "open", name, "no member that has the region gave it: %s",
+        return error_set(err, USWAP_E_OS, -file, "open", NULL, "no member that has the region gave it: %s",
                          error_text(-file));
-    *object = (uint32_t)index;
-    *bytes = object_view_pages(group_object(g, *object)) << PAGE_SHIFT;
-    *reserve_bytes = MAX_OF(*bytes, atomic_load(&group_object(g, *object)->reserve) << PAGE_SHIFT);
+    *generation = object_generation_of(state);
     *fd = file;
     return 0;
 }
@@ -166,8 +179,8 @@ static int keep_room(unsigned char *base, uint64_t bytes, uint64_t reserve_bytes
     return 0;
 }
 
-EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, int fd, void *address, uint64_t bytes,
-                            uint64_t reserve_bytes, const uswap_mapping *mapping, uswap_error *err) {
+EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, uint32_t generation, int fd, void *address,
+                            uint64_t bytes, uint64_t reserve_bytes, const uswap_mapping *mapping, uswap_error *err) {
     api_guard guard;
     group *g;
     int status = enter(pool, &guard, &g, err);
@@ -175,7 +188,7 @@ EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, int fd, void *add
         return status;
     small_lock_acquire(&pool->api_lock);
     size_t pages = bytes >> PAGE_SHIFT, room = MAX_OF(bytes, reserve_bytes) >> PAGE_SHIFT;
-    status = object < OBJECTS_MAX ? objects_map(g, object, fd, address, pages, room) : -ENOENT;
+    status = object < OBJECTS_MAX ? objects_map(g, object, generation, fd, address, pages, room) : -ENOENT;
     if (status == 0 && (status = keep_room(address, bytes, reserve_bytes, mapping)) != 0) {
         g->regions[object].room = pages;
         objects_unmap(g, object);
@@ -183,7 +196,7 @@ EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, int fd, void *add
     small_lock_release(&pool->api_lock);
     api_leave(&guard);
     if (status == -ENOENT)
-        return no_such(err, NULL);
+        return no_such(err);
     if (status == -EBUSY)
         return error_set(err, USWAP_E_BUSY, 0, "map", NULL, "shared region %u is open in this process already", object);
     return status == 0 ? 0 : error_set(err, USWAP_E_OS, -status, "map", NULL, "%s", error_text(-status));
@@ -213,7 +226,7 @@ EXPORT int uswap_shared_get_info(uswap_pool *pool, uint32_t object, uswap_object
         return status;
     bool found = object < OBJECTS_MAX && group_info_object(&g->commons, object, info);
     api_leave(&guard);
-    return found ? 0 : no_such(err, NULL);
+    return found ? 0 : no_such(err);
 }
 
 /* ---- ranges ---- */

@@ -314,12 +314,13 @@ def make_shared_region(core: Core, size: int, reserve: int, name: str, exportabl
     size, reserve, group = round_to_pages(size), round_to_pages(reserve), _group_of(core)
     if reserve > size:
         _resizing.require()
-    index, file = ffi.new("uint32_t *"), ffi.new("int *")
+    index, generation, file = ffi.new("uint32_t *"), ffi.new("uint32_t *"), ffi.new("int *")
     with locked():
         _check_open(core)
-        core.call(lib.uswap_shared_create, size, reserve, name.encode(), region_id, index, file)
+        core.call(lib.uswap_shared_create, size, reserve, name.encode(), region_id, index, generation, file)
+        reference = Reference(group.name, index[0], region_id, name)
         try:
-            return _map(core, group, size, reserve, file[0], Reference(group.name, index[0], region_id, name))
+            return _map(core, group, size, reserve, file[0], reference, generation[0])
         except (UswapError, OSError):
             with contextlib.suppress(UswapError):
                 core.call(lib.uswap_shared_unmap, index[0])  # nobody else has it
@@ -350,15 +351,22 @@ def _wait() -> None:
     time.sleep(_ASK_AGAIN_SECONDS)
 
 
+def _find(group: Group, name: str) -> Reference | None:
+    for raw in group.objects():
+        if ffi.string(raw.name) == name.encode():
+            return Reference(group.name, int(raw.object), int(raw.creator_region), name)
+    return None
+
+
 @_patient
 def open_region_by_name(core: Core, name: str) -> SharedRegion:
     """The one of that name. Thread-safe. Raises ArgumentError: there is none; BusyError."""
     group = _group_of(core)
     with locked():
         _check_open(core)
-        for raw in group.objects():
-            if ffi.string(raw.name) == name.encode():
-                return _open(core, group, Reference(group.name, int(raw.object), int(raw.creator_region), name))
+        while (found := _find(group, name)) is not None:
+            with contextlib.suppress(ArgumentError):  # it has ended meanwhile: there may be another one
+                return _open(core, group, found)
     raise ArgumentError(f"there is no shared region {name!r} in the pool {group.name!r}")
 
 
@@ -373,7 +381,10 @@ def open_region_by_id(core: Core, pid: int, region_id: int) -> SharedRegion:
             may_have = pid != os.getpid() or int(raw.object) in group.open_regions
             if region_id and int(raw.creator_region) == region_id and may_have:
                 name = ffi.string(raw.name).decode()
-                region = _open(core, group, Reference(group.name, int(raw.object), region_id, name))
+                try:
+                    region = _open(core, group, Reference(group.name, int(raw.object), region_id, name))
+                except ArgumentError:  # it has ended meanwhile
+                    break
                 if any(user.pid == pid for user in region.users(0)):
                     return region
     raise ArgumentError(f"process {pid} has no exportable shared region {region_id} in the pool {group.name!r}")
@@ -396,7 +407,10 @@ def open_region_by_reference(core: Core, reference: Reference) -> SharedRegion:
             return region
         if not any(_is(raw, reference) for raw in group.objects()):
             raise _ended(reference)
-        return _open(core, group, reference)
+        try:
+            return _open(core, group, reference)
+        except ArgumentError as error:  # meanwhile
+            raise _ended(reference) from error
 
 
 def _is(raw: Any, reference: Reference) -> bool:
@@ -425,20 +439,25 @@ def _check_open(core: Core) -> None:
 def _open(core: Core, group: Group, reference: Reference) -> SharedRegion:
     """Context: inside locked()."""
     region = group.open_regions.get(reference.index)
-    if region is not None and not region.closed:
+    if region is not None and not region.closed and region.id == reference.id:
         region._follow()
         return region
     if reference.index in core.shared.values():
         _mapping.drain()
         if reference.index in core.shared.values():
             raise BusyError("the region's last mapping in this process is just going: buffers of it are alive")
-    index, sizes, file = ffi.new("uint32_t *", reference.index), ffi.new("uint64_t[2]"), ffi.new("int *")
-    core.call(lib.uswap_shared_open, ffi.NULL, index, sizes, sizes + 1, file)
+    generation, sizes, file = ffi.new("uint32_t *"), ffi.new("uint64_t[2]"), ffi.new("int *")
+    who = reference.index, reference.id, reference.name.encode()
+    core.call(lib.uswap_shared_open, *who, generation, sizes, sizes + 1, file)
     size, reserve = int(sizes[0]), int(sizes[1])
-    return _map(core, group, size, reserve if _resizing.is_possible() else size, file[0], reference)
+    if not _resizing.is_possible():
+        reserve = size
+    return _map(core, group, size, reserve, file[0], reference, generation[0])
 
 
-def _map(core: Core, group: Group, size: int, reserve: int, file: int, reference: Reference) -> SharedRegion:
+def _map(
+    core: Core, group: Group, size: int, reserve: int, file: int, reference: Reference, generation: int
+) -> SharedRegion:
     """Maps the object's file and has the faults served; the file is closed. Context: inside locked()."""
     try:
         region: SharedRegion = map_fresh(SharedRegion, reserve, file)
@@ -453,7 +472,7 @@ def _map(core: Core, group: Group, size: int, reserve: int, file: int, reference
         try:
             mapping = _resizing.mapping_for_core(region) if reserve > size else ffi.NULL
             address = ffi.cast("void *", region._address)
-            core.call(lib.uswap_shared_map, reference.index, file, address, size, reserve, mapping)
+            core.call(lib.uswap_shared_map, reference.index, generation, file, address, size, reserve, mapping)
         except UswapError:
             cell[0] = 0
             del core.shared[cell]
