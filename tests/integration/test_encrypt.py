@@ -390,8 +390,10 @@ LARGE = 64 << 20  # csrc/base/memory.c
 
 
 def key_mappings(*flags: str) -> list[tuple[int, int]]:
-    """(start, end) of the anonymous mappings here that are left out of dumps and forks, and have these flags; but for
-    tables and arenas, which are left out because they are large, and what is cut off their ends and never used."""
+    """(start, end) of the anonymous mappings here that are left out of dumps and forks, and have these flags.
+
+    Not of tables and arenas, which are left out because they are large, nor of unused pieces beside them.
+    """
     found, span, used = [], (0, 0), False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()
