@@ -262,10 +262,9 @@ static int os_failure(uswap_error *err, const char *operation, int status) {
 }
 
 int pool_start_threads(uswap_pool *pool) {
-    frame_charge_metadata(pool, pool_ring_pages(pool->ring.capacity) + pool_ring_pages(pool->ring_marked.capacity) +
-                                    pool_ring_pages(pool->inactive.capacity) +
-                                    pool_ring_pages(pool->inactive_marked.capacity) +
-                                    bytes_to_pages(orders_bytes(&pool->orders)));
+    uint64_t rings = ring_pages(pool->ring.capacity) + ring_pages(pool->ring_marked.capacity) +
+                     ring_pages(pool->inactive.capacity) + ring_pages(pool->inactive_marked.capacity);
+    frame_charge_metadata(pool, rings + bytes_to_pages(orders_bytes(&pool->orders)));
     int status = fault_thread_start(pool);
     if (status == 0)
         status = reclaimer_start(pool);

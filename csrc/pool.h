@@ -267,10 +267,6 @@ static inline uint64_t pool_ring_capacity(uint64_t limit_frames) {
     return MAX_OF(limit_frames * RING_ENTRIES_PER_FRAME, (uint64_t)RING_ENTRIES_LEAST);
 }
 
-static inline uint64_t pool_ring_pages(uint64_t capacity) {
-    return bytes_to_pages(capacity * sizeof(stay));
-}
-
 /* Sets the limit and returns at once: the reclaimers evict what is over a lower one. Return: false if there is no address space for so high a one.
  * Context: one thread at a time; nobody calls uswap_pool_set_limit meanwhile. (pool_limit.c, as are these) */
 bool pool_start_limit(uswap_pool *pool, uint64_t limit_frames);
@@ -278,6 +274,8 @@ bool pool_start_limit(uswap_pool *pool, uint64_t limit_frames);
 int pool_change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err);
 /* Whether the used frames have been within the limit since it was set: from then on they are. Without reclaimers it evicts a few itself. */
 bool pool_limit_is_met(uswap_pool *pool);
+/* What rings take is of the limit: of a much lower one they would take too much. Context: in the gate, or it is closed by the caller. */
+void pool_fit_rings(uswap_pool *pool);
 /* The least that the pool can do with now: what is locked or pinned stays. */
 uint64_t pool_least_frames(uswap_pool *pool);
 /* How many frames are used beyond so many below the limit. */

@@ -14,6 +14,9 @@
 /* Pages that the kernel has pinned come free without a sign: they are looked for that often, and for so long without any success. */
 #define SET_LIMIT_PAUSE_NS UINT64_C(1000000)
 #define SET_LIMIT_PATIENCE_NS UINT64_C(2000000000)
+/* A ring that is so many times too large is made smaller; of a member's part, which moves often, it grows by so much at least. */
+#define RING_SHRINKS_AT 2
+#define RING_GROWS_BY 1.5
 
 uint64_t pool_frames_over(uswap_pool *pool, uint64_t below) {
     frame_budget *budget = pool->frames.budget;
@@ -21,10 +24,25 @@ uint64_t pool_frames_over(uswap_pool *pool, uint64_t below) {
     return used > limit ? used - limit : 0;
 }
 
+void pool_fit_rings(uswap_pool *pool) {
+    uint64_t capacity = pool_ring_capacity(atomic_load(&pool->frames.budget->limit_frames));
+    reclaim_ring *rings[] = {&pool->ring, &pool->ring_marked, &pool->inactive, &pool->inactive_marked};
+    for (size_t i = 0; i < sizeof rings / sizeof *rings; i++)
+        if (ring_capacity(rings[i]) > RING_SHRINKS_AT * capacity)
+            ring_shrink(pool, rings[i], capacity);
+}
+
+static void fit_rings(uswap_pool *pool) {
+    gate_enter(&pool->gate);
+    pool_fit_rings(pool);
+    gate_leave(&pool->gate);
+}
+
 /* Idle frames first: they cost nothing. Return: frames that came free. */
 static uint64_t shrink_step(context *ctx) {
     uswap_pool *pool = ctx->pool;
     gate_enter(&pool->gate);
+    pool_fit_rings(pool);
     uint64_t freed = frame_pool_retire(pool, pool_frames_over(pool, RESERVE_FRAMES));
     if (freed == 0)
         freed = page_out_oldest(ctx, MIN_OF(pool_frames_over(pool, RESERVE_FRAMES), SET_LIMIT_STEP_PAGES));
@@ -61,16 +79,15 @@ static bool evict_to_limit(uswap_pool *pool) {
     return pool_frames_over(pool, 0) == 0;
 }
 
-/* Return: false if there is no room for the pages that such a limit allows. */
-static bool grow_ring(uswap_pool *pool, uint64_t limit_frames) {
-    uint64_t capacity = pool_ring_capacity(limit_frames);
-    if (capacity <= pool->ring.capacity)
+/* by: at least so many times as large, if at all: a limit that rises in small steps has it moved seldom. Return: false if there is no room for the
+ * pages that such a limit allows. */
+static bool grow_ring(uswap_pool *pool, uint64_t limit_frames, double by) {
+    uint64_t capacity = pool_ring_capacity(limit_frames), before = ring_capacity(&pool->ring);
+    if (capacity <= before)
         return true;
-    uint64_t more = pool_ring_pages(capacity) - pool_ring_pages(pool->ring.capacity);
-    if (limit_frames > pool->frames.arenas[ARENA_FILL].places || ring_grow(&pool->ring, capacity) == -ENOMEM)
+    if (limit_frames > pool->frames.arenas[ARENA_FILL].places)
         return false;
-    frame_charge_metadata(pool, more);
-    return true;
+    return ring_grow(pool, &pool->ring, MAX_OF(capacity, (uint64_t)(by * (double)before))) != -ENOMEM;
 }
 
 /* ---- of a member of a group: its part changes beside everything else, in the hands of one thread (shared/grants_tend.c) ---- */
@@ -82,7 +99,7 @@ uint64_t pool_least_frames(uswap_pool *pool) {
 }
 
 bool pool_start_limit(uswap_pool *pool, uint64_t limit_frames) {
-    if (!grow_ring(pool, limit_frames))
+    if (!grow_ring(pool, limit_frames, RING_GROWS_BY))
         return false;
     frame_pool_set_limit(&pool->frames, limit_frames, pool->options.background);
     pool->options.limit_bytes = limit_frames << PAGE_SHIFT;
@@ -93,6 +110,7 @@ bool pool_start_limit(uswap_pool *pool, uint64_t limit_frames) {
 }
 
 bool pool_limit_is_met(uswap_pool *pool) {
+    fit_rings(pool);
     if (!atomic_load(&pool->frames.unmet))
         return true;
     if (!pool->options.background) {
@@ -118,12 +136,13 @@ int pool_change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) 
                          "a limit of %llu bytes is too low: the minimum is %llu, and %llu bytes are locked or pinned",
                          (unsigned long long)limit_bytes, (unsigned long long)least,
                          (unsigned long long)(held << PAGE_SHIFT));
-    if (!grow_ring(pool, after))
+    if (!grow_ring(pool, after, 1))
         return error_set(err, USWAP_E_NO_MEMORY, ENOMEM, "limit", NULL,
                          "no address space for a limit of %llu bytes: make a new pool",
                          (unsigned long long)limit_bytes);
     frame_pool_set_limit(&pool->frames, after, pool->options.background);
     pool->options.limit_bytes = limit_bytes;
+    fit_rings(pool);
     if (atomic_load(&pool->frames.unmet) && !evict_to_limit(pool)) {
         frame_pool_set_limit(&pool->frames, before, pool->options.background);
         pool->options.limit_bytes = before << PAGE_SHIFT;

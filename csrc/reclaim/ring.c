@@ -5,6 +5,7 @@
 #include "swap/swap_cache.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Entries looked at under one hold of the lock (4 us). */
 #define SWEEP_BATCH 64
@@ -22,36 +23,84 @@ void ring_fini(reclaim_ring *ring) {
     ring->entries = NULL;
 }
 
-int ring_grow(reclaim_ring *ring, uint64_t capacity) {
-    stay *larger = memory_map(capacity * sizeof *larger);
-    if (!larger)
-        return -ENOMEM;
-    small_lock_acquire(&ring->lock);
-    if (ring->capacity >= capacity) { /* somebody else has made it grow */
-        small_lock_release(&ring->lock);
-        memory_unmap(larger, capacity * sizeof *larger);
-        return -EEXIST;
+static uint64_t length_of(const reclaim_ring *ring) {
+    return ring->tail - ring->head - (ring->sweeping ? ring->kept - ring->sweep : 0);
+}
+
+/* From and to positions of two memories: as few pieces as their ends allow. */
+static void copy_entries(const reclaim_ring *ring, uint64_t from, uint64_t end, stay *entries, uint64_t capacity,
+                         uint64_t to) {
+    for (uint64_t count; from < end; from += count, to += count) {
+        uint64_t here = from % ring->capacity, there = to % capacity;
+        count = MIN_OF(MIN_OF(ring->capacity - here, capacity - there), end - from);
+        memcpy(&entries[there], &ring->entries[here], count * sizeof *entries);
     }
-    uint64_t length = 0;
-    for (uint64_t at = ring_past_gap(ring, ring->head); at < ring->tail; at = ring_past_gap(ring, at + 1))
-        larger[length++] = ring->entries[at % ring->capacity];
-    stay *old = ring->entries;
-    uint64_t old_capacity = ring->capacity;
-    ring->entries = larger;
+}
+
+/* Up to where they were: who copies on from a position (ring_copy) misses none. Context: ring.lock. */
+static void move_entries(reclaim_ring *ring, stay *entries, uint64_t capacity) {
+    uint64_t head = ring->tail - length_of(ring), gap = ring->sweeping ? ring->sweep : ring->tail;
+    copy_entries(ring, ring->head, gap, entries, capacity, head);
+    if (ring->sweeping)
+        copy_entries(ring, ring->kept, ring->tail, entries, capacity, head + gap - ring->head);
+    ring->entries = entries;
     ring->capacity = capacity;
-    ring->head = 0;
-    ring->tail = length;
+    ring->head = head;
     ring->sweeping = false;
+}
+
+/* The kernel's page faults come now, not under the lock, for about as much as will be moved. */
+static void touch_room(reclaim_ring *ring, stay *entries, uint64_t capacity) {
+    small_lock_acquire(&ring->lock);
+    uint64_t end = ring->tail, begin = end - MIN_OF(length_of(ring), capacity);
     small_lock_release(&ring->lock);
-    memory_unmap(old, old_capacity * sizeof *old);
-    return 0;
+    for (uint64_t at = begin; at < end; at += PAGE_BYTES / sizeof *entries)
+        *(volatile uint64_t *)&entries[at % capacity].value = 0;
+}
+
+/* larger: it is to grow, not to shrink. *before: its capacity until now. Return: 0, -EEXIST (it is so large, or so small, already), -EBUSY (it is too
+ * full for that) or -ENOMEM. */
+static int resize(reclaim_ring *ring, uint64_t capacity, bool larger, uint64_t *before) {
+    stay *entries = memory_map(capacity * sizeof *entries), *unused = entries;
+    if (!entries)
+        return -ENOMEM;
+    touch_room(ring, entries, capacity);
+    small_lock_acquire(&ring->lock);
+    *before = ring->capacity;
+    int status = 0;
+    if (larger ? *before >= capacity : *before <= capacity)
+        status = -EEXIST;
+    else if (length_of(ring) > capacity / 4 * 3 && !larger)
+        status = -EBUSY;
+    if (status == 0) {
+        unused = ring->entries;
+        move_entries(ring, entries, capacity);
+    }
+    small_lock_release(&ring->lock);
+    memory_unmap(unused, (status == 0 ? *before : capacity) * sizeof *unused);
+    return status;
+}
+
+int ring_grow(uswap_pool *pool, reclaim_ring *ring, uint64_t capacity) {
+    uint64_t before;
+    int status = resize(ring, capacity, true, &before);
+    if (status == 0)
+        frame_charge_metadata(pool, ring_pages(capacity) - ring_pages(before));
+    return status;
 }
 
 uint64_t ring_length(reclaim_ring *ring) {
     small_lock_acquire(&ring->lock);
-    uint64_t length = ring->tail - ring->head - (ring->sweeping ? ring->kept - ring->sweep : 0);
+    uint64_t length = length_of(ring);
     small_lock_release(&ring->lock);
     return length;
+}
+
+uint64_t ring_capacity(reclaim_ring *ring) {
+    small_lock_acquire(&ring->lock);
+    uint64_t capacity = ring->capacity;
+    small_lock_release(&ring->lock);
+    return capacity;
 }
 
 uint32_t ring_copy(reclaim_ring *ring, uint64_t *position, stay *entries, uint32_t count, bool *more) {
@@ -170,29 +219,33 @@ static bool sweep(uswap_pool *pool, reclaim_ring *ring, uint64_t count) {
     return !sweeping;
 }
 
+void ring_shrink(uswap_pool *pool, reclaim_ring *ring, uint64_t capacity) {
+    uint64_t before = ring_capacity(ring), room = capacity / 4 * 3;
+    if (before <= capacity)
+        return;
+    /* More entries than frames: the others are stale. */
+    if (ring_length(ring) > room && atomic_load(&pool->frames.budget->used_frames) <= room)
+        sweep(pool, ring, before);
+    if (ring_length(ring) <= room && resize(ring, capacity, false, &before) == 0)
+        frame_uncharge_metadata(pool, ring_pages(before) - ring_pages(capacity));
+}
+
 void ring_push_orders(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count) {
-    while (!ring_try_push(ring, entries, count)) {
-        uint64_t capacity = ring->capacity;
-        int status = ring_grow(ring, 2 * capacity);
-        if (status == 0) {
-            frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(stay)));
-        } else if (status == -ENOMEM) {
+    while (!ring_try_push(ring, entries, count))
+        if (ring_grow(pool, ring, 2 * ring_capacity(ring)) == -ENOMEM) {
             stay oldest[SWEEP_BATCH];
             ring_pop(ring, oldest, MIN_OF(count, (uint32_t)SWEEP_BATCH));
         }
-    }
 }
 
 /* The ring is full, although it is swept. It has room for twice the frames of the limit, so most entries are stale; unless locked pages or a
  * full swap have taken the pool far over its limit (I9): then it grows. */
 static void make_room(uswap_pool *pool, reclaim_ring *ring) {
-    uint64_t capacity = ring->capacity;
+    uint64_t capacity = ring_capacity(ring);
     if (!sweep(pool, ring, capacity)) /* others push meanwhile */
         return;
-    if (ring_length(ring) <= capacity / 4 * 3)
-        return;
-    if (ring_grow(ring, 2 * capacity) == 0)
-        frame_charge_metadata(pool, bytes_to_pages(capacity * sizeof(stay)));
+    if (ring_length(ring) > capacity / 4 * 3)
+        ring_grow(pool, ring, 2 * capacity);
 }
 
 void ring_push_pages(uswap_pool *pool, reclaim_ring *ring, const stay *entries, uint32_t count) {

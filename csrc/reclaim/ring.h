@@ -31,8 +31,6 @@ typedef struct {
 
 int ring_init(reclaim_ring *ring, uint64_t capacity);
 void ring_fini(reclaim_ring *ring);
-/* A larger ring with the same entries. Return: 0, -EEXIST (it has so much already: nothing to be charged) or -ENOMEM. */
-int ring_grow(reclaim_ring *ring, uint64_t capacity);
 /* Return: how many were popped, oldest first. */
 uint32_t ring_pop(reclaim_ring *ring, stay *entries, uint32_t count);
 /* Pops the oldest entries as long as they are of count pages from the first's on. Return: how many. */
@@ -42,6 +40,10 @@ bool ring_try_push(reclaim_ring *ring, const stay *entries, uint32_t count);
 /* To the head: first to be evicted. */
 bool ring_try_push_front(reclaim_ring *ring, const stay *entries, uint32_t count);
 uint64_t ring_length(reclaim_ring *ring);
+uint64_t ring_capacity(reclaim_ring *ring);
+static inline uint64_t ring_pages(uint64_t capacity) {
+    return bytes_to_pages(capacity * sizeof(stay));
+}
 /* Where the entry behind position lies: behind the gap, if that begins there. Context: ring.lock. */
 static inline uint64_t ring_past_gap(const reclaim_ring *ring, uint64_t position) {
     return ring->sweeping && position >= ring->sweep && position < ring->kept ? ring->kept : position;
@@ -50,6 +52,10 @@ static inline uint64_t ring_past_gap(const reclaim_ring *ring, uint64_t position
 uint32_t ring_copy(reclaim_ring *ring, uint64_t *position, stay *entries, uint32_t count, bool *more);
 
 typedef struct uswap_pool uswap_pool;
+/* The same entries in a larger ring, whose memory is charged. Return: 0, -EEXIST (it is as large already) or -ENOMEM. */
+int ring_grow(uswap_pool *pool, reclaim_ring *ring, uint64_t capacity);
+/* In a smaller one, and what it takes less is uncharged: if they fit, once the stale ones have gone. */
+void ring_shrink(uswap_pool *pool, reclaim_ring *ring, uint64_t capacity);
 /* A page has arrived (or may be evicted again). Context: page locked or unlocked; takes ring.lock only. */
 void ring_push_page(uswap_pool *pool, reclaim_ring *ring, stay entry);
 /* The same for several, one behind the other. */

@@ -337,11 +337,12 @@ uint64_t grants_begin_endow(group *g, member_id child, uint64_t chunks) {
     return has + (held > least ? held - least : 0);
 }
 
-/* Lowers the private limit by so many chunks. Return: false: frames are in use. */
+/* Lowers the private limit by so many chunks. Context: the gate is closed for the fork. Return: false: frames are in use. */
 static bool spare(group *g, uint64_t held, uint64_t chunks) {
     frame_pool *frames = &g->pool->frames;
     g->tending->giving = chunks;
     set_limit(g, held);
+    pool_fit_rings(g->pool);
     if (atomic_load(&frames->unmet)) /* more than the chunks' own, where the limit was no multiple of them */
         frame_pool_retire(g->pool, pool_frames_over(g->pool, RESERVE_FRAMES));
     return !atomic_load(&frames->unmet);

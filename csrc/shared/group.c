@@ -118,8 +118,14 @@ static int refuse_limit(uswap_error *err, uint64_t limit_bytes, uint64_t least_b
                      (unsigned long long)limit_bytes, (unsigned long long)least_bytes, why);
 }
 
-static int make_commons(group *g, uint64_t limit_bytes, const char *swap_folder, uswap_error *err) {
+/* The lowest limit from this one on that is enough: under a higher one each member needs more. */
+static uint64_t enough_from(const group *g, uint64_t limit_bytes) {
     uint64_t least = (least_frames(g, limit_bytes) + SHARED_LEAST_FRAMES + 3 * CHUNK_FRAMES_LEAST) << PAGE_SHIFT;
+    return least <= limit_bytes ? limit_bytes : enough_from(g, least);
+}
+
+static int make_commons(group *g, uint64_t limit_bytes, const char *swap_folder, uswap_error *err) {
+    uint64_t least = enough_from(g, limit_bytes);
     if (limit_bytes < least)
         return refuse_limit(err, limit_bytes, least, "which one member and shared pages need");
     int status = commons_create(&g->commons, limit_bytes);

@@ -10,18 +10,10 @@
 /* Room for what is locked and pinned, as a share of the limit of all. */
 #define HELD_SHARE 64
 
-/* Of such a limit a pool has all of its reclaim ring, whatever its part is; that of this one has room in what is for pages that are held. */
-#define SMALL_LIMIT_FRAMES (HELD_SHARE * HOLD_LEAVES_FRAMES)
-
-static uint64_t ring_frames(uint64_t limit) {
-    uint64_t all = pool_ring_pages(pool_ring_capacity(limit));
-    return all - MIN_OF(all, pool_ring_pages(pool_ring_capacity(SMALL_LIMIT_FRAMES)));
-}
-
 uint64_t group_floor_frames(uint64_t limit_bytes, uint64_t bounce_frames) {
     uint64_t limit = limit_bytes >> PAGE_SHIFT;
     return RESERVE_FRAMES + LEAST_FAULT_FRAMES + MIN_OF(limit / HELD_SHARE, (uint64_t)HOLD_LEAVES_FRAMES) +
-           ring_frames(limit) + shared_bounce_frames(limit) + bounce_frames;
+           shared_bounce_frames(limit) + bounce_frames;
 }
 
 static uint64_t chunk_bytes(const commons *c) {

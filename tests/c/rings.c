@@ -17,6 +17,7 @@ static uint64_t first = LIST_MAX / 2, last = LIST_MAX / 2;
 static uswap_pool *pool;
 static page_word words[256];
 static region fake = {.generation = 1};
+static frame_budget budget;
 
 /* ---- what else of the core the ring asks: pages 0 to 127 are there, the others are stale ---- */
 
@@ -29,8 +30,17 @@ void region_put(region *r) {
     (void)r;
 }
 
+static uint64_t charged;
+
 void frame_charge_metadata(uswap_pool *of, uint64_t pages) {
-    (void)of, (void)pages;
+    (void)of;
+    charged += pages;
+}
+
+void frame_uncharge_metadata(uswap_pool *of, uint64_t pages) {
+    (void)of;
+    CHECK(charged >= pages);
+    charged -= pages;
 }
 
 uint64_t swap_cache_load(uswap_pool *of, swap_entry entry) {
@@ -109,12 +119,48 @@ static void pop_ranges(void) {
     for (int i = 0; i < 8; i++)
         CHECK(ring_try_push(&ring, entries, 8));
     CHECK(!ring_try_push(&ring, entries, 1) && !ring_try_push_front(&ring, entries, 1));
-    CHECK(ring_grow(&ring, 64) == -EEXIST && ring_grow(&ring, 128) == 0 && ring_length(&ring) == 64);
+    CHECK(ring_grow(pool, &ring, 64) == -EEXIST && ring_grow(pool, &ring, 128) == 0 && ring_length(&ring) == 64);
     ring_fini(&ring);
+}
+
+/* Who copies a ring in parts misses nothing, if it becomes larger or smaller between two; and its memory is charged as it is. */
+static void resize_while_copied(void) {
+    reclaim_ring ring;
+    stay entry, got[8];
+    CHECK(ring_init(&ring, 2048) == 0);
+    for (uint64_t i = 0; i < 2048; i++) { /* the counters are far from the ends of the memory */
+        entry = entry_of(i);
+        CHECK(ring_try_push(&ring, &entry, 1));
+        CHECK(i < 32 || ring_pop(&ring, got, 1) == 1);
+    }
+    uint64_t position = 0, seen = 2048 - 32;
+    bool more = true;
+    charged = ring_pages(2048);
+    for (int turn = 0; more; turn++) {
+        uint32_t count = ring_copy(&ring, &position, got, 8, &more);
+        for (uint32_t i = 0; i < count; i++)
+            CHECK(got[i].value == entry_of(seen++).value);
+        if (turn % 2 == 0)
+            ring_shrink(pool, &ring, 64);
+        else
+            CHECK(ring_grow(pool, &ring, 4096) == 0);
+        CHECK(ring.capacity == (turn % 2 == 0 ? 64 : 4096) && charged == ring_pages(ring.capacity));
+    }
+    CHECK(seen == 2048);
+    ring_fini(&ring);
+}
+
+/* To half of what it has: what does not fit stays, unless it is stale and few frames are used. */
+static void shrink(reclaim_ring *ring) {
+    uint64_t half = ring->capacity / 2, length = ring_length(ring);
+    atomic_store(&budget.used_frames, dice(256));
+    ring_shrink(pool, ring, half);
+    CHECK(length > half / 4 * 3 || ring->capacity == half);
 }
 
 int main(void) {
     pool = calloc(1, sizeof *pool);
+    pool->frames.budget = &budget;
     fake.object.words = words;
     for (int i = 0; i < 128; i++)
         words[i] = PAGE_RESIDENT;
@@ -130,6 +176,8 @@ int main(void) {
             pop(&ring);
         else if (what < 80)
             copy_all(&ring);
+        else if (what < 82 && ring.capacity > 64)
+            shrink(&ring);
         CHECK(ring_length(&ring) <= ring.capacity && ring.capacity <= 1024);
     }
     while (ring_length(&ring) > 0)
@@ -137,7 +185,8 @@ int main(void) {
     for (; first < last; first++)
         CHECK(is_stale(list[first]));
     ring_fini(&ring);
-    free(pool);
     pop_ranges();
+    resize_while_copied();
+    free(pool);
     return 0;
 }

@@ -387,7 +387,7 @@ def test_where_all_places_are_taken_the_child_is_told(swap_directory: Path) -> N
     await_members(pool, 1)
     """,
         swap_directory,
-        limit="2GiB",  # room for so many floors
+        limit="1300MiB",  # room for so many floors
     )
     assert "too many processes" in out
 

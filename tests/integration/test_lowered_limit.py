@@ -89,3 +89,35 @@ def test_a_lowered_limit_is_met_beside_threads_that_take_every_frame(pool_factor
     assert pool.stats().over_limit_events == 0
     with pytest.raises(uswap.LimitError):
         pool.limit = MIB
+
+
+def test_rings_are_as_large_as_the_limit_needs(pool_factory: PoolFactory) -> None:
+    """What the pool needs to know of its pages is of the limit: of a higher one it would take much of the lower."""
+    pool = pool_factory("4GiB")
+    region = pool.region("64MiB")
+    pages = Pages(region)
+    pages.fill(1)
+    high = pool.stats().metadata_charged_bytes
+    pool.limit = "16MiB"
+    low = pool.stats()
+    assert high > 8 * MIB > MIB > low.metadata_charged_bytes
+    assert low.capacity_frames * 4096 > 12 * MIB
+    assert pages.wrong(1) == 0
+    pool.limit = "64MiB"
+    assert pages.wrong(1) == 0
+    pool.check()
+
+
+def test_rings_full_of_pages_that_have_left_become_smaller_too(pool_factory: PoolFactory) -> None:
+    pool = pool_factory("1GiB", background=False, write_ahead=False)
+    region = pool.region("96MiB")
+    for seed in range(15):  # discarded pages leave their entries: many more than there will be frames
+        Pages(region).fill(seed)
+        region.advise(uswap.Advice.DONTNEED)
+    Pages(region).fill(99)
+    high = pool.stats().metadata_charged_bytes
+    pool.limit = "112MiB"
+    assert pool.stats().metadata_charged_bytes < high // 4
+    assert pool.stats().evictions == 0
+    assert Pages(region).wrong(99) == 0
+    pool.check()

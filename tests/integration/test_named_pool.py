@@ -158,37 +158,6 @@ def test_who_finds_no_floor_cannot_join(
 # ---- death, and worse -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [None, "5GiB", "8GiB", "20GiB"])
-def test_large_limits_are_begun_within_a_part_of_them(
-    limit: str | None, runtime_folder: Path, swap_directory: Path
-) -> None:
-    """What a pool needs to know of its pages grows with the limit, and is in its floor. None: the machine's."""
-    swap = uswap.SwapArea(swap_directory, size="64MiB")
-    with uswap.Pool(limit, name="large", swap=swap) as pool, Member() as other:
-        assert pool.stats().over_limit_frames == 0
-        other(f"pool = uswap.attach('large', swap=uswap.SwapArea({str(swap_directory)!r}, size='64MiB'))")
-        assert other("pool.stats().over_limit_frames") == 0
-        assert limit_of(pool, other.pid) >= pool.group_info().floor_bytes
-        pool.check()
-
-
-@pytest.mark.parametrize(("before", "after"), [("40MiB", "48MiB"), ("32MiB", "128MiB"), ("48MiB", "40MiB")])
-def test_who_joins_later_finds_his_floor_though_that_of_the_first_is_another(
-    before: str, after: str, runtime_folder: Path, swap: uswap.SwapArea
-) -> None:
-    """The limit was changed meanwhile, and shared pages have all that there is."""
-    with uswap.Pool(before, name="jobs", swap=swap) as pool:
-        region = pool.region("192MiB", shared=True, name="all")
-        pool.limit = after
-        region[:] = os.urandom(1 << 20) * 192
-        with Member() as other:
-            other(f"swap = uswap.SwapArea({str(swap.path)!r}, size='1GiB')")
-            other("pool = uswap.attach('jobs', swap=swap)")
-            assert limit_of(pool, other.pid) >= pool.group_info().floor_bytes
-            other("pool.close()")
-        region.close()
-
-
 def test_a_killed_member_gives_its_part_back(jobs: uswap.Pool, more: Callable[[], Member]) -> None:
     dead, alive = more(), more()
     fill(dead, 40)
