@@ -78,8 +78,10 @@
     X(shared_counted, "shared.counted")       /* shared frames in use are counted anew, nothing is done with it */     \
     X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \
     X(shared_unnamed, "shared.unnamed")       /* a discarded page is ZERO, its slot not free */                        \
+    X(object_taken, "object.taken")           /* a place is being made an object's, not looked at for visitors */      \
     X(object_made, "object.made")             /* an object has its place and words, no file */                         \
     X(object_mapped, "object.mapped")         /* a region is watched, its member no mapper yet */                      \
+    X(object_closed, "object.closed")         /* nobody can become an object's mapper any more, it is LIVE */          \
     X(object_unmapped, "object.unmapped")     /* the member is no mapper any more, the object not ended */             \
     X(object_ending, "object.ending")         /* an object is DYING, some of its pages are free */                     \
     X(object_resizing, "object.resizing")     /* an object is to have another size, nothing is done for it */          \

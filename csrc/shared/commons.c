@@ -56,7 +56,7 @@ static bool lay_out(commons_header *head, uint64_t bytes, uint64_t limit_bytes) 
     at += whole_pages(head->slots_max * sizeof(shared_slot));
     atomic_store(&head->end_bytes, at);
     atomic_store(&head->limit_bytes, limit_bytes);
-    atomic_store(&head->limit_chunks, MIN_OF(head->chunks, limit_frames / head->chunk_frames));
+    atomic_store(&head->agreed_bytes, limit_bytes);
     return head->frames < UINT32_MAX && at < bytes;
 }
 

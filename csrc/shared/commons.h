@@ -63,6 +63,9 @@ typedef struct {
     _Atomic uint64_t count;
 } member_at_work;
 
+/* Threads of a member that open or end objects at once; others wait for one of them. */
+#define OBJECT_VISITS 4
+
 /* What the member's thread that evicts, or discards, asks the kernel to punch (shared_punch.c): the argument of that call itself, in the kernel's layout (struct space_resv). */
 typedef struct {
     int16_t type;
@@ -100,6 +103,8 @@ typedef struct {
     _Atomic uint32_t out_thread; /* the one whose order it is, or was the last to be: its number for the kernel */
     _Atomic uint64_t evicts_ns;  /* when it last began to evict some; 0: it has ended. A hint */
     member_at_work at_work;
+    _Atomic uint32_t visits
+        [OBJECT_VISITS]; /* index + 1 of places of objects whose object stays the one that is there; 0: none (object_place.c) */
     member_order order;
     member_hold hold[HOLDS_MAX];
 } member_entry;
@@ -217,8 +222,8 @@ typedef struct {
     char name[OBJECT_NAME_BYTES];    /* "": none */
 } object_entry;
 
-/* Set by compare-and-swap from 0 alone: the object ends. Whoever makes the next one in that place takes it off, in MAKING. A mapper sets its
- * bit by compare-and-swap from a value without it. */
+/* Set by compare-and-swap from 0, or from the last one's bit: the object ends. Whoever makes the next one in that place takes it off, in MAKING. A mapper sets
+ * its bit by compare-and-swap from a value without it. */
 #define MAPPERS_CLOSED (UINT64_C(1) << 63)
 
 #define OBJECT_SIZE_SHIFT 36
@@ -281,8 +286,9 @@ typedef struct {
     uint64_t hints_at;    /* for each chunk: whether it has free frames */
     uint64_t clusters_at; /* for each cluster of slots: how many are taken */
     uint64_t swap_device, swap_inode;
-    _Atomic uint64_t limit_chunks; /* chunks from this one on must not be used */
-    _Atomic uint64_t limit_bytes;  /* as asked for */
+    _Atomic uint64_t limit_bytes; /* as asked for */
+    _Atomic uint64_t
+        agreed_bytes; /* the last limit that all have kept to: what it goes back to if they cannot keep to another one */
     _Atomic uint64_t usable_slots; /* there is disk for them */
     _Atomic uint64_t drains;       /* how often a chunk has begun to be emptied */
     _Atomic uint64_t end_bytes;    /* first free offset */
@@ -317,6 +323,13 @@ typedef struct {
 
 static inline commons_header *commons_head(const commons *c) {
     return (commons_header *)(void *)c->base;
+}
+
+/* Chunks from this one on must not be used. */
+static inline uint64_t commons_limit_chunks(const commons *c) {
+    const commons_header *head = commons_head(c);
+    uint64_t frames = atomic_load_explicit(&head->limit_bytes, memory_order_relaxed) >> PAGE_SHIFT;
+    return MIN_OF(head->chunks, frames / head->chunk_frames);
 }
 
 /* 2 PiB of frames, either way. */

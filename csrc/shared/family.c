@@ -227,7 +227,7 @@ static int try_place(family_place *place) {
         return unless_dead(family, -EUSERS);
     if (reserve(&place->pool) != 0)
         return unless_dead(place->pool.in, -EUSERS);
-    if (group_least_chunks(limiter) > atomic_load(&commons_head(&limiter->commons)->limit_chunks))
+    if (group_least_chunks(limiter) > commons_limit_chunks(&limiter->commons))
         return unless_dead(limiter, -ENOMEM);
     uint64_t chunks = grants_begin_endow(limiter, family_limited_by(place)->child, place->chunks);
     bool free = holders_may_begin(family->pool, family, place->kin.child.value);

@@ -31,7 +31,7 @@ static uint64_t chunks_of(const group *g) {
 }
 
 static uint64_t limit_chunks(const group *g) {
-    return atomic_load(&commons_head(&g->commons)->limit_chunks);
+    return commons_limit_chunks(&g->commons);
 }
 
 static uint32_t draining_by(member_id id) {
@@ -208,10 +208,4 @@ void grants_of_dead(group *g, member_id dead) {
             fill(g, chunk, draining_by(dead));
     }
     say_given(g, 1);
-}
-
-void grants_set_limit(group *g, uint64_t limit_bytes) {
-    commons_header *head = commons_head(&g->commons);
-    atomic_store(&head->limit_bytes, limit_bytes);
-    atomic_store(&head->limit_chunks, MIN_OF(head->chunks, (limit_bytes >> PAGE_SHIFT) / head->chunk_frames));
 }

@@ -134,14 +134,14 @@ static uint64_t beyond_limit(const group *g, uint32_t word) {
     const commons_header *head = commons_head(&g->commons);
     _Atomic uint32_t *chunks = commons_chunks(&g->commons);
     uint64_t beyond = 0;
-    for (uint64_t i = atomic_load(&head->limit_chunks); i < head->chunks; i++)
+    for (uint64_t i = commons_limit_chunks(&g->commons); i < head->chunks; i++)
         beyond += atomic_load_explicit(&chunks[i], memory_order_relaxed) == word;
     return beyond;
 }
 
 static need look_at_self(group *g, const outlook *seen) {
     uswap_pool *pool = g->pool;
-    uint64_t most = atomic_load(&commons_head(&g->commons)->limit_chunks), free = frame_pool_free(&pool->frames);
+    uint64_t most = commons_limit_chunks(&g->commons), free = frame_pool_free(&pool->frames);
     uint64_t keep = 2 * atomic_load(&pool->frames.wide_low);
     uint64_t held = seen->held - MAX_OF(g->tending->giving, seen->beyond);
     need self = {.chunks = held, .floor = g->floor_chunks};
@@ -209,7 +209,7 @@ static uint64_t to_frames(const group *g, uint64_t chunks) {
 /* The private pool's limit by what is held now; and what counts as near: the rest of the group's limit. */
 static bool set_limit(group *g, uint64_t held) {
     commons_header *head = commons_head(&g->commons);
-    uint64_t mine = to_frames(g, held - g->tending->giving), all = to_frames(g, atomic_load(&head->limit_chunks));
+    uint64_t mine = to_frames(g, held - g->tending->giving), all = to_frames(g, commons_limit_chunks(&g->commons));
     if (g->is_family && mine == all) /* what is less than a chunk is for who has all of them */
         mine = MAX_OF(mine, atomic_load(&head->limit_bytes) >> PAGE_SHIFT);
     atomic_store(&g->pool->near_distance, all > mine ? all - mine : 0);

@@ -183,7 +183,7 @@ uint64_t group_least_chunks(const group *g) {
 }
 
 static bool has_room(const group *g) {
-    return group_least_chunks(g) <= atomic_load(&commons_head(&g->commons)->limit_chunks);
+    return group_least_chunks(g) <= commons_limit_chunks(&g->commons);
 }
 
 /* The peer thread takes what is free, and the others give back what this member lacks: so it is looked at again when that thread has looked around. */

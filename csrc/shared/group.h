@@ -212,8 +212,6 @@ uint64_t grants_share(group *g, uint64_t want);
 uint64_t grants_unshare(group *g, uint64_t want, uint64_t spare);
 /* The dead member's chunks come free, and what it was draining is shared again. */
 void grants_of_dead(group *g, member_id dead);
-/* A new limit: chunks beyond it are given back by their holders. As many free ones below it are taken before (grants_take): then nobody loses. */
-void grants_set_limit(group *g, uint64_t limit_bytes);
 /* One look around, every few milliseconds while there is want, else every 100: takes, gives and asks by need; sets the private pool's limit. */
 void grants_tend(group *g);
 /* Free chunks become the place's, up to so many; nobody else takes them then. Return: how many it can have, with those of this member, if no private
@@ -310,9 +308,10 @@ shared_word *shared_ref_word(const group *g, shared_ref ref);
 /* A new object, MAKING: its place, words and file. region_id: by which it is opened. name: may be "". reserve: pages it may grow to where it is mapped; at least pages. Return: index, or
  * -errno (-EEXIST: that name is taken; -ENFILE). *fd: its file, of reserve pages. */
 int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, uint64_t region_id, int *fd);
-/* Maps the object of that generation here, which others find if it is new: fd and base are the caller's, who has mapped room pages there; the first of them are the view, is registered, and this
- * member a mapper. Return: 0 or -errno (-EAGAIN: it is shorter by now). => faults are served. */
-int objects_map(group *g, uint32_t index, uint32_t generation, int fd, unsigned char *base, size_t pages, size_t room);
+/* Maps the object's file at base, where the caller has mapped room pages of any kind; the first of them are the view: it is registered, and this member a mapper. One that is new
+ * is found by others from now on. Context: api_lock; visited (object_place.h), and seen LIVE; or MAKING by us. Return: 0 or -errno (-ENOENT: it ends; -EAGAIN: it is shorter by now; -EBUSY: it is mapped here already). => faults are
+ * served. */
+int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pages, size_t room);
 /* How many pages who maps it now may see: it may be about to get shorter. */
 uint64_t object_view_pages(const object_entry *object);
 /* Not a mapper any more; the last one out ends the object: frames, slots and words come free. */

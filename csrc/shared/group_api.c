@@ -141,7 +141,7 @@ EXPORT int uswap_group_check(uswap_pool *pool, uswap_error *err) {
 static uint64_t chunks_beyond(const group *g, bool stopped) {
     const commons_header *head = commons_head(&g->commons);
     uint64_t beyond = 0, now = clock_now_ns();
-    for (uint64_t i = atomic_load(&head->limit_chunks); i < head->chunks; i++) {
+    for (uint64_t i = commons_limit_chunks(&g->commons); i < head->chunks; i++) {
         uint32_t word = atomic_load(&commons_chunks(&g->commons)[i]);
         if (word == CHUNK_FREE)
             continue;
@@ -153,31 +153,47 @@ static uint64_t chunks_beyond(const group *g, bool stopped) {
     return beyond;
 }
 
-static int await_limit(group *g, uint64_t before_bytes, uswap_error *err) {
-    event *given = &commons_head(&g->commons)->chunks_given;
-    uint64_t begin = clock_now_ns(), beyond;
+/* Until nothing is beyond the limit, or somebody has set another one, or it will not come. Return: chunks beyond it. */
+static uint64_t await_limit(group *g, uint64_t limit_bytes) {
+    commons_header *head = commons_head(&g->commons);
+    uint64_t begin = clock_now_ns();
     for (;;) {
-        uint32_t seen = event_count(given);
-        uint64_t waited = clock_now_ns() - begin;
-        beyond = chunks_beyond(g, false);
+        uint32_t seen = event_count(&head->chunks_given);
+        uint64_t waited = clock_now_ns() - begin, beyond = chunks_beyond(g, false);
         bool stopped = waited > SILENT_NS && chunks_beyond(g, true) == beyond;
-        if (beyond == 0 || stopped || waited > SET_LIMIT_PATIENCE_NS)
-            break;
-        event_wait_shared(given, seen, SILENT_LOOK_NS);
+        if (beyond == 0 || stopped || waited > SET_LIMIT_PATIENCE_NS || atomic_load(&head->limit_bytes) != limit_bytes)
+            return beyond;
+        event_wait_shared(&head->chunks_given, seen, SILENT_LOOK_NS);
     }
-    if (beyond == 0)
-        return 0;
-    grants_set_limit(g, before_bytes);
+}
+
+static int refuse_beyond(uint64_t bytes, uswap_error *err) {
     return error_set(
         err, USWAP_E_BUSY, 0, "limit", NULL,
         "the limit stays as it was: %llu bytes of memory are in the hands of processes that are stopped, or "
         "cannot evict",
-        (unsigned long long)(beyond * commons_head(&g->commons)->chunk_frames << PAGE_SHIFT));
+        (unsigned long long)bytes);
+}
+
+/* Who comes last has his way, and the others are told. What cannot be kept to goes back to what could, not to what another one was just trying. */
+static int set_limit(group *g, uint64_t limit_bytes, uswap_error *err) {
+    commons_header *head = commons_head(&g->commons);
+    atomic_store(&head->limit_bytes, limit_bytes);
+    uint64_t beyond = await_limit(g, limit_bytes), now = limit_bytes;
+    if (beyond == 0 && atomic_load(&head->limit_bytes) == limit_bytes) {
+        atomic_store(&head->agreed_bytes, limit_bytes);
+        return 0;
+    }
+    if (atomic_compare_exchange_strong(&head->limit_bytes, &now, atomic_load(&head->agreed_bytes)))
+        return refuse_beyond(beyond * head->chunk_frames << PAGE_SHIFT, err);
+    return error_set(err, USWAP_E_BUSY, 0, "limit", NULL,
+                     "another process of the pool has set the limit meanwhile: it is %llu bytes",
+                     (unsigned long long)now);
 }
 
 int group_change_limit(group *g, uint64_t limit_bytes, uswap_error *err) {
     const commons_header *head = commons_head(&g->commons);
-    uint64_t chunk_bytes = head->chunk_frames << PAGE_SHIFT, before = atomic_load(&head->limit_bytes);
+    uint64_t chunk_bytes = head->chunk_frames << PAGE_SHIFT;
     uint64_t least = group_least_chunks(g) * chunk_bytes, most = head->chunks * chunk_bytes;
     if (limit_bytes < least)
         return error_set(err, USWAP_E_LIMIT, 0, "limit", NULL,
@@ -187,8 +203,7 @@ int group_change_limit(group *g, uint64_t limit_bytes, uswap_error *err) {
         return error_set(err, USWAP_E_NO_MEMORY, 0, "limit", NULL,
                          "the limit of this pool can be raised to %llu bytes at most: make a new one",
                          (unsigned long long)most);
-    grants_set_limit(g, limit_bytes);
-    return await_limit(g, before, err);
+    return set_limit(g, limit_bytes, err);
 }
 
 EXPORT int uswap_group_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) {

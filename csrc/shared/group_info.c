@@ -22,7 +22,7 @@ static uint64_t chunk_bytes(const commons *c) {
 
 static void count_chunks(const commons *c, uint64_t *free, uint64_t *shared) {
     const commons_header *head = commons_head(c);
-    uint64_t limit = atomic_load(&head->limit_chunks);
+    uint64_t limit = commons_limit_chunks(c);
     for (uint64_t i = 0; i < head->chunks; i++) {
         uint32_t word = atomic_load_explicit(&commons_chunks(c)[i], memory_order_relaxed);
         *free += word == CHUNK_FREE && i < limit;

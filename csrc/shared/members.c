@@ -169,6 +169,8 @@ static void clear(member_entry *entry) {
     atomic_store(&entry->protects, 0);
     atomic_store(&entry->at_peers, 0);
     atomic_store(&entry->at_work.count, 0);
+    for (unsigned i = 0; i < OBJECT_VISITS; i++)
+        atomic_store(&entry->visits[i], 0);
     atomic_store(&entry->order.count, 0);
     atomic_store(&entry->order.slot, 0);
     atomic_store(&entry->out_thread, 0);

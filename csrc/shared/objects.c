@@ -4,60 +4,33 @@
 #include "base/failpoint.h"
 #include "fault/uffd.h"
 #include "shared/mend.h"
+#include "shared/object_place.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 /* ---- made ---- */
 
+static bool has_name(group *g, uint32_t index, const char *name) {
+    object_entry *object = group_object(g, index);
+    object_state state = object_state_of(atomic_load(&object->state));
+    return (state == OBJECT_LIVE || state == OBJECT_MAKING) && strncmp(object->name, name, OBJECT_NAME_BYTES) == 0;
+}
+
 /* Whether an object of that name is there, or on its way. */
 static bool name_taken(group *g, const char *name, uint32_t but) {
     for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
-        object_entry *object = group_object(g, i);
-        object_state state = object_state_of(atomic_load(&object->state));
-        if (i != but && (state == OBJECT_LIVE || state == OBJECT_MAKING) &&
-            strncmp(object->name, name, OBJECT_NAME_BYTES) == 0)
+        if (i == but || !has_name(g, i, name))
+            continue;
+        if (atomic_load(&group_object(g, i)->mappers) == MAPPERS_CLOSED)
+            objects_end(g, i); /* whoever was to end it may be stopped */
+        if (has_name(g, i, name))
             return true;
     }
     return false;
-}
-
-static int64_t take_place(group *g) {
-    for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
-        object_entry *object = group_object(g, i);
-        uint64_t state = atomic_load(&object->state);
-        if (object_state_of(state) != OBJECT_FREE)
-            continue;
-        uint32_t generation = (object_generation_of(state) + 1) & OBJECT_GENERATION_MASK;
-        uint64_t making = object_state_make(OBJECT_MAKING, MAX_OF(generation, 1U), g->self);
-        if (atomic_compare_exchange_strong(&object->state, &state, making)) {
-            atomic_store(&object->creator, g->self.value);
-            atomic_store(&object->written_score, 0);
-            atomic_store(&object->faults, 0);
-            atomic_store(&object->priority, 0);
-            atomic_store(&object->resize, 0);
-            return i;
-        }
-    }
-    return -ENFILE;
-}
-
-/* Context: MAKING by us. The count of changes goes on, over all objects of the place. */
-static void set_size(object_entry *object, uint64_t pages) {
-    uint64_t changes = atomic_load(&object->size) >> OBJECT_SIZE_SHIFT;
-    atomic_store(&object->size, pages | (changes + 1) << OBJECT_SIZE_SHIFT);
-}
-
-static void give_place(group *g, uint32_t index) {
-    object_entry *object = group_object(g, index);
-    object->name[0] = '\0';
-    set_size(object, 0);
-    atomic_store(&object->state,
-                 object_state_make(OBJECT_FREE, object_generation_of(atomic_load(&object->state)), MEMBER_NONE));
 }
 
 /* Words cannot move, so there is room for more: for so many pages at least, and for so many times of what there is at first; of all the memory
@@ -81,7 +54,7 @@ static int make_words(group *g, object_entry *object, uint64_t pages, uint64_t r
         atomic_store(&object->words_bytes, bytes);
     }
     atomic_store(&object->reserve, reserve);
-    set_size(object, pages);
+    object_set_size(object, pages);
     return 0;
 }
 
@@ -99,7 +72,7 @@ static int make_file(const char *name, uint64_t pages) {
 }
 
 int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, uint64_t region_id, int *fd) {
-    int64_t index = take_place(g);
+    int64_t index = object_place_take(g);
     if (index < 0)
         return index;
     object_entry *object = group_object(g, (uint32_t)index);
@@ -114,7 +87,7 @@ int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *n
     if (status == 0 && (*fd = make_file(name, reserve)) < 0)
         status = *fd;
     if (status != 0) {
-        give_place(g, (uint32_t)index);
+        object_place_give(g, (uint32_t)index);
         return status;
     }
     atomic_store(&object->mappers, 0);
@@ -129,20 +102,17 @@ uint64_t object_view_pages(const object_entry *object) {
     return resize == 0 ? pages : MIN_OF(pages, resize_pages_of(resize));
 }
 
-/* Return: 0, -ENOENT: the object has ended, or -EAGAIN: it has not so many pages (any more). */
-static int become_mapper(group *g, object_entry *object, uint64_t state, unsigned char *base, size_t pages) {
+/* Return: 0, -ENOENT: the object ends, or -EAGAIN: it has not so many pages (any more). */
+static int become_mapper(group *g, object_entry *object, unsigned char *base, size_t pages) {
     uint64_t bit = UINT64_C(1) << member_index(g->self), mappers = atomic_load(&object->mappers);
     atomic_store(&object->base[member_index(g->self)], (uintptr_t)base);
     atomic_store(&object->mapped[member_index(g->self)], pages);
+    FAILPOINT(object_mapped);
     do
         if (mappers & MAPPERS_CLOSED)
             return -ENOENT;
     while (!atomic_compare_exchange_weak(&object->mappers, &mappers, mappers | bit));
     atomic_fetch_add(&object->epoch, 1);
-    if (atomic_load(&object->state) != state) {
-        atomic_fetch_and(&object->mappers, ~bit); /* of another one that has got the place */
-        return -ENOENT;
-    }
     /* Who makes it shorter says so first, and looks who sees what then: one of the two sees the other. */
     if (pages <= object_view_pages(object))
         return 0;
@@ -188,45 +158,51 @@ static bool is_being_made_here(const group *g, uint64_t state) {
     return object_state_of(state) == OBJECT_MAKING && member_equal(object_maker_of(state), g->self);
 }
 
-int objects_map(group *g, uint32_t index, uint32_t generation, int fd, unsigned char *base, size_t pages, size_t room) {
+/* The caller's memory becomes the file's, and its faults ours. Return: 0 or -errno. */
+static int map_file(group *g, int fd, unsigned char *base, size_t bytes) {
+    int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
+    if (mmap(base, bytes, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED)
+        return -errno;
+    madvise(base, bytes, MADV_NOHUGEPAGE);
+    madvise(base, bytes, MADV_DONTFORK);
+    return uffd_register(g->uffd, base, bytes, UFFD_MISSING | UFFD_MINOR | UFFD_WP);
+}
+
+static void note_end(group *g, uint32_t index) {
+    uint32_t end = atomic_load(&g->regions_end);
+    while (end <= index && !atomic_compare_exchange_weak(&g->regions_end, &end, index + 1)) {
+    }
+}
+
+int objects_map(group *g, uint32_t index, int fd, unsigned char *base, size_t pages, size_t room) {
     object_entry *object = group_object(g, index);
     shared_region *r = &g->regions[index];
     uint64_t state = atomic_load(&object->state);
-    bool made = is_being_made_here(g, state);
-    if ((object_state_of(state) != OBJECT_LIVE && !made) || object_generation_of(state) != generation)
-        return -ENOENT;
     if (r->fd > 0 || atomic_load(&r->live))
         return -EBUSY;
     size_t bytes = pages << PAGE_SHIFT;
-    madvise(base, bytes, MADV_NOHUGEPAGE);
-    madvise(base, bytes, MADV_DONTFORK);
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (own < 0)
         return -errno;
-    int status = uffd_register(g->uffd, base, bytes, UFFD_MISSING | UFFD_MINOR | UFFD_WP);
+    int status = map_file(g, own, base, bytes);
     if (status != 0) {
         close(own);
         return status;
     }
-    FAILPOINT(object_mapped);
     region_begin(g, r, index, state, own);
     r->base = base;
     r->pages = pages;
     r->room = room;
-    uint32_t end = atomic_load(&g->regions_end);
-    while (end <= index && !atomic_compare_exchange_weak(&g->regions_end, &end, index + 1)) {
-    }
-    status = become_mapper(g, object, state, base, pages);
+    note_end(g, index);
+    status = become_mapper(g, object, base, pages);
     if (status == 0) {
         atomic_store(&r->live, 1);
-        if (made) /* not before: who opens and closes it would be its last mapper, and end it */
-            atomic_store(&object->state, object_state_make(OBJECT_LIVE, generation, MEMBER_NONE));
+        if (is_being_made_here(g, state)) /* not before: who opens and closes it would be its last mapper, and end it */
+            atomic_store(&object->state, object_state_make(OBJECT_LIVE, object_generation_of(state), MEMBER_NONE));
         return 0;
     }
     uffd_unregister(g->uffd, base, bytes);
     close_file(g, r);
-    if (status == -EAGAIN) /* nobody else may have had it */
-        objects_end(g, index);
     return status;
 }
 
@@ -244,7 +220,7 @@ void objects_unmap(group *g, uint32_t index) {
     shared_region *r = &g->regions[index];
     if (!atomic_exchange(&r->live, 0)) {
         if (is_being_made_here(g, atomic_load(&object->state)))
-            give_place(g, index); /* made, and never mapped */
+            object_place_give(g, index); /* made, and never mapped */
         return;
     }
     await_no_references(r);
@@ -276,25 +252,28 @@ static bool free_pages(group *g, uint32_t index, object_entry *object, uint64_t 
     return all;
 }
 
-void objects_end(group *g, uint32_t index) {
+/* Context: visited. */
+static void end_visited(group *g, uint32_t index) {
     object_entry *object = group_object(g, index);
     uint64_t state = atomic_load(&object->state), none = 0;
     uint64_t dying = object_state_make(OBJECT_DYING, object_generation_of(state), MEMBER_NONE);
-    if (object_state_of(state) != OBJECT_LIVE && object_state_of(state) != OBJECT_DYING)
-        return;
     if (object_state_of(state) == OBJECT_LIVE) {
         if (!atomic_compare_exchange_strong(&object->mappers, &none, MAPPERS_CLOSED) && none != MAPPERS_CLOSED)
             return;
-        bool closed = none == 0;
-        if (!atomic_compare_exchange_strong(&object->state, &state, dying) && state != dying && closed) {
-            none = MAPPERS_CLOSED; /* it was closed on the next object in this place */
-            atomic_compare_exchange_strong(&object->mappers, &none, 0);
-        }
+        FAILPOINT(object_closed);
+        atomic_compare_exchange_strong(&object->state, &state, dying);
     }
     if (atomic_load(&object->state) != dying || !free_pages(g, index, object, dying))
         return;
+    object->name[0] = '\0'; /* or who takes the place would have it, until he has written his own */
     uint64_t ended = object_state_make(OBJECT_FREE, object_generation_of(dying), MEMBER_NONE);
     atomic_compare_exchange_strong(&object->state, &dying, ended);
+}
+
+void objects_end(group *g, uint32_t index) {
+    object_visit visit = object_visit_begin(g, index);
+    end_visited(g, index);
+    object_visit_end(visit);
 }
 
 /* ---- found ---- */

@@ -9,6 +9,7 @@
 #include "base/failpoint.h"
 #include "shared/group.h"
 #include "shared/mend.h"
+#include "shared/object_place.h"
 #include "shared/use_word.h"
 
 #include <errno.h>
@@ -205,11 +206,10 @@ static bool is_to_end(group *g, const object_entry *object, member_id dead) {
 static void leave_objects(group *g, member_id dead) {
     for (uint32_t index = 0; index < OBJECTS_MAX; index++) {
         object_entry *object = group_object(g, index);
-        uint64_t state = atomic_load(&object->state);
-        if (object_state_of(state) == OBJECT_MAKING && member_equal(object_maker_of(state), dead)) {
-            uint64_t none = object_state_make(OBJECT_FREE, object_generation_of(state), MEMBER_NONE);
-            atomic_compare_exchange_strong(&object->state, &state, none);
-        } else if (object_state_of(state) == OBJECT_LIVE || object_state_of(state) == OBJECT_DYING) {
+        object_state state = object_state_of(atomic_load(&object->state));
+        if (state == OBJECT_MAKING) {
+            object_place_of_dead(g, index, dead);
+        } else if (state == OBJECT_LIVE || state == OBJECT_DYING) {
             mappers_leave(object, member_index(dead));
             if (is_to_end(g, object, dead))
                 objects_end(g, index);

@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "pool.h"
 #include "shared/group_info.h"
+#include "shared/object_place.h"
 #include "shared/shared_advise.h"
 #include "shared/shared_core.h"
 
@@ -75,25 +76,55 @@ static int lost(uswap_error *err, const char *operation, const shared_range *ran
 
 /* ---- made, opened, mapped ---- */
 
-EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserve_bytes, const char *name,
-                               uint64_t region_id, uint32_t *object, uint32_t *generation, int *fd, uswap_error *err) {
-    api_guard guard;
-    group *g;
-    int status = enter(pool, &guard, &g, err);
-    if (status != 0)
-        return status;
-    uint64_t pages = bytes_to_pages(bytes), reserve = MAX_OF(pages, bytes_to_pages(reserve_bytes));
-    int64_t made = -EINVAL;
-    if (pages > 0 && reserve <= OBJECT_PAGES_MASK && strlen(name) < OBJECT_NAME_BYTES)
-        made = objects_create(g, pages, reserve, name, region_id, fd);
-    if (made >= 0) {
-        *object = (uint32_t)made;
-        *generation = object_generation_of(atomic_load(&group_object(g, *object)->state));
-    }
-    api_leave(&guard);
-    if (made >= 0)
+/* Where a shared region is to be: the caller's. */
+typedef struct {
+    unsigned char *address;
+    uint64_t bytes, reserve_bytes;
+    const uswap_mapping *mapping;
+} shared_place;
+
+/* The rest of the mapping is for the region to grow into: no access, no file. */
+static int keep_room(const shared_place *at) {
+    if (at->reserve_bytes <= at->bytes)
         return 0;
-    switch (made) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    if (mmap(at->address + at->bytes, at->reserve_bytes - at->bytes, PROT_NONE, flags, -1, 0) == MAP_FAILED)
+        return -errno;
+    *at->mapping->length = (int64_t)at->bytes;
+    return 0;
+}
+
+/* Context: as objects_map. */
+static int map_at(group *g, uint32_t index, int fd, const shared_place *at) {
+    size_t pages = at->bytes >> PAGE_SHIFT, room = MAX_OF(at->bytes, at->reserve_bytes) >> PAGE_SHIFT;
+    int status = objects_map(g, index, fd, at->address, pages, room);
+    if (status == 0 && (status = keep_room(at)) != 0) {
+        g->regions[index].room = pages;
+        objects_unmap(g, index);
+    }
+    return status;
+}
+
+/* ---- made ---- */
+
+/* Return: its index, or -errno. Context: api_lock. */
+static int64_t make(group *g, const shared_place *at, const char *name, uint64_t region_id) {
+    uint64_t pages = at->bytes >> PAGE_SHIFT, reserve = MAX_OF(at->bytes, at->reserve_bytes) >> PAGE_SHIFT;
+    int fd;
+    if (pages == 0 || reserve > OBJECT_PAGES_MASK || strlen(name) >= OBJECT_NAME_BYTES)
+        return -EINVAL;
+    int64_t made = objects_create(g, pages, reserve, name, region_id, &fd);
+    if (made < 0)
+        return made;
+    int status = map_at(g, (uint32_t)made, fd, at);
+    close(fd);
+    if (status != 0)
+        objects_unmap(g, (uint32_t)made);
+    return status != 0 ? status : made;
+}
+
+static int not_made(uswap_error *err, int64_t why, const char *name, uint64_t bytes) {
+    switch (why) {
     case -EEXIST:
         return error_set(err, USWAP_E_INVALID, EEXIST, "region", name, "a shared region named '%s' exists", name);
     case -EINVAL:
@@ -103,14 +134,41 @@ EXPORT int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserv
         return error_set(err, USWAP_E_NO_MEMORY, 0, "region", NULL, "a pool has at most %d shared regions",
                          OBJECTS_MAX);
     default:
-        return error_set(err, USWAP_E_NO_MEMORY, (int)-made, "region", NULL,
+        return error_set(err, USWAP_E_NO_MEMORY, (int)-why, "region", NULL,
                          "no room for a shared region of %llu bytes: %s", (unsigned long long)bytes,
-                         error_text((int)-made));
+                         error_text((int)-why));
     }
 }
 
+EXPORT int uswap_shared_create(uswap_pool *pool, void *address, uint64_t bytes, uint64_t reserve_bytes,
+                               const uswap_mapping *mapping, const char *name, uint64_t region_id, uint64_t *cell,
+                               uswap_error *err) {
+    api_guard guard;
+    group *g;
+    int status = enter(pool, &guard, &g, err);
+    if (status != 0)
+        return status;
+    shared_place at = {address, bytes, reserve_bytes, mapping};
+    small_lock_acquire(&pool->api_lock);
+    int64_t made = make(g, &at, name, region_id);
+    if (made >= 0)
+        *cell = (uint64_t)made + 1;
+    small_lock_release(&pool->api_lock);
+    api_leave(&guard);
+    return made >= 0 ? 0 : not_made(err, made, name, bytes);
+}
+
+/* ---- opened ---- */
+
 static int no_such(uswap_error *err) {
     return error_set(err, USWAP_E_INVALID, ENOENT, "region", NULL, "there is no shared region of that number");
+}
+
+/* Context: visited, or what follows is only a hint. */
+static bool is_there(const group *g, uint32_t index, uint64_t region_id, const char *name) {
+    const object_entry *object = group_object(g, index);
+    return object_state_of(atomic_load(&object->state)) == OBJECT_LIVE &&
+           atomic_load(&object->creator_region) == region_id && strncmp(object->name, name, OBJECT_NAME_BYTES) == 0;
 }
 
 /* This process's own, or one that another gives. Return: or -errno. */
@@ -125,36 +183,66 @@ static int file_of(group *g, uint32_t index) {
     return file;
 }
 
-/* All that is found is of one object, if that is the one at the end that it was at the beginning: its place may have got another one meanwhile. */
-EXPORT int uswap_shared_open(uswap_pool *pool, uint32_t index, uint64_t region_id, const char *name,
-                             uint32_t *generation, uint64_t *bytes, uint64_t *reserve_bytes, int *fd,
-                             uswap_error *err) {
+/* Context: visited, so all that is found is of one object. */
+static int open_at(group *g, uint32_t index, const shared_place *at) {
+    int fd = file_of(g, index);
+    if (fd < 0)
+        return fd;
+    small_lock_acquire(&g->pool->api_lock);
+    int status = map_at(g, index, fd, at);
+    small_lock_release(&g->pool->api_lock);
+    close(fd);
+    return status;
+}
+
+EXPORT int uswap_shared_find(uswap_pool *pool, uint32_t index, uint64_t region_id, const char *name, uint64_t *bytes,
+                             uint64_t *reserve_bytes, uswap_error *err) {
     api_guard guard;
     group *g;
     int status = enter(pool, &guard, &g, err);
     if (status != 0)
         return status;
-    const object_entry *object = group_object(g, MIN_OF(index, OBJECTS_MAX - 1U));
-    uint64_t state = atomic_load(&object->state);
-    int file = -ENOENT;
-    if (index < OBJECTS_MAX && object_state_of(state) == OBJECT_LIVE &&
-        atomic_load(&object->creator_region) == region_id && strncmp(object->name, name, OBJECT_NAME_BYTES) == 0)
-        file = file_of(g, index);
-    *bytes = object_view_pages(object) << PAGE_SHIFT;
-    *reserve_bytes = MAX_OF(*bytes, atomic_load(&object->reserve) << PAGE_SHIFT);
-    if (file >= 0 && atomic_load(&object->state) != state) {
-        close(file);
-        file = -ENOENT;
+    bool found = index < OBJECTS_MAX && is_there(g, index, region_id, name);
+    if (found) {
+        const object_entry *object = group_object(g, index);
+        *bytes = object_view_pages(object) << PAGE_SHIFT;
+        *reserve_bytes = MAX_OF(*bytes, atomic_load(&object->reserve) << PAGE_SHIFT);
+        found = *bytes > 0; /* else it has ended meanwhile */
     }
     api_leave(&guard);
-    if (file == -ENOENT)
+    return found ? 0 : no_such(err);
+}
+
+EXPORT int uswap_shared_open(uswap_pool *pool, void *address, uint64_t bytes, uint64_t reserve_bytes,
+                             const uswap_mapping *mapping, uint32_t index, uint64_t region_id, const char *name,
+                             uint64_t *cell, uswap_error *err) {
+    api_guard guard;
+    group *g;
+    int status = enter(pool, &guard, &g, err);
+    if (status != 0)
+        return status;
+    shared_place at = {address, bytes, reserve_bytes, mapping};
+    status = -ENOENT;
+    if (index < OBJECTS_MAX) {
+        object_visit visit = object_visit_begin(g, index);
+        if (is_there(g, index, region_id, name))
+            status = open_at(g, index, &at);
+        object_visit_end(visit);
+        if (status == -ENOENT ||
+            status == -EAGAIN) /* nobody else may have it: the last one may have been stopped, or just have gone */
+            objects_end(g, index);
+    }
+    if (status == 0)
+        *cell = (uint64_t)index + 1;
+    api_leave(&guard);
+    if (status == -ENOENT)
         return no_such(err);
-    if (file < 0)
-        return error_set(err, USWAP_E_OS, -file, "open", NULL, "no member that has the region gave it: %s",
-                         error_text(-file));
-    *generation = object_generation_of(state);
-    *fd = file;
-    return 0;
+    if (status == -EBUSY)
+        return error_set(err, USWAP_E_BUSY, 0, "open", NULL, "shared region %u is open in this process already", index);
+    return status == 0 ? 0
+                       : error_set(err, USWAP_E_OS, -status, "open", NULL,
+                                   "the shared region could not be opened, nor one of its members asked: %s",
+                                   error_text(-status));
 }
 
 EXPORT int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uint64_t *key, uswap_error *err) {
@@ -166,40 +254,6 @@ EXPORT int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes,
     *key = shared_key(object, range.r->generation);
     range_end(&range);
     return 0;
-}
-
-/* The rest of the caller's mapping is for the region to grow into: no access, no file. */
-static int keep_room(unsigned char *base, uint64_t bytes, uint64_t reserve_bytes, const uswap_mapping *mapping) {
-    if (reserve_bytes <= bytes)
-        return 0;
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-    if (mmap(base + bytes, reserve_bytes - bytes, PROT_NONE, flags, -1, 0) == MAP_FAILED)
-        return -errno;
-    *mapping->length = (int64_t)bytes;
-    return 0;
-}
-
-EXPORT int uswap_shared_map(uswap_pool *pool, uint32_t object, uint32_t generation, int fd, void *address,
-                            uint64_t bytes, uint64_t reserve_bytes, const uswap_mapping *mapping, uswap_error *err) {
-    api_guard guard;
-    group *g;
-    int status = enter(pool, &guard, &g, err);
-    if (status != 0)
-        return status;
-    small_lock_acquire(&pool->api_lock);
-    size_t pages = bytes >> PAGE_SHIFT, room = MAX_OF(bytes, reserve_bytes) >> PAGE_SHIFT;
-    status = object < OBJECTS_MAX ? objects_map(g, object, generation, fd, address, pages, room) : -ENOENT;
-    if (status == 0 && (status = keep_room(address, bytes, reserve_bytes, mapping)) != 0) {
-        g->regions[object].room = pages;
-        objects_unmap(g, object);
-    }
-    small_lock_release(&pool->api_lock);
-    api_leave(&guard);
-    if (status == -ENOENT)
-        return no_such(err);
-    if (status == -EBUSY)
-        return error_set(err, USWAP_E_BUSY, 0, "map", NULL, "shared region %u is open in this process already", object);
-    return status == 0 ? 0 : error_set(err, USWAP_E_OS, -status, "map", NULL, "%s", error_text(-status));
 }
 
 EXPORT int uswap_shared_unmap(uswap_pool *pool, uint32_t object, uswap_error *err) {

@@ -53,7 +53,7 @@ static uint64_t level_of_return(group *g, uint64_t word, uint64_t slot) {
     if (since == 0)
         return 0;
     uint64_t distance = atomic_load_explicit(&head->eviction_clock, memory_order_relaxed) - (since - 1);
-    if (distance < head->chunk_frames * atomic_load_explicit(&head->limit_chunks, memory_order_relaxed))
+    if (distance < head->chunk_frames * commons_limit_chunks(&g->commons))
         atomic_fetch_add_explicit(&head->shared_near_refaults, 1, memory_order_relaxed);
     if (distance >= atomic_load(&share_of(g)->frames_total))
         return 0;

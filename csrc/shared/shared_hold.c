@@ -185,7 +185,7 @@ static int settle(group *g, shared_region *r, size_t page, size_t pages) {
 }
 
 int shared_hold(group *g, shared_region *r, size_t page, size_t pages, size_t *bad) {
-    if (pages >= atomic_load(&commons_head(&g->commons)->limit_chunks) * commons_head(&g->commons)->chunk_frames)
+    if (pages >= commons_limit_chunks(&g->commons) * commons_head(&g->commons)->chunk_frames)
         return -ENOSPC;
     small_lock_acquire(&g->regions_lock);
     bool said = say(g, r->object, page, pages);

@@ -99,8 +99,7 @@ class Core:
         regions: cell with a region's id (0 before the core knows it) -> what is known of it. An entry lives from
             before the region is created until it is destroyed.
         heaps: id -> each heap (_heap.py) that may have memory of it.
-        shared: cell (1 while the core may know the mapping) of each mapping of a shared region -> index of its
-            object.
+        shared: cell of each mapping of a shared region: the index of its object + 1; 0 before the core knows it.
         group: what makes it a member of a named pool.
         abandoned: the process ends: it is not freed any more.
         closing: no new regions; freed as soon as nothing is left.
@@ -132,7 +131,7 @@ class Core:
         self.pointer = pointer
         self.owner_pid = os.getpid()
         self.regions: dict[Any, Known] = {}
-        self.shared: dict[Any, int] = {}
+        self.shared: set[Any] = set()
         self.heaps: dict[int, Heap] = {}
         self.group: Group | None = None
         self.abandoned = False

@@ -33,7 +33,6 @@ from uswap._errors import OutOfSpaceError, UswapError
 # kernel.
 _MAP_NORESERVE = 0x4000
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | _MAP_NORESERVE
-_SHARED = getattr(mmap, "MAP_SHARED", 0) | _MAP_NORESERVE
 
 _lock = threading.RLock()
 _leaving: list[ManagedMapping] = []
@@ -70,14 +69,15 @@ class ManagedMapping(Protocol):
         """So does the Core object."""
 
 
-def map_fresh(kind: type[Any], size: int, file: int = -1) -> Any:
-    """An instance of kind (mmap.mmap or a child of it) on a fresh mapping: private and anonymous, or, of a file's
-    descriptor, shared. Raises OutOfSpaceError: no address space. Context: inside locked()."""
+def map_fresh(kind: type[Any], size: int) -> Any:
+    """An instance of kind (mmap.mmap or a child of it) on a fresh mapping, private and anonymous: of a file it
+    would keep a descriptor, which forked children inherit, and the file's memory with it. Raises OutOfSpaceError:
+    no address space. Context: inside locked()."""
     unusable = []
     while True:
         lib.uswap_map_directly(1)
         try:
-            mapping = mmap.mmap.__new__(kind, file, size, flags=_PRIVATE if file < 0 else _SHARED)
+            mapping = mmap.mmap.__new__(kind, -1, size, flags=_PRIVATE)
         except (OSError, OverflowError) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise

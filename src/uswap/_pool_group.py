@@ -99,7 +99,7 @@ class PoolGroup:
         """Those of them that this process has, for a message."""
         if self._core.group is None:
             return []
-        mapped = set(self._core.shared.values())
+        mapped = {int(cell[0]) - 1 for cell in list(self._core.shared)}
         return [
             shared_region_info_from_core(ffi, raw)
             for raw in self._core.group.objects()

@@ -263,10 +263,10 @@ class SharedRegion(Region):
         pass
 
     def _destroy(self) -> None:
-        self._core.call(lib.uswap_shared_unmap, self._reference.index)
+        self._core.call(lib.uswap_shared_unmap, self._id_cell[0] - 1)
 
     def _forget(self) -> None:
-        self._core.shared.pop(self._id_cell, None)
+        self._core.shared.discard(self._id_cell)
 
 
 def checked_reference(reference: Reference) -> Reference:
@@ -314,22 +314,55 @@ def make_shared_region(core: Core, size: int, reserve: int, name: str, exportabl
     size, reserve, group = round_to_pages(size), round_to_pages(reserve), _group_of(core)
     if reserve > size:
         _resizing.require()
-    index, generation, file = ffi.new("uint32_t *"), ffi.new("uint32_t *"), ffi.new("int *")
     with locked():
         _check_open(core)
-        core.call(lib.uswap_shared_create, size, reserve, name.encode(), region_id, index, generation, file)
-        reference = Reference(group.name, index[0], region_id, name)
-        try:
-            return _map(core, group, size, reserve, file[0], reference, generation[0])
-        except (UswapError, OSError):
-            with contextlib.suppress(UswapError):
-                core.call(lib.uswap_shared_unmap, index[0])  # nobody else has it
-            raise
+        region = _fresh(core, size, reserve, name)
+        _enter(region, reserve, lib.uswap_shared_create, name.encode(), region_id)
+        return _known(region, group, region_id)
+
+
+def _fresh(core: Core, size: int, reserve: int, name: str) -> SharedRegion:
+    """Size bytes of memory, and addresses to grow to reserve bytes, for an object that the core does not know here.
+    Context: inside locked()."""
+    region: SharedRegion = map_fresh(SharedRegion, reserve)
+    region._address = address_of(region)
+    region._mapping_bytes = size
+    region._name = name
+    region._id_cell = ffi.new("uint64_t *")
+    region._core = core
+    return region
+
+
+def _enter(region: SharedRegion, reserve: int, function: Any, *arguments: Any) -> None:
+    """function, of the core, with arguments, maps an object there: after that the cell names it, whatever exception
+    comes."""
+    core, size, cell = region._core, region._mapping_bytes, region._id_cell
+    mapping = _resizing.mapping_for_core(region) if reserve > size else ffi.NULL
+    address = ffi.cast("void *", region._address)
+    core.shared.add(cell)  # before: a pool that is closed meanwhile stays as long as there is one
+    try:
+        core.call(function, address, size, reserve, mapping, *arguments, cell)
+    finally:
+        if not cell[0]:
+            core.shared.discard(cell)
+            core.free_if_unused()
+
+
+def _known(region: SharedRegion, group: Group, region_id: int) -> SharedRegion:
+    """It is open in this process."""
+    index = region._id_cell[0] - 1
+    region._reference = Reference(group.name, index, region_id, region._name)
+    group.open_regions[index] = region
+    return region
+
+
+class _EndedMeanwhile(Exception):
+    """What was found is not there any more."""
 
 
 def _patient(opening: Callable[_Arguments, SharedRegion]) -> Callable[_Arguments, SharedRegion]:
-    """Asks again while no process that has the region answers: on a machine that is busy enough, that need not mean
-    that it is stopped. Raises BusyError after some time."""
+    """Asks again while no process that has the region answers (on a machine that is busy enough, that need not mean
+    that it is stopped), and for the one that has come in its place. Raises BusyError after some time."""
 
     @functools.wraps(opening)
     def ask_again(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> SharedRegion:
@@ -337,8 +370,8 @@ def _patient(opening: Callable[_Arguments, SharedRegion]) -> Callable[_Arguments
         while True:
             try:
                 return opening(*arguments, **named)
-            except SystemCallError as error:
-                if error.errno not in (errno.ETIMEDOUT, errno.EAGAIN):
+            except (SystemCallError, _EndedMeanwhile) as error:
+                if isinstance(error, SystemCallError) and error.errno not in (errno.ETIMEDOUT, errno.EAGAIN):
                     raise
                 if time.monotonic() >= deadline:
                     raise BusyError("no process that has the shared region answers: all are stopped") from error
@@ -364,9 +397,12 @@ def open_region_by_name(core: Core, name: str) -> SharedRegion:
     group = _group_of(core)
     with locked():
         _check_open(core)
-        while (found := _find(group, name)) is not None:
-            with contextlib.suppress(ArgumentError):  # it has ended meanwhile: there may be another one
+        found = _find(group, name)
+        if found is not None:
+            try:
                 return _open(core, group, found)
+            except ArgumentError as error:
+                raise _EndedMeanwhile from error  # there may be another one
     raise ArgumentError(f"there is no shared region {name!r} in the pool {group.name!r}")
 
 
@@ -442,42 +478,19 @@ def _open(core: Core, group: Group, reference: Reference) -> SharedRegion:
     if region is not None and not region.closed and region.id == reference.id:
         region._follow()
         return region
-    if reference.index in core.shared.values():
+    if _is_mapped(core, reference.index):
         _mapping.drain()
-        if reference.index in core.shared.values():
+        if _is_mapped(core, reference.index):
             raise BusyError("the region's last mapping in this process is just going: buffers of it are alive")
-    generation, sizes, file = ffi.new("uint32_t *"), ffi.new("uint64_t[2]"), ffi.new("int *")
+    sizes = ffi.new("uint64_t[2]")
     who = reference.index, reference.id, reference.name.encode()
-    core.call(lib.uswap_shared_open, *who, generation, sizes, sizes + 1, file)
-    size, reserve = int(sizes[0]), int(sizes[1])
-    if not _resizing.is_possible():
-        reserve = size
-    return _map(core, group, size, reserve, file[0], reference, generation[0])
+    core.call(lib.uswap_shared_find, *who, sizes, sizes + 1)
+    size = int(sizes[0])
+    reserve = int(sizes[1]) if _resizing.is_possible() else size
+    region = _fresh(core, size, reserve, reference.name)
+    _enter(region, reserve, lib.uswap_shared_open, *who)
+    return _known(region, group, reference.id)
 
 
-def _map(
-    core: Core, group: Group, size: int, reserve: int, file: int, reference: Reference, generation: int
-) -> SharedRegion:
-    """Maps the object's file and has the faults served; the file is closed. Context: inside locked()."""
-    try:
-        region: SharedRegion = map_fresh(SharedRegion, reserve, file)
-        region._address = address_of(region)
-        region._mapping_bytes = size
-        region._name = reference.name
-        region._reference = reference
-        region._id_cell = cell = ffi.new("uint64_t *")
-        region._core = core
-        core.shared[cell] = reference.index
-        cell[0] = 1  # whatever exception comes from here on, the core may know the mapping
-        try:
-            mapping = _resizing.mapping_for_core(region) if reserve > size else ffi.NULL
-            address = ffi.cast("void *", region._address)
-            core.call(lib.uswap_shared_map, reference.index, generation, file, address, size, reserve, mapping)
-        except UswapError:
-            cell[0] = 0
-            del core.shared[cell]
-            raise
-    finally:
-        os.close(file)
-    group.open_regions[reference.index] = region
-    return region
+def _is_mapped(core: Core, index: int) -> bool:
+    return any(cell[0] == index + 1 for cell in list(core.shared))

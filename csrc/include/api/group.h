@@ -73,20 +73,21 @@ int uswap_group_living(const char *folder, uswap_error *err);
 /* The group's own consistency check: every frame, slot and chunk is exactly where the words say. Beside members that are at work. */
 int uswap_group_check(uswap_pool *pool, uswap_error *err);
 
-/* A new shared object, for others to open when it has been mapped here. reserve_bytes: to which it can grow where it is mapped; 0, or no less than bytes. => *object and
- * *generation, and *fd: its file, the caller's to map and to close, of the larger of both. USWAP_E_INVALID: the name is taken. */
-int uswap_shared_create(uswap_pool *pool, uint64_t bytes, uint64_t reserve_bytes, const char *name, uint64_t region_id,
-                        uint32_t *object, uint32_t *generation, int *fd, uswap_error *err);
-/* One that is there, if it has that id and name. generation: which of the objects that have had this index: for uswap_shared_map. USWAP_E_INVALID: there is none, or not any more. */
-int uswap_shared_open(uswap_pool *pool, uint32_t object, uint64_t region_id, const char *name, uint32_t *generation,
-                      uint64_t *bytes, uint64_t *reserve_bytes, int *fd, uswap_error *err);
+/* A new shared object, mapped at address, for others to open. address: a fresh mapping of the larger of bytes and reserve_bytes, page-aligned, not touched yet, to which the object's
+ * file comes. The first bytes of it are the region; they stay the caller's to unmap, before uswap_shared_unmap; what is behind them, for the region to grow into,
+ * is the core's, and mapping->length is changed (mapping may be NULL if there is nothing behind). => faults there are served; *cell: its index + 1. USWAP_E_INVALID: the name is taken. */
+int uswap_shared_create(uswap_pool *pool, void *address, uint64_t bytes, uint64_t reserve_bytes,
+                        const uswap_mapping *mapping, const char *name, uint64_t region_id, uint64_t *cell,
+                        uswap_error *err);
+/* How long a mapping is to be for one that is there and has that id and name: bytes, and what it can grow to. USWAP_E_INVALID: there is none, or not any more. */
+int uswap_shared_find(uswap_pool *pool, uint32_t object, uint64_t region_id, const char *name, uint64_t *bytes,
+                      uint64_t *reserve_bytes, uswap_error *err);
+/* The same object, mapped at address as by uswap_shared_create. USWAP_E_OS with EAGAIN: it has become shorter: find it again; with ETIMEDOUT: all that have it seem to be stopped. */
+int uswap_shared_open(uswap_pool *pool, void *address, uint64_t bytes, uint64_t reserve_bytes,
+                      const uswap_mapping *mapping, uint32_t object, uint64_t region_id, const char *name,
+                      uint64_t *cell, uswap_error *err);
 /* How many bytes this process could see of it: others may have changed its size. key: by which stays name it. */
 int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uint64_t *key, uswap_error *err);
-/* address: a fresh shared mapping of the file's first reserve_bytes (or bytes, if they are more), page-aligned, not touched yet. The first bytes of it are
- * the region; they stay the caller's to unmap, before uswap_shared_unmap; what is behind them is the core's, and mapping->length is changed. mapping may be
- * NULL if there is nothing behind. => faults there are served. USWAP_E_OS with EAGAIN: the region has become shorter: open it again. */
-int uswap_shared_map(uswap_pool *pool, uint32_t object, uint32_t generation, int fd, void *address, uint64_t bytes,
-                     uint64_t reserve_bytes, const uswap_mapping *mapping, uswap_error *err);
 /* As uswap_region_resize, of the object and of what this process sees of it; what other processes see stays as it is. Whole pages; length 0: this
  * process sees all that there is. BUSY: another process sees what is to go, or holds it. After LATER, err says what a caller without patience is to be told. */
 int uswap_shared_resize(uswap_pool *pool, uint64_t object, int64_t length, int promise, const uswap_mapping *mapping,
