@@ -226,9 +226,9 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             stats = self.stats()
         except (ClosedError, RuntimeError):
             return "<uswap.Pool>"
-        name = f" {self.name!r}" if self.name else ""
+        named = f" {self.name!r} limit={format_size(self.limit)} part" if self.name else " limit"
         return (
-            f"<uswap.Pool{name} limit={format_size(stats.limit_bytes)} resident={format_size(stats.resident_bytes)}"
+            f"<uswap.Pool{named}={format_size(stats.limit_bytes)} resident={format_size(stats.resident_bytes)}"
             f" managed={format_size(stats.managed_bytes)} swap={format_size(stats.swap_used_bytes)}>"
         )
 
@@ -250,7 +250,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         auto, if that is on: from then on it is what was set.
 
         Raises (when set): ValueError, TypeError, LimitError as Pool(); LimitError if too much is locked.
-            BusyError: of a named pool, if processes that are stopped have too much of it.
+            BusyError: of a named pool, if processes that are stopped have too much of it, or another one has set
+                another limit meanwhile: that one counts.
         """
         group = self._core.group
         return self.stats().limit_bytes if group is None else group.info().limit_bytes

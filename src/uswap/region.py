@@ -66,6 +66,15 @@ _ADVICE_OF_MADVISE = {
 }
 
 
+def checked_protection(protection: Protection | int) -> int:
+    """Raises TypeError, ValueError: it is none."""
+    if not isinstance(protection, int):
+        raise TypeError(f"protection must be made of uswap.Protection, not {type(protection).__name__}")
+    if not 0 <= protection <= Protection.READ | Protection.WRITE:
+        raise ValueError(f"protection is made of uswap.Protection.READ and WRITE, or NONE, not {protection}")
+    return int(protection)
+
+
 class Region(mmap.mmap):
     """Memory of a pool; made by Pool.region.
 
@@ -229,9 +238,9 @@ class Region(mmap.mmap):
         Pages that are not read-write are evicted by copy, whatever the transport. Thread-safe.
 
         Raises:
-            ValueError: the range is not in the region, or protection is none.
+            ValueError: the range is not in the region, or protection is none. TypeError: it is no number.
         """
-        self._call("protect", *self._range(start, length), int(Protection(protection)))
+        self._call("protect", *self._range(start, length), checked_protection(protection))
 
     def verify(self, start: int = 0, length: int | None = None) -> None:
         """Reads back and checks every swapped page of the range, without bringing it in. Thread-safe.
@@ -275,6 +284,7 @@ class Region(mmap.mmap):
         return [PageUser(os.getpid(), kind == PageClass.RESIDENT, page)]
 
     def _page_start(self, page: int) -> int:
+        page = _whole(page, "page must be a number")
         if not 0 <= page < self._mapping_bytes // PAGE_BYTES:
             raise ValueError(f"page {page} is not in a region of {self._mapping_bytes // PAGE_BYTES} pages")
         return page * PAGE_BYTES
@@ -424,11 +434,15 @@ def region_infos(core: Core) -> list[RegionInfo]:
     return infos
 
 
-def _bytes(value: int, what: str) -> int:
+def _whole(value: int, rule: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{what} must be a number of bytes, not {type(value).__name__}") from None
+        raise TypeError(f"{rule}, not {type(value).__name__}") from None
+
+
+def _bytes(value: int, what: str) -> int:
+    return _whole(value, f"{what} must be a number of bytes")
 
 
 def make_region(

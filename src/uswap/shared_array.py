@@ -4,6 +4,8 @@ NumPy."""
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,8 +95,12 @@ def end_of(place: Place) -> int:
 
 def array_on(region: SharedRegion, shape: Any, dtype: np.dtype[Any], order: Any, offset: int) -> SharedArray:
     """A fresh one from byte offset on. Raises ValueError: it does not fit."""
-    extents = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    bytes_ = math.prod(map(int, extents)) * dtype.itemsize
+    try:
+        extents = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
+        offset = operator.index(offset)
+    except TypeError:
+        raise TypeError(f"shape and offset must be whole numbers, not {shape!r} and {offset!r}") from None
+    bytes_ = math.prod(extents) * dtype.itemsize
     if offset < 0 or any(extent < 0 for extent in extents) or offset + bytes_ > len(region):
         raise ArgumentError(
             f"an array of shape {shape} ({bytes_} bytes) at offset {offset} does not fit into a region of"

@@ -133,6 +133,7 @@ class SharedRegion(Region):
         from uswap.arrays import checked_dtype
         from uswap.shared_array import array_on
 
+        self._check_open()
         return array_on(self, shape, checked_dtype(dtype), order, offset)
 
     def protect(self, protection: Protection | int, start: int = 0, length: int | None = None) -> None:

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -479,3 +479,25 @@ def test_a_name_that_cannot_be_one_is_told(name: str, runtime_folder: Path, swap
                 use()
         with pytest.raises(TypeError, match="NoneType"):
             pool.open_region(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "message"),
+    [
+        (lambda r: r.users(None), TypeError, "page must be a number, not NoneType"),
+        (lambda r: r.users(256), ValueError, "256 pages"),
+        (lambda r: r.protect(-1), ValueError, "READ and WRITE"),
+        (lambda r: r.protect("r"), TypeError, "Protection"),
+        (lambda r: r.array(None), TypeError, "whole numbers"),
+        (lambda r: r.array((2, 1.5)), TypeError, "whole numbers"),
+        (lambda r: r.array(3, offset="a"), TypeError, "whole numbers"),
+        (lambda r: r.array((3, -1)), uswap.ArgumentError, "does not fit"),
+        (lambda r: (r.close(), r.array(3)), uswap.ClosedError, "closed"),
+    ],
+)
+def test_bad_use_of_a_shared_region_is_told(
+    use: Callable[[uswap.SharedRegion], object], error: type[Exception], message: str, jobs: uswap.Pool
+) -> None:
+    region = jobs.region("1MiB", shared=True, name="x")
+    with pytest.raises(error, match=message):
+        use(region)
