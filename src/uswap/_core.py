@@ -96,8 +96,8 @@ class Core:
 
     Attributes:
         pointer: the uswap_pool *; valid only between enter and leave.
-        regions: cell with a region's id (0 before the core knows it) -> what is known of it. An entry lives from
-            before the region is created until it is destroyed.
+        regions: cell of a region (_mapping.ManagedMapping) -> what is known of it. An entry lives from before the
+            region is created until it is destroyed.
         heaps: id -> each heap (_heap.py) that may have memory of it.
         shared: cell of each mapping of a shared region: the index of its object + 1; 0 before the core knows it.
         group: what makes it a member of a named pool.
@@ -151,9 +151,18 @@ class Core:
         return not self._token
 
     @property
+    def has_regions(self) -> bool:
+        """Whether a region or a shared mapping is left."""
+        for cells in (self.regions, self.shared):
+            for cell in [cell for cell in list(cells) if cell[0] and not cell[1]]:  # ended by its guard (_mapping)
+                self.regions.pop(cell, None)
+                self.shared.discard(cell)
+        return bool(self.regions or self.shared)
+
+    @property
     def in_use(self) -> bool:
         """Whether a region, a shared mapping or a heap is left."""
-        return bool(self.regions or self.shared or self.heaps)
+        return self.has_regions or bool(self.heaps)
 
     def check_process(self) -> None:
         """Raises ForkError in a forked child that could not go on with the pool."""

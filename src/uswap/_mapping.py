@@ -11,6 +11,10 @@ the mappings of everybody else in the process:
    any point) looks into ``_leaving``. So does what gives a region other addresses (_resizing.py).
 3. A finalizer never waits for that lock. What it cannot do at once it puts on ``_limbo``, and whoever has the
 lock does it.
+4. An exception may come at the very start of a finalizer (KeyboardInterrupt, after a long calculation whose result
+takes the place of the mapping's last user). Then the mapping goes with nothing said, and the core would move pages
+to and from addresses that are somebody else's. So each has a *guard*, which is the core's own code and comes after
+the finalizer, before the unmapping (``guard``).
 """
 
 from __future__ import annotations
@@ -34,6 +38,10 @@ from uswap._errors import OutOfSpaceError, UswapError
 _MAP_NORESERVE = 0x4000
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | _MAP_NORESERVE
 
+_new_capsule = ctypes.pythonapi.PyCapsule_New
+_new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+_new_capsule.restype = ctypes.py_object
+
 _lock = threading.RLock()
 _leaving: list[ManagedMapping] = []
 _limbo: deque[ManagedMapping] = deque()
@@ -45,9 +53,11 @@ class ManagedMapping(Protocol):
     _core: Core
     _address: int
     _mapping_bytes: int
-    # uint64_t[1]: the core's id, 0 as long as the core does not know it. The core itself writes it, so that
-    # no exception (KeyboardInterrupt comes anywhere) can get between the core's knowing the region and ours.
+    # uint64_t[2]: the core's id, 0 as long as the core does not know it. The core itself writes it, so that
+    # no exception (KeyboardInterrupt comes anywhere) can get between the core's knowing the region and ours. Then
+    # the pool's address; 0: the region has ended.
     _id_cell: Any
+    _guard: Any
 
     @property
     def closed(self) -> bool:
@@ -98,6 +108,21 @@ def map_fresh(kind: type[Any], size: int) -> Any:
 def address_of(mapping: Any) -> int:
     """The address of the first byte of an open mmap."""
     return int(ffi.cast("uintptr_t", ffi.from_buffer(mapping)))
+
+
+def guard(region: ManagedMapping, core: Core, lost: str) -> Any:
+    """=> a cell for region, which from now on has a guard: lost is the core's function.
+
+    What is in the slots of an object goes after __del__, and before what mmap has. It is a capsule, because the
+    collector finalizes all that it knows of, in any order, and __del__ may have taken the region back. A tuple goes
+    from its end: so the memory that the guard looks at goes after it."""
+    cell = ffi.new("uint64_t[2]")
+    cell[1] = int(ffi.cast("uintptr_t", core.pointer))
+    region._core = core
+    region._id_cell = cell
+    function = ffi.cast("uintptr_t", ffi.addressof(lib, lost))
+    region._guard = (cell, _new_capsule(int(ffi.cast("uintptr_t", cell)), None, int(function)))
+    return cell
 
 
 def any_leaving() -> bool:

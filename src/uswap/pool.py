@@ -407,7 +407,7 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         with _mapping.locked():
             self._small.settle()
             _mapping.drain()
-            if core.regions or core.shared:
+            if core.has_regions:
                 raise BufferError(f"the pool is in use: {described([*self.regions(), *self._shared_here()])}")
             self._end_heaps()
             core.close()

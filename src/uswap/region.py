@@ -99,14 +99,15 @@ class Region(mmap.mmap):
         b'hello' 268435456
     """
 
-    __slots__ = ("_address", "_core", "_id_cell", "_mapping_bytes", "_name")
+    __slots__ = ("_address", "_core", "_guard", "_id_cell", "_mapping_bytes", "_name")
 
-    # Set together, before the core knows the region (make_region); the first four are for
+    # Set together, before the core knows the region (make_region); all but the last are for
     # _mapping.ManagedMapping.
     _core: Core
     _address: int
     _mapping_bytes: int
     _id_cell: Any
+    _guard: Any
     _name: str
 
     def __new__(cls, *_: object, **__: object) -> Region:
@@ -385,6 +386,7 @@ class Region(mmap.mmap):
         self._core.call(lib.uswap_region_destroy, self._id_cell[0])
 
     def _forget(self) -> None:
+        self._id_cell[1] = 0
         self._core.regions.pop(self._id_cell, None)
 
     # What it needs is bound here: at interpreter exit the globals of this module may be gone.
@@ -483,9 +485,8 @@ def _create(core: Core, pointer: Any, known: Known, name: str, mode: int, reserv
     region: Region = _mapping.map_fresh(Region, reserve or known.size)
     region._address = _mapping.address_of(region)
     region._mapping_bytes = round_to_pages(known.size)
-    region._id_cell = cell = ffi.new("uint64_t *")
     region._name = name
-    region._core = core
+    cell = _mapping.guard(region, core, "uswap_region_lost")
     core.regions[cell] = known
     error = new_error()
     address = ffi.cast("void *", region._address)

@@ -267,6 +267,7 @@ class SharedRegion(Region):
         self._core.call(lib.uswap_shared_unmap, self._id_cell[0] - 1)
 
     def _forget(self) -> None:
+        self._id_cell[1] = 0
         self._core.shared.discard(self._id_cell)
 
 
@@ -329,8 +330,7 @@ def _fresh(core: Core, size: int, reserve: int, name: str) -> SharedRegion:
     region._address = address_of(region)
     region._mapping_bytes = size
     region._name = name
-    region._id_cell = ffi.new("uint64_t *")
-    region._core = core
+    _mapping.guard(region, core, "uswap_shared_lost")
     return region
 
 

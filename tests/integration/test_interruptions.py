@@ -201,3 +201,90 @@ def test_a_killed_program_leaves_nothing(swap_directory: Path, limit: str) -> No
     )
     assert result.returncode == -signal.SIGKILL
     assert list(swap_directory.iterdir()) == []
+
+
+AT_THE_START_OF_A_FINALIZER = """
+    import ctypes, mmap, sys
+    from uswap.region import Region
+    hits = []
+    sys.unraisablehook = lambda unraisable: hits.append(unraisable.exc_type)
+    def del_interrupted(self, before=Region.__del__, **_):
+        Region.__del__ = before
+        raise KeyboardInterrupt
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    MAP_FIXED_NOREPLACE = 0x100000
+    pool = uswap.Pool("8MiB", swap=SWAP{name})
+    def made():
+        return pool.region("16MiB"{shared})
+    for turn in range(3):
+        region = made()
+        region[:] = bytes([turn]) * len(region)
+        address, size = region._address, len(region)
+        Region.__del__ = del_interrupted
+        del region
+        assert hits == [KeyboardInterrupt], hits
+        hits.clear()
+        # Memory of the program's in its place, and then another region.
+        other = libc.mmap(address, size, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0)
+        assert other == address
+        ctypes.memset(other, ord("o"), size)
+        region = made()
+        region[:] = b"r" * size
+        assert region[:].count(b"r") == size
+        assert ctypes.string_at(other, size).count(b"o") == size
+        libc.munmap(other, size)
+        region.close()
+        pool.check()
+    assert pool.regions() == []
+    assert pool.stats().swap_used_bytes == 0
+    pool.close()
+"""
+
+
+@pytest.mark.usefixtures("runtime_folder")
+@pytest.mark.parametrize(("name", "shared"), [("", ""), (", name='lost'", ", shared=True, name='x'")])
+def test_an_interrupt_at_the_start_of_a_finalizer_harms_nobodys_memory(
+    name: str, shared: str, swap_directory: Path
+) -> None:
+    """The mapping goes without a word: the core must not take its addresses for the region's from then on."""
+    run_program(AT_THE_START_OF_A_FINALIZER.format(name=name, shared=shared), swap_directory)
+
+
+def test_an_interrupt_in_a_calculation_whose_result_takes_an_arrays_place(swap_directory: Path) -> None:
+    """No bytecode is between the end of the multiplication and the array's finalizer: the interrupt comes there."""
+    run_program(
+        """
+        import mmap, os, signal, sys, threading
+        import numpy as np
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = lambda unraisable: None
+        pool = uswap.Pool("8MiB", swap=SWAP)
+        size = 16 << 20
+        for turn in range(20):
+            a = pool.zeros(size // 8)
+            a += turn
+            sender = threading.Timer(0.005, os.kill, (os.getpid(), signal.SIGINT))
+            sender.start()
+            try:
+                a = a * 2.0
+                sender.join()
+            except KeyboardInterrupt:
+                sender.join()
+            del a
+            others = [mmap.mmap(-1, size) for _ in range(3)]
+            for other in others:
+                other[:] = b"o" * size
+            b = pool.zeros(size // 8)
+            b += turn
+            assert (b == turn).all()
+            assert all(other[:].count(b"o") == size for other in others)
+            del b
+        pool.check()
+        assert not pool.regions()
+        pool.close()
+        """,
+        swap_directory,
+    )

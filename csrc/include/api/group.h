@@ -93,6 +93,8 @@ int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uint64
 int uswap_shared_resize(uswap_pool *pool, uint64_t object, int64_t length, int promise, const uswap_mapping *mapping,
                         uswap_error *err);
 int uswap_shared_unmap(uswap_pool *pool, uint32_t object, uswap_error *err);
+/* As uswap_region_lost; the first number is the object's index + 1. */
+void uswap_shared_lost(void *capsule);
 int uswap_shared_get_info(uswap_pool *pool, uint32_t object, uswap_object_info *info, uswap_error *err);
 /* As the calls of the same name for regions. */
 int uswap_shared_advise(uswap_pool *pool, uint32_t object, uint64_t start_bytes, uint64_t length_bytes, uint32_t advice,
