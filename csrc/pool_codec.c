@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#define CONTEXTS (2 + API_CONTEXTS + INLINE_CONTEXTS) /* the fault thread's, the reclaimers', and those */
+/* The first numbers are those of the core's own threads; the API's contexts come after them, and then those of inline faults. */
+enum { RECLAIM_CODER, FAULT_CODER, OWN_CODERS };
+#define CONTEXTS (OWN_CODERS + API_CONTEXTS + INLINE_CONTEXTS)
 /* What a context has at best. The reclaimers write nearly all: 5.5 MiB, 22 parts of 256 KiB, so that the disk has something to do while they choose and hash
  * the next block. Measured for fills under 128 MiB: 2.25 us a page with 2 MiB, 2.1 with 4, 1.9 with 6 and with 8 (1.85 without a codec). Reads need none. */
 #define RECLAIM_PAGES_MAX BOUNCE_PAGES_MAX
@@ -99,18 +101,18 @@ static uint32_t number_of(const context *ctx, uint32_t *before, uint32_t *pages)
     if (ctx == &pool->reclaim_context) {
         *pages = plan->reclaim;
         *before = 0;
-        return 0;
+        return RECLAIM_CODER;
     }
     if (ctx == &pool->fault_context) {
         *pages = plan->fault;
         *before = plan->reclaim;
-        return 1;
+        return FAULT_CODER;
     }
     bool inlined = ctx->who == ACTOR_INLINE;
     uint32_t index = (uint32_t)(ctx - (inlined ? pool->inlines.contexts : pool->api_contexts));
     *pages = inlined ? plan->inlined : plan->api;
     *before = plan->reclaim + plan->fault + (inlined ? API_CONTEXTS * plan->api : 0) + index * *pages;
-    return 2 + (inlined ? (uint32_t)API_CONTEXTS : 0) + index;
+    return OWN_CODERS + (inlined ? (uint32_t)API_CONTEXTS : 0) + index;
 }
 
 const io_coding *pool_coding(const context *ctx, io_coding *coding) {

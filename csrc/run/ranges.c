@@ -30,16 +30,17 @@ bool ranges_cover(const range_table *table, uintptr_t start, uintptr_t end) {
     return ranges_covered(table, start, end) == end;
 }
 
-bool ranges_have_foreign(const range_table *table, uintptr_t start, uintptr_t end) {
-    for (size_t i = ranges_find(table, start); i < table->count && table->all[i].start < end; i++)
-        if (table->all[i].foreign)
-            return true;
-    return false;
+bool range_is_foreign(const range *r) {
+    return r->foreign;
 }
 
-bool ranges_have_bare(const range_table *table, uintptr_t start, uintptr_t end) {
+bool range_is_bare(const range *r) {
+    return r->protection == 0;
+}
+
+bool ranges_have(const range_table *table, uintptr_t start, uintptr_t end, bool (*asked)(const range *)) {
     for (size_t i = ranges_find(table, start); i < table->count && table->all[i].start < end; i++)
-        if (table->all[i].protection == 0)
+        if (asked(&table->all[i]))
             return true;
     return false;
 }

@@ -30,10 +30,10 @@ bool ranges_put(range_table *table, const range *r);
 bool ranges_cut(range_table *table, uintptr_t start, uintptr_t end);
 /* Where what is given out from start on ends: at end, or at the first hole. */
 uintptr_t ranges_covered(const range_table *table, uintptr_t start, uintptr_t end);
-/* Whether something else of the program's is mapped in some of it. */
-bool ranges_have_foreign(const range_table *table, uintptr_t start, uintptr_t end);
-/* Whether there is no access to some of it. */
-bool ranges_have_bare(const range_table *table, uintptr_t start, uintptr_t end);
+/* Whether that can be said of some of it: something else of the program's is mapped there; there is no access to it. */
+bool ranges_have(const range_table *table, uintptr_t start, uintptr_t end, bool (*asked)(const range *));
+bool range_is_foreign(const range *r);
+bool range_is_bare(const range *r);
 /* Whether all of it is given out. */
 bool ranges_cover(const range_table *table, uintptr_t start, uintptr_t end);
 /* So many free bytes between first and last, at a multiple of alignment. Return: 0 if there are none. */

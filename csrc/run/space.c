@@ -96,7 +96,7 @@ bool run_space_managed(uintptr_t start, uintptr_t end) {
     start &= ~(uintptr_t)(PAGE_BYTES - 1);
     end = whole_pages(end);
     small_lock_acquire(&space_lock);
-    bool managed = s && ranges_cover(&s->given, start, end) && !ranges_have_foreign(&s->given, start, end);
+    bool managed = s && ranges_cover(&s->given, start, end) && !ranges_have(&s->given, start, end, range_is_foreign);
     small_lock_release(&space_lock);
     return managed;
 }

@@ -224,7 +224,7 @@ int run_space_protect(void *address, size_t bytes, int protection) {
     small_lock_acquire(&space_lock);
     uintptr_t end = ranges_covered(&s->given, start, wanted);
     size_t optional = 0, promised = protection & PROT_WRITE ? not_promised(s, start, end, &optional) : 0;
-    bool bare = protection == PROT_NONE || ranges_have_bare(&s->given, start, end), all;
+    bool bare = protection == PROT_NONE || ranges_have(&s->given, start, end, range_is_bare), all;
     small_lock_release(&space_lock);
     if ((end == start && bytes > 0) || !promise_writable(&promised, optional, &all))
         return space_fail(ENOMEM);
