@@ -302,6 +302,7 @@ class _ParentsCore:
 
 def leave_to_parent(region: SharedRegion) -> None:
     """In a forked child whose pool goes on: the region is the parent's alone. It still pickles, and reopens."""
+    region._id_cell[1] = 0  # its guard has nothing to do here
     region._core = cast(Core, _ParentsCore())
 
 
