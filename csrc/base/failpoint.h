@@ -79,6 +79,7 @@
     X(shared_discard, "shared.discard")       /* a discarded page is ZERO and locked, the hole not punched */          \
     X(shared_unnamed, "shared.unnamed")       /* a discarded page is ZERO, its slot not free */                        \
     X(object_taken, "object.taken")           /* a place is being made an object's, not looked at for visitors */      \
+    X(object_file, "object.file")             /* who opens an object has its file, and maps it next */                 \
     X(object_made, "object.made")             /* an object has its place and words, no file */                         \
     X(object_mapped, "object.mapped")         /* a region is watched, its member no mapper yet */                      \
     X(object_closed, "object.closed")         /* nobody can become an object's mapper any more, it is LIVE */          \
@@ -109,6 +110,8 @@
     X(life_lock, "life.lock")                 /* error: a member cannot have the lock that goes with its program */    \
     X(chunk_taken, "chunk.taken")             /* a chunk is this member's, or free again */                            \
     X(chunk_draining, "chunk.draining")       /* a chunk is being emptied, or filled, by this member */                \
+    X(chunk_filled, "chunk.filled")           /* a chunk's frames can be used, it is not SHARED yet */                 \
+    X(chunk_retired, "chunk.retired")         /* of a chunk that is emptied all free frames are RETIRED */             \
     X(frame_claimed, "frame.claimed")         /* a shared frame is claimed, no page has it */                          \
     X(frame_leaving, "frame.leaving")         /* a shared frame is being taken from its page */                        \
     X(frame_going, "frame.going")             /* a shared frame is held by who evicts its page */                      \

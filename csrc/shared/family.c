@@ -305,6 +305,7 @@ void family_in_child(uswap_pool *pool, const family_place *place) {
     }
     close_one(&g->peer_wake_fd);
     g->tend_lock = g->peers_lock = g->regions_lock = g->files_lock = g->leave_lock = g->protect_lock = (small_lock){0};
+    g->share_lock = g->open_lock = (small_lock){0};
     g->peers_state = NULL; /* the parent's; it was not inherited, or is left where it is */
     g->tending = NULL;
     atomic_store(&g->pressed, 0);

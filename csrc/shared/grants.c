@@ -125,17 +125,21 @@ static void fill(group *g, uint64_t chunk, uint32_t draining) {
             use_swap(use_of(g, chunk, i), &seen, 0);
     }
     frame_table_note_free(g, chunk);
+    FAILPOINT(chunk_filled);
     chunk_swap(g, chunk, draining, CHUNK_SHARED);
 }
 
 uint64_t grants_share(group *g, uint64_t want) {
     uint64_t count = 0;
+    if (!small_lock_try(&g->share_lock)) /* shared chunks are just being emptied */
+        return 0;
     for (uint64_t chunk = 0; chunk < limit_chunks(g) && count < want; chunk++)
         if (chunk_is(g, chunk, CHUNK_FREE) && chunk_swap(g, chunk, CHUNK_FREE, draining_by(g->self))) {
             FAILPOINT(chunk_draining);
             fill(g, chunk, draining_by(g->self));
             count++;
         }
+    small_lock_release(&g->share_lock);
     return count;
 }
 
@@ -149,6 +153,7 @@ static bool retire(group *g, uint64_t chunk) {
         else
             left += use_kind_of(seen) != USE_RETIRED;
     }
+    FAILPOINT(chunk_retired);
     return left == 0;
 }
 
@@ -188,12 +193,14 @@ static void begin_drains(group *g, uint64_t want) {
 }
 
 uint64_t grants_unshare(group *g, uint64_t want, uint64_t spare) {
+    small_lock_acquire(&g->share_lock);
     uint64_t begun = count_of(g, draining_by(g->self), chunks_of(g)), most = want > 0 ? want + spare : 0;
     if (begun < most)
         begin_drains(g, most - begun);
     uint64_t done = drain(g, want, most);
     if (done == want && spare > 0) /* those that were in work beside these */
         drain(g, 0, 0);
+    small_lock_release(&g->share_lock);
     say_given(g, done);
     return done;
 }

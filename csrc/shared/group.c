@@ -164,7 +164,8 @@ static int find_commons(group *g, peer_answer *answer, peer_fds *fds, uswap_erro
 /* A part of the limit that was there before stays: what is used is evicted down to a floor. */
 static int shrink_to_floor(group *g, uswap_error *err) {
     uswap_pool *pool = g->pool;
-    g->floor_chunks = group_chunks_for(g, least_frames(g, atomic_load(&commons_head(&g->commons)->limit_bytes)));
+    g->sized_bytes = atomic_load(&commons_head(&g->commons)->limit_bytes);
+    g->floor_chunks = group_chunks_for(g, least_frames(g, g->sized_bytes));
     small_lock_acquire(&pool->api_lock);
     int status = pool_change_limit(pool, g->floor_chunks * commons_head(&g->commons)->chunk_frames << PAGE_SHIFT, err);
     small_lock_release(&pool->api_lock);

@@ -68,6 +68,9 @@ typedef struct {
     uint64_t seen_ns;
 } orphan_place;
 
+/* How the names of objects' files begin: by that a forked child knows those that it is not to keep. */
+#define OBJECT_FILE_NAME "uswap-region-"
+
 typedef struct group {
     struct uswap_pool *pool;
     commons commons;
@@ -87,8 +90,13 @@ typedef struct group {
         leave_lock; /* held while pages of objects leave, and while they are discarded: there is one order for it */
     small_lock
         protect_lock; /* held while pages are write-protected to leave: `protects` tells of one thread. Below leave_lock */
+    small_lock
+        share_lock; /* held while chunks become shared, or are emptied: their words do not tell which this member does */
+    small_lock
+        open_lock; /* held by who opens an object by the API: so visits are left for all others. Above api_lock */
     shared_region regions[OBJECTS_MAX]; /* by index of the object */
     _Atomic uint32_t regions_end;       /* none is, or was, at this index or beyond */
+    _Atomic uint32_t has_files;         /* descriptors of objects' files are, or were, in this process */
     former_view *formers;               /* of regions that are unmapped; under api_lock */
     bool seals;                         /* what is read can be mapped write-protected */
     bool shows;                         /* so can what the file has of a page, whatever its word says: it is right */
@@ -96,6 +104,7 @@ typedef struct group {
     pthread_t peer_thread, share_thread, out_thread;
     _Atomic uint32_t stop;
     int peer_wake_fd, share_wake_fd, out_wake_fd, listen_fd;
+    uint64_t sized_bytes; /* the limit that the floor is of, and the bounce frames */
     uint64_t floor_chunks;
     _Atomic uint64_t slots_looked_ns; /* when all clusters were last looked at, because the hints named no free slot */
     io_queue read_io, write_io;

@@ -8,9 +8,13 @@
 #include "shared/group.h"
 #include "shared/peers.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static void close_one(int *fd) {
@@ -24,12 +28,40 @@ static void occupy(const shared_region *r) {
          -1, 0);
 }
 
+static bool is_objects_file(int folder, const char *number) {
+    char name[sizeof "/memfd:" OBJECT_FILE_NAME];
+    ssize_t length = readlinkat(folder, number, name, sizeof name - 1);
+    name[MAX_OF(length, (ssize_t)0)] = '\0';
+    return strcmp(name, "/memfd:" OBJECT_FILE_NAME) == 0;
+}
+
+/* Another thread of the parent may just have had the file of an object, which nothing names here; a child would keep its memory. No memory is allocated. */
+static void close_objects_files(void) {
+    union {
+        struct dirent64 first;
+        char bytes[4096];
+    } room;
+    int folder = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ssize_t got;
+    while (folder >= 0 && (got = syscall(SYS_getdents64, folder, room.bytes, sizeof room.bytes)) > 0)
+        for (ssize_t at = 0; at < got;) {
+            const struct dirent64 *entry = (const struct dirent64 *)(const void *)(room.bytes + at);
+            at += entry->d_reclen;
+            if (is_objects_file(folder, entry->d_name))
+                close(atoi(entry->d_name));
+        }
+    if (folder >= 0)
+        close(folder);
+}
+
 /* Regions, and what was open of others. */
 static void end_regions(group *g) {
+    if (atomic_load(&g->has_files))
+        close_objects_files();
     for (uint32_t i = 0; i < OBJECTS_MAX; i++)
         if (atomic_load(&g->regions[i].live)) {
             occupy(&g->regions[i]);
-            close_one(&g->regions[i].fd);
+            close_one(&g->regions[i].fd); /* again, but where there is no /proc */
         }
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         int uffd = atomic_exchange(&g->peers[i].uffd, -1);
@@ -68,6 +100,7 @@ int group_inherit(uswap_pool *pool) {
     memcpy(g->folder, parents->folder, sizeof g->folder);
     g->barrier_slot = parents->barrier_slot;
     g->map_for_peers = parents->map_for_peers;
+    g->sized_bytes = parents->sized_bytes;
     g->floor_chunks = parents->floor_chunks;
     memory_inherit(g->commons.base, g->commons.bytes, false);
     parents->commons = (commons){.fd = -1};

@@ -59,7 +59,7 @@ static int make_words(group *g, object_entry *object, uint64_t pages, uint64_t r
 }
 
 static int make_file(const char *name, uint64_t pages) {
-    char full[OBJECT_NAME_BYTES + 16] = "uswap-";
+    char full[OBJECT_NAME_BYTES + sizeof OBJECT_FILE_NAME] = OBJECT_FILE_NAME;
     strncat(full, *name ? name : "shared", OBJECT_NAME_BYTES);
     int fd = memfd_create(full, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
@@ -72,6 +72,7 @@ static int make_file(const char *name, uint64_t pages) {
 }
 
 int64_t objects_create(group *g, uint64_t pages, uint64_t reserve, const char *name, uint64_t region_id, int *fd) {
+    atomic_store(&g->has_files, 1);
     int64_t index = object_place_take(g);
     if (index < 0)
         return index;

@@ -107,6 +107,7 @@ int peers_object_fd(group *g, uint32_t object) {
     peer_request request = peer_request_of(PEER_WANT_OBJECT, g->self, object);
     request.generation = object_generation_of(atomic_load(&entry->state));
     int status = -ENOENT;
+    atomic_store(&g->has_files, 1);
     uint64_t mappers = atomic_load(&entry->mappers);
     for (int round = 0; round < 2; round++) /* the mappers first; then whoever has become one meanwhile */
         for (unsigned i = 0; i < MEMBERS_MAX; i++) {

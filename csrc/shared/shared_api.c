@@ -2,6 +2,7 @@
  * shared_api.c - the API of shared regions.
  */
 #define _GNU_SOURCE
+#include "base/failpoint.h"
 #include "base/status.h"
 #include "pool.h"
 #include "shared/group_info.h"
@@ -188,6 +189,7 @@ static int open_at(group *g, uint32_t index, const shared_place *at) {
     int fd = file_of(g, index);
     if (fd < 0)
         return fd;
+    FAILPOINT(object_file);
     small_lock_acquire(&g->pool->api_lock);
     int status = map_at(g, index, fd, at);
     small_lock_release(&g->pool->api_lock);
@@ -224,10 +226,12 @@ EXPORT int uswap_shared_open(uswap_pool *pool, void *address, uint64_t bytes, ui
     shared_place at = {address, bytes, reserve_bytes, mapping};
     status = -ENOENT;
     if (index < OBJECTS_MAX) {
+        small_lock_acquire(&g->open_lock);
         object_visit visit = object_visit_begin(g, index);
         if (is_there(g, index, region_id, name))
             status = open_at(g, index, &at);
         object_visit_end(visit);
+        small_lock_release(&g->open_lock);
         if (status == -ENOENT ||
             status == -EAGAIN) /* nobody else may have it: the last one may have been stopped, or just have gone */
             objects_end(g, index);

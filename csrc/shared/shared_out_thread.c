@@ -167,7 +167,7 @@ static size_t memory_bytes(const out_state *s) {
 
 static int make_memory(group *g) {
     out_state *s = out_of(g);
-    uint64_t limit_frames = atomic_load(&commons_head(&g->commons)->limit_bytes) >> PAGE_SHIFT;
+    uint64_t limit_frames = g->sized_bytes >> PAGE_SHIFT;
     s->together = shared_out_together(limit_frames);
     s->batch_pages = shared_out_batch_pages(limit_frames);
     s->batches = shared_out_batches(limit_frames);

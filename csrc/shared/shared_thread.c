@@ -351,7 +351,7 @@ static void *run(void *argument) {
 /* Bounce frames: counted, as the pool's own. */
 static int make_memory(group *g) {
     share_state *s = share_of(g);
-    s->units = shared_in_units(atomic_load(&commons_head(&g->commons)->limit_bytes) >> PAGE_SHIFT);
+    s->units = shared_in_units(g->sized_bytes >> PAGE_SHIFT);
     size_t pages = (size_t)s->units * IN_UNIT_PAGES + IN_SINGLES;
     s->memory_bytes = pages << PAGE_SHIFT;
     s->memory = memory_map(s->memory_bytes);

@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from uswap._core import Core, ffi, lib, logger
-from uswap._errors import OutOfSpaceError, UswapError
+from uswap._errors import ClosedError, OutOfSpaceError, UswapError
 
 # Not in the mmap module before Python 3.11; the same on x86-64 and aarch64. The core counts frames, not the
 # kernel.
@@ -158,18 +158,22 @@ def leave(region: ManagedMapping) -> None:
 
 
 def _settle(region: ManagedMapping) -> None:
-    core = region._core
+    """What is left to do. It may be interrupted anywhere, and is done again then (drain)."""
+    if region not in _leaving:
+        return
     if not region.closed:
         region._resume()
         _leaving.remove(region)
         return
     try:
         region._destroy()
+    except ClosedError:
+        pass  # when this was interrupted
     except UswapError as error:  # stays quiesced: it leaks frames and slots, but harms nobody
         logger.error("a region could not be ended: %s", error)
-    _leaving.remove(region)
     region._forget()
-    core.free_if_unused()
+    _leaving.remove(region)
+    region._core.free_if_unused()
 
 
 def leave_from_finalizer(region: ManagedMapping) -> None:
@@ -182,7 +186,7 @@ def leave_from_finalizer(region: ManagedMapping) -> None:
 def drain(*_: object) -> None:
     """Ends the regions in limbo, as far as that is possible without waiting."""
     # After a failed try somebody else has the lock and comes by here when it lets go.
-    while _limbo and _lock.acquire(blocking=False):
+    while (_limbo or any(region.closed for region in _leaving)) and _lock.acquire(blocking=False):
         try:
             still_exported = _drain_once()
         finally:
@@ -192,6 +196,8 @@ def drain(*_: object) -> None:
 
 
 def _drain_once() -> bool:
+    for region in [region for region in _leaving if region.closed]:  # an exception has come in between
+        _settle(region)
     kept = []
     for _ in range(len(_limbo)):
         try:

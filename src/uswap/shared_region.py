@@ -341,8 +341,8 @@ def _enter(region: SharedRegion, reserve: int, function: Any, *arguments: Any) -
     core, size, cell = region._core, region._mapping_bytes, region._id_cell
     mapping = _resizing.mapping_for_core(region) if reserve > size else ffi.NULL
     address = ffi.cast("void *", region._address)
-    core.shared.add(cell)  # before: a pool that is closed meanwhile stays as long as there is one
     try:
+        core.shared.add(cell)  # before: a pool that is closed meanwhile stays as long as there is one
         core.call(function, address, size, reserve, mapping, *arguments, cell)
     finally:
         if not cell[0]:

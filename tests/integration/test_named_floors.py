@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
 import pytest
+from _support.failpoints import Action, armed
 from _support.members import Member
+from _support.program import run_program
 from _support.waiting import await_that
 from _support.workload import Pages
 
 import uswap
+from uswap._core import lib
 
 MIB = 1 << 20
 
@@ -81,3 +85,49 @@ def test_who_joins_later_finds_his_floor_though_that_of_the_first_is_another(
             assert limit_of(pool, other.pid) >= pool.group_info().floor_bytes
             other("pool.close()")
         region.close()
+
+
+def test_a_forked_child_is_within_its_part_though_the_limit_was_raised(
+    runtime_folder: Path, swap_directory: Path
+) -> None:
+    """Its bounce frames are those of its floor, which is its parent's."""
+    out = run_program(
+        """
+        import os
+        from _support.forks import child, end_of
+        pool = uswap.Pool("64MiB", name="jobs", swap=SWAP)
+        region = pool.region("8MiB")
+        region[:] = b"x" * len(region)
+        pool.limit = "512MiB"
+        def work():
+            pool.check()
+            assert pool.stats().over_limit_frames == 0
+            assert region[:].count(b"x") == len(region)
+        for _ in range(4):
+            assert end_of(child(work)) == 0
+        region.close()
+        pool.close()
+        print("right")
+        """,
+        swap_directory,
+    ).stdout
+    assert out == "right\n"
+
+
+@pytest.mark.skipif(not lib.uswap_failpoints_built(), reason="the core was built without failpoints")
+def test_one_chunk_is_not_shared_and_emptied_at_once(runtime_folder: Path, swap: uswap.SwapArea) -> None:
+    """By two threads of one process, who have the same name for it while they are at it."""
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(uswap.Pool("96MiB", name="jobs", swap=swap))
+        shared, private = pool.region("64MiB", shared=True), pool.region("48MiB")
+        stack.callback(shared.close)
+        stack.callback(private.close)
+        for name in ("chunk.filled", "chunk.retired"):
+            stack.enter_context(armed(name, Action.DELAY, 2000, every=True))
+        for number in range(40):
+            pool.limit = (40 * MIB, 56 * MIB, 96 * MIB)[number % 3]
+            for region in (shared, private) if number % 2 else (private, shared):
+                for start in range(0, len(region), 4096):
+                    region[start] = number
+                    if start % (4 * MIB) == 0:
+                        pool.check()

@@ -277,7 +277,7 @@ def test_a_forked_child_keeps_no_memory_of_its_parents_shared_regions(
             region = pool.region("16MiB", shared=True, name="kept")
             region[:] = os.urandom(len(region))
             names = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
-            assert any("uswap-kept" in name for name in names)
+            assert any("uswap-region-kept" in name for name in names)
             child = os.fork()
             if child:
                 signal.pause()
@@ -287,13 +287,54 @@ def test_a_forked_child_keeps_no_memory_of_its_parents_shared_regions(
                     mine.append(os.readlink(f"/proc/self/fd/{{entry}}"))
                 except OSError:
                     pass
-            os.write(write_end, repr([name for name in mine if "uswap-kept" in name]).encode() + b"\\n")
+            os.write(write_end, repr([name for name in mine if "uswap-region-kept" in name]).encode() + b"\\n")
             os.kill(os.getppid(), signal.SIGKILL)
             os._exit(0)
         os.close(write_end)
         print(os.read(read_end, 1000).decode(), end="")
         os.waitpid(parent, 0)
         uswap.Pool("64MiB", name="jobs", swap=SWAP).close()  # removes what the dead have left
+        """,
+        swap_directory,
+    ).stdout
+    assert out == "[]\n"
+
+
+@needs_failpoints
+@pytest.mark.usefixtures("runtime_folder")
+def test_a_child_forked_while_a_thread_opens_a_region_has_no_file_of_it(swap_directory: Path) -> None:
+    out = run_program(
+        """
+        import os, threading
+        from _support.failpoints import Action, armed, await_stopped, release
+        from _support.members import Member
+        pool = uswap.Pool("64MiB", name="jobs", swap=SWAP)
+        def files():
+            return [name for name in map(link, os.listdir("/proc/self/fd")) if "uswap-region-x" in name]
+        def link(number):
+            try:
+                return os.readlink(f"/proc/self/fd/{number}")
+            except OSError:
+                return ""
+        with Member() as owner:
+            owner(f"swap = uswap.SwapArea({str(SWAP.path)!r}, size='1GiB')")
+            owner("pool = uswap.attach('jobs', swap=swap)")
+            owner("r = pool.region('1MiB', shared=True, name='x'); r[0] = 1")
+            with armed("object.file", Action.STOP):
+                opener = threading.Thread(target=lambda: pool.open_region("x").close())
+                opener.start()
+                await_stopped("object.file")
+                assert files()
+                child = os.fork()
+                if child == 0:
+                    print(files(), flush=True)
+                    os._exit(0)
+                os.waitpid(child, 0)
+                release("object.file")
+                opener.join()
+            assert pool.open_region("x")[0] == 1
+            owner("r.close()")
+        pool.close()
         """,
         swap_directory,
     ).stdout
