@@ -29,8 +29,8 @@ PLACES, VICTIM, OTHER = 4, 2, 3
 GO_ON_SECONDS = 1.0
 # The victim meets its failpoint in this time, or never.
 MEET_SECONDS = 120.0
-# Passed while it joins; while it leaves.
-COMING = {"member.joined", "group.joining"}
+# Passed while it joins, and opens what is there; while it leaves.
+COMING = {"member.joined", "group.joining", "object.file"}
 LEAVING = {"group.leaving"}
 # Passed by who makes a pool; by who is alone when somebody comes.
 MAKING = {"group.made"}
