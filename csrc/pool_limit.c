@@ -146,6 +146,7 @@ int pool_change_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err) 
     if (atomic_load(&pool->frames.unmet) && !evict_to_limit(pool)) {
         frame_pool_set_limit(&pool->frames, before, pool->options.background);
         pool->options.limit_bytes = before << PAGE_SHIFT;
+        grow_ring(pool, before, 1); /* without memory for it now, it grows when it is full */
         return error_set(
             err, USWAP_E_BUSY, 0, "limit", NULL,
             "the limit stays as it was: pages are pinned by the kernel (direct I/O in flight), or swap is full");

@@ -175,13 +175,23 @@ static int refuse_beyond(uint64_t bytes, uswap_error *err) {
         (unsigned long long)bytes);
 }
 
+/* What is kept to is agreed on, though who has set it has not come to say so (he is stopped, or dead). Return: what is agreed on. */
+static uint64_t agree(group *g) {
+    commons_header *head = commons_head(&g->commons);
+    uint64_t agreed = atomic_load(&head->agreed_bytes), now = atomic_load(&head->limit_bytes);
+    if (chunks_beyond(g, false) == 0)
+        atomic_compare_exchange_strong(&head->agreed_bytes, &agreed, now);
+    return atomic_load(&head->agreed_bytes);
+}
+
 /* Who comes last has his way, and the others are told. What cannot be kept to goes back to what could, not to what another one was just trying. */
 static int set_limit(group *g, uint64_t limit_bytes, uswap_error *err) {
     commons_header *head = commons_head(&g->commons);
+    uint64_t agreed = agree(g);
     atomic_store(&head->limit_bytes, limit_bytes);
     uint64_t beyond = await_limit(g, limit_bytes), now = limit_bytes;
     if (beyond == 0 && atomic_load(&head->limit_bytes) == limit_bytes) {
-        atomic_store(&head->agreed_bytes, limit_bytes);
+        atomic_compare_exchange_strong(&head->agreed_bytes, &agreed, limit_bytes); /* or somebody who came later has */
         return 0;
     }
     if (atomic_compare_exchange_strong(&head->limit_bytes, &now, atomic_load(&head->agreed_bytes)))

@@ -36,7 +36,7 @@ static bool is_objects_file(int folder, const char *number) {
 }
 
 /* Another thread of the parent may just have had the file of an object, which nothing names here; a child would keep its memory. No memory is allocated. */
-static void close_objects_files(void) {
+static bool close_objects_files(void) {
     union {
         struct dirent64 first;
         char bytes[4096];
@@ -52,16 +52,18 @@ static void close_objects_files(void) {
         }
     if (folder >= 0)
         close(folder);
+    return folder >= 0;
 }
 
 /* Regions, and what was open of others. */
 static void end_regions(group *g) {
-    if (atomic_load(&g->has_files))
-        close_objects_files();
+    bool closed = atomic_load(&g->has_files) && close_objects_files();
     for (uint32_t i = 0; i < OBJECTS_MAX; i++)
         if (atomic_load(&g->regions[i].live)) {
             occupy(&g->regions[i]);
-            close_one(&g->regions[i].fd); /* again, but where there is no /proc */
+            if (closed) /* those numbers may be another pool's by now, which has come before this one */
+                g->regions[i].fd = -1;
+            close_one(&g->regions[i].fd);
         }
     for (unsigned i = 0; i < MEMBERS_MAX; i++) {
         int uffd = atomic_exchange(&g->peers[i].uffd, -1);

@@ -75,7 +75,7 @@ static int lost(uswap_error *err, const char *operation, const shared_range *ran
     return USWAP_E_SWAP_READ;
 }
 
-/* ---- made, opened, mapped ---- */
+/* ---- mapped ---- */
 
 /* Where a shared region is to be: the caller's. */
 typedef struct {
@@ -150,11 +150,13 @@ EXPORT int uswap_shared_create(uswap_pool *pool, void *address, uint64_t bytes, 
     if (status != 0)
         return status;
     shared_place at = {address, bytes, reserve_bytes, mapping};
+    fork_hold(); /* a child has the file's memory as long as that is not MADV_DONTFORK */
     small_lock_acquire(&pool->api_lock);
     int64_t made = make(g, &at, name, region_id);
     if (made >= 0)
         *cell = (uint64_t)made + 1;
     small_lock_release(&pool->api_lock);
+    fork_allow();
     api_leave(&guard);
     return made >= 0 ? 0 : not_made(err, made, name, bytes);
 }
@@ -190,9 +192,11 @@ static int open_at(group *g, uint32_t index, const shared_place *at) {
     if (fd < 0)
         return fd;
     FAILPOINT(object_file);
+    fork_hold();
     small_lock_acquire(&g->pool->api_lock);
     int status = map_at(g, index, fd, at);
     small_lock_release(&g->pool->api_lock);
+    fork_allow();
     close(fd);
     return status;
 }

@@ -154,7 +154,7 @@ class Core:
     def has_regions(self) -> bool:
         """Whether a region or a shared mapping is left."""
         for cells in (self.regions, self.shared):
-            for cell in [cell for cell in list(cells) if cell[0] and not cell[1]]:  # ended by its guard (_mapping)
+            for cell in [cell for cell in list(cells) if not cell[1]]:  # ended by its guard (_mapping)
                 self.regions.pop(cell, None)
                 self.shared.discard(cell)
         return bool(self.regions or self.shared)

@@ -46,6 +46,8 @@ def _go_on(core: Core) -> None:
         # Its place, sockets and threads are the core's; what it knows of regions is the parent's.
         for region in list(core.group.open_regions.values()):
             leave_to_parent(region)
+        for cell in core.shared:
+            cell[1] = 0  # whatever has not become known by name
         core.shared.clear()
         core.group = Group(core, core.group.folder)
     before, core.reclaimer = core.reclaimer, None

@@ -1,6 +1,6 @@
 """The order in which mappings and the core's regions come and go.
 
-A mapping belongs to Python (mmap.mmap), the region behind it to the core. Three rules keep them apart from
+A mapping belongs to Python (mmap.mmap), the region behind it to the core. Four rules keep them apart from
 the mappings of everybody else in the process:
 
 1. A private region is quiesced before its mapping goes: from then on the core moves no page by these addresses.
@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from uswap._core import Core, ffi, lib, logger
-from uswap._errors import ClosedError, OutOfSpaceError, UswapError
+from uswap._errors import OutOfSpaceError, UswapError
 
 # Not in the mmap module before Python 3.11; the same on x86-64 and aarch64. The core counts frames, not the
 # kernel.
@@ -167,12 +167,11 @@ def _settle(region: ManagedMapping) -> None:
         return
     try:
         region._destroy()
-    except ClosedError:
-        pass  # when this was interrupted
     except UswapError as error:  # stays quiesced: it leaks frames and slots, but harms nobody
         logger.error("a region could not be ended: %s", error)
     region._forget()
-    _leaving.remove(region)
+    with contextlib.suppress(ValueError):  # a finalizer that came in between has done it (drain)
+        _leaving.remove(region)
     region._core.free_if_unused()
 
 

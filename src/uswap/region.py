@@ -383,7 +383,7 @@ class Region(mmap.mmap):
         self._core.call(lib.uswap_region_resume, self._id_cell[0])
 
     def _destroy(self) -> None:
-        self._core.call(lib.uswap_region_destroy, self._id_cell[0])
+        self._core.call(lib.uswap_region_end, self._id_cell)
 
     def _forget(self) -> None:
         self._id_cell[1] = 0

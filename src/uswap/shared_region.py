@@ -264,7 +264,7 @@ class SharedRegion(Region):
         pass
 
     def _destroy(self) -> None:
-        self._core.call(lib.uswap_shared_unmap, self._id_cell[0] - 1)
+        self._core.call(lib.uswap_shared_end, self._id_cell)
 
     def _forget(self) -> None:
         self._id_cell[1] = 0

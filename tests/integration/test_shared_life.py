@@ -235,6 +235,35 @@ def test_an_interruption_right_after_the_core_has_mapped_a_region_leaves_nothing
         other("pool.region('64KiB', shared=True, name='x').close()")
 
 
+def test_an_end_that_was_interrupted_is_not_that_of_the_next_region(
+    jobs: uswap.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone on with; by then another one may have its place."""
+    first = jobs.region("64KiB", shared=True, name="x")
+    place = indices(jobs)
+    seen: list[int] = []
+
+    def interrupt(region: uswap.SharedRegion) -> None:
+        monkeypatch.undo()
+        second = jobs.region("64KiB", shared=True, name="y")  # before it can be gone on with
+        second[0] = 7
+        seen.extend(indices(jobs))
+        kept.append(second)
+        raise _Interrupted
+
+    kept: list[uswap.SharedRegion] = []
+    monkeypatch.setattr(uswap.SharedRegion, "_forget", interrupt)
+    with pytest.raises(_Interrupted):
+        first.close()
+    assert seen == place, "it has the place of the first"
+    (second,) = kept
+    second.advise(uswap.Advice.PAGEOUT)
+    assert second[0] == 7
+    assert [one.name for one in jobs.shared_regions()] == ["y"]
+    kept.clear()
+    second.close()
+
+
 def test_the_end_of_a_with_block_beside_a_thread_that_makes_regions_leaves_no_name(
     jobs: uswap.Pool, swap: uswap.SwapArea
 ) -> None:

@@ -93,7 +93,9 @@ int uswap_shared_size(uswap_pool *pool, uint32_t object, uint64_t *bytes, uint64
 int uswap_shared_resize(uswap_pool *pool, uint64_t object, int64_t length, int promise, const uswap_mapping *mapping,
                         uswap_error *err);
 int uswap_shared_unmap(uswap_pool *pool, uint32_t object, uswap_error *err);
-/* As uswap_region_lost; the first number is the object's index + 1. */
+/* As uswap_region_end and uswap_region_lost; the first number of the cell is the object's index + 1. What is mapped still does no harm if nobody uses it: it is as others' memory of an
+ * object that has left. */
+int uswap_shared_end(uswap_pool *pool, uint64_t *cell, uswap_error *err);
 void uswap_shared_lost(void *capsule);
 int uswap_shared_get_info(uswap_pool *pool, uint32_t object, uswap_object_info *info, uswap_error *err);
 /* As the calls of the same name for regions. */

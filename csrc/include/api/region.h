@@ -15,8 +15,10 @@ int uswap_region_create(uswap_pool *pool, void *address, uint64_t bytes, const c
 void uswap_signals_check(void);
 /* => frames and slots come back; the addresses are ordinary memory again (zeroes). */
 int uswap_region_destroy(uswap_pool *pool, uint64_t region, uswap_error *err);
-/* The same for an owner in Python who loses the mapping without having said anything: the destructor of a capsule (docs.python.org/3/c-api/capsule.html), in the last moment before it is
- * unmapped. It leads to two numbers, the region and its pool's address, which becomes 0; is it that already, there is nothing to do. */
+/* The same by a cell: the region's id (0: there is none yet), and its pool's address, which becomes 0 in this call; with 0 nothing is to be done. */
+int uswap_region_end(uswap_pool *pool, uint64_t *cell, uswap_error *err);
+/* The same for an owner in Python who loses the mapping without having said anything: the destructor of a capsule
+ * (docs.python.org/3/c-api/capsule.html) that leads to the cell, called before the unmapping. */
 void uswap_region_lost(void *capsule);
 /* => no page of the region is moved by the runtime any more (faults are still served) until _resume or _destroy; for the
  * moment in which the caller must find out whether it may unmap. */
