@@ -33,7 +33,7 @@ def pages_in_memory() -> int:
     """Of the region's file."""
     for path in Path("/proc/self/fd").iterdir():
         try:
-            if os.readlink(path).startswith("/memfd:uswap-r "):
+            if os.readlink(path).startswith("/memfd:uswap-region-r "):
                 return os.stat(path).st_blocks * 512 // PAGE
         except FileNotFoundError:
             continue
