@@ -4,10 +4,7 @@
  * A cell is two numbers: the region's id (of a shared one: its object's index + 1; 0: it has not been made yet), and its pool's address. It becomes 0
  * here, in the call that ends the region, so that who was interrupted right after that call can make it again.
  */
-#define _GNU_SOURCE
 #include "pool.h"
-
-#include <dlfcn.h>
 
 EXPORT int uswap_region_end(uswap_pool *pool, uint64_t *cell, uswap_error *err) {
     int status = cell[0] > 0 && cell[1] > 0 ? uswap_region_destroy(pool, cell[0], err) : 0;
@@ -23,23 +20,22 @@ EXPORT int uswap_shared_end(uswap_pool *pool, uint64_t *cell, uswap_error *err) 
 
 /* ---- guards: the finalizer was interrupted at its start ---- */
 
-/* Python's own functions, which are there where capsules are. */
-typedef struct {
-    void *(*pointer_of)(void *, const char *); /* PyCapsule_GetPointer */
-    void *(*let_go)(void);                     /* of the GIL: PyEval_SaveThread */
-    void (*take)(void *);                      /* PyEval_RestoreThread */
-} python_api;
+/* Python's own functions: PyCapsule_GetPointer, PyEval_SaveThread, PyEval_RestoreThread. Set before there is a guard. */
+static struct {
+    void *(*pointer_of)(void *capsule, const char *name);
+    void *(*let_go)(void); /* of the GIL */
+    void (*take)(void *thread);
+} python;
 
-static python_api find_python(void) {
-    return (python_api){.pointer_of = (void *(*)(void *, const char *))dlsym(RTLD_DEFAULT, "PyCapsule_GetPointer"),
-                        .let_go = (void *(*)(void))dlsym(RTLD_DEFAULT, "PyEval_SaveThread"),
-                        .take = (void (*)(void *))dlsym(RTLD_DEFAULT, "PyEval_RestoreThread")};
+EXPORT void uswap_guards_use(void *pointer_of, void *let_go, void *take) {
+    python.pointer_of = (void *(*)(void *, const char *))pointer_of;
+    python.let_go = (void *(*)(void))let_go;
+    python.take = (void (*)(void *))take;
 }
 
 /* A capsule's destructor: no Python code, so no exception comes here. Without the GIL, as every call of the core: it may wait for others. The pool is
  * there as long as Python has the cell among its regions. */
 static void end_lost(void *capsule, int (*end)(uswap_pool *, uint64_t *, uswap_error *)) {
-    python_api python = find_python();
     uint64_t *cell = python.pointer_of(capsule, NULL);
     if (cell[1] == 0)
         return;

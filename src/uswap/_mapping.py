@@ -42,6 +42,14 @@ _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 _new_capsule.restype = ctypes.py_object
 
+if lib is not None:
+    lib.uswap_guards_use(
+        *(
+            ffi.cast("void *", ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
+            for name in ("PyCapsule_GetPointer", "PyEval_SaveThread", "PyEval_RestoreThread")
+        )
+    )
+
 _lock = threading.RLock()
 _leaving: list[ManagedMapping] = []
 _limbo: deque[ManagedMapping] = deque()

@@ -20,6 +20,8 @@ int uswap_region_end(uswap_pool *pool, uint64_t *cell, uswap_error *err);
 /* The same for an owner in Python who loses the mapping without having said anything: the destructor of a capsule
  * (docs.python.org/3/c-api/capsule.html) that leads to the cell, called before the unmapping. */
 void uswap_region_lost(void *capsule);
+/* Before the first of them: Python's PyCapsule_GetPointer, PyEval_SaveThread and PyEval_RestoreThread. */
+void uswap_guards_use(void *pointer_of, void *let_go, void *take);
 /* => no page of the region is moved by the runtime any more (faults are still served) until _resume or _destroy; for the
  * moment in which the caller must find out whether it may unmap. */
 int uswap_region_quiesce(uswap_pool *pool, uint64_t region, uswap_error *err);
