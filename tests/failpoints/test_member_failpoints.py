@@ -43,7 +43,7 @@ REPAIRING = {
 # A failpoint that is passed only if something else has failed.
 AFTER = {"shared.one": ["shared.read", int(Action.ERROR), errno.EIO, 1, True]}
 # What one member does for all of them: the first of those that are not stopped.
-ALONE = {"chunk.draining"}
+ALONE = {"chunk.draining", "chunk.filled", "chunk.retired"}
 ALONE_SECONDS = 3.0
 # Passed by who wants a page that has left, of which only a stopped process could say so.
 BREAKING = {"shared.broken"}
