@@ -206,7 +206,7 @@ static void make_group(const char *folder) {
 static uint64_t count_frames(use_kind kind) {
     uint64_t count = 0;
     const commons_header *head = commons_head(&g.commons);
-    for (uint64_t i = 0; i < atomic_load(&head->limit_chunks) * head->chunk_frames; i++)
+    for (uint64_t i = 0; i < commons_limit_chunks(&g.commons) * head->chunk_frames; i++)
         count += use_kind_of(use_load(&commons_frames(&g.commons)[i].use)) == kind &&
                  atomic_load(&commons_chunks(&g.commons)[i / head->chunk_frames]) == CHUNK_SHARED;
     return count;
@@ -284,7 +284,7 @@ static void check_all(void) {
     uint64_t retired = count_slots(USE_RETIRED);
     if (!unawaited)
         expect("slots that are not used again", retired, 0);
-    expect("free chunks and shared ones", grants_free(&g) + grants_shared(&g), atomic_load(&head->limit_chunks));
+    expect("free chunks and shared ones", grants_free(&g) + grants_shared(&g), commons_limit_chunks(&g.commons));
     struct stat file;
     fstat(object_fd, &file);
     expect("pages of the object's file", (uint64_t)file.st_blocks * 512 / PAGE_BYTES, resident);

@@ -17,6 +17,7 @@ SHARED = (
     "frame_table",
     "slot_table",
     "grants",
+    "object_place",
     "members",
     "life_lock",
     "repair",
