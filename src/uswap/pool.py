@@ -224,9 +224,9 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
             return "<uswap.Pool closed>"
         try:
             stats = self.stats()
+            named = f" {self.name!r} limit={format_size(self.limit)} part" if self.name else " limit"
         except (ClosedError, RuntimeError):
             return "<uswap.Pool>"
-        named = f" {self.name!r} limit={format_size(self.limit)} part" if self.name else " limit"
         return (
             f"<uswap.Pool{named}={format_size(stats.limit_bytes)} resident={format_size(stats.resident_bytes)}"
             f" managed={format_size(stats.managed_bytes)} swap={format_size(stats.swap_used_bytes)}>"
