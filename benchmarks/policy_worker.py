@@ -123,14 +123,14 @@ class UswapSide:
         """The function and its context that touch_order asks: the core's own counter, called from C."""
         values, error = ffi.new("uswap_stats *"), ffi.new("uswap_error *")
         core = self._pool._core
-        pointer = core.enter()
+        call = core.enter()
         try:
-            addresses = (ffi.addressof(lib, "uswap_pool_stats"), pointer, values, error)
+            addresses = (ffi.addressof(lib, "uswap_pool_stats"), call.pointer, values, error)
             numbers = [int(ffi.cast("uintptr_t", address)) for address in addresses]
             counter = PoolCounter(*numbers, ffi.offsetof("uswap_stats", "major_faults"))
             yield native.pool_major_faults, ctypes.byref(counter)
         finally:
-            core.leave()
+            core.leave(call)
 
 
 class KernelSide:

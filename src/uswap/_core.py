@@ -5,12 +5,14 @@ Owns: the core's pool pointer, the count of calls inside it, the ids of its regi
 
 Freed means: closed, no region left, no call inside. Whoever ends the last of these frees it. Nothing here
 takes a lock, because all of it also runs in finalizers, which may interrupt any thread at any point: only
-operations that are atomic in CPython (append and pop) are used, in an order that makes one thread, and one
-only, the last.
+operations that are atomic in CPython (add, discard, append and pop) are used, in an order that makes one
+thread, and one only, the last. Where that one is interrupted (KeyboardInterrupt comes anywhere), the next pool
+that is made, or the next full garbage collection, frees what it has left (``free_what_is_left``).
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -91,6 +93,23 @@ class Known:
         self.priority = priority
 
 
+class Call:
+    """Somebody is inside a core as long as this object lives, or until Core.leave: so a call that is interrupted
+    anywhere counts no longer than its frame.
+
+    Attributes:
+        pointer: the uswap_pool *.
+        entry: how it stands in Core._calls.
+    """
+
+    __slots__ = ("__weakref__", "entry", "pointer")
+
+    def __init__(self, pointer: Any, calls: set[weakref.ref[Call]]) -> None:
+        self.pointer = pointer
+        self.entry = weakref.ref(self, calls.discard)
+        calls.add(self.entry)
+
+
 class Core:
     """A uswap_pool of the core, shared by a Pool, its regions and its threads. Thread-safe.
 
@@ -141,7 +160,7 @@ class Core:
         self.reclaimer: Stoppable | None = None
         self.auto_limit: Stoppable | None = None
         self.swapoff_lock = threading.Lock()
-        self._calls: deque[None] = deque()
+        self._calls: set[weakref.ref[Call]] = set()
         self._token: deque[None] = deque([None])  # whoever pops it frees the core
         live_cores.add(self)
 
@@ -184,18 +203,18 @@ class Core:
         self.swapoff_lock = threading.Lock()
         return True
 
-    def enter(self) -> Any:
-        """=> the pointer, which stays valid until leave. Raises ClosedError, ForkError."""
+    def enter(self) -> Call:
+        """=> what holds the pointer, which stays valid until leave. Raises ClosedError, ForkError."""
         self.check_process()
-        self._calls.append(None)
+        call = Call(self.pointer, self._calls)
         if not self._token:
-            self.leave()
+            self.leave(call)
             raise ClosedError("the pool is closed")
-        return self.pointer
+        return call
 
-    def leave(self) -> None:
+    def leave(self, call: Call) -> None:
         """Ends what enter began; the last one out frees a closed core."""
-        self._calls.pop()
+        self._calls.discard(call.entry)
         if self.closing:
             self.free_if_unused()
 
@@ -203,16 +222,17 @@ class Core:
         """function(pool, *arguments, error), with the GIL released; => its result. Raises what a negative one
         means."""
         error = new_error()
-        pointer = self.enter()
+        call = self.enter()
         try:
-            result = int(function(pointer, *arguments, error))
+            result = int(function(call.pointer, *arguments, error))
         finally:
-            self.leave()
+            self.leave(call)
         return check_error(result, error)
 
     def close(self) -> None:
         """No new regions from here on; frees the core as soon as nothing uses it. Never waits."""
         self.closing = True
+        _closing.add(self)
         for heap in list(self.heaps.values()):
             heap.let_go()
         self.free_if_unused()
@@ -243,6 +263,25 @@ class Core:
             logger.error("a pool could not be freed: %s", error_from_core(error, status))
         if self.group is not None:
             self.group.left()
+        _closing.discard(self)
 
 
 live_cores: weakref.WeakSet[Core] = weakref.WeakSet()
+_closing: set[Core] = set()
+
+
+def free_what_is_left() -> None:
+    """Frees the closed cores whose last user was interrupted before it could."""
+    for core in list(_closing):
+        if core.freed or core.owner_pid != os.getpid():
+            _closing.discard(core)
+        else:
+            core.free_if_unused()
+
+
+def _after_collection(phase: str, info: dict[str, int]) -> None:
+    if phase == "stop" and info["generation"] == 2 and _closing:
+        free_what_is_left()
+
+
+gc.callbacks.append(_after_collection)

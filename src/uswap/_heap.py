@@ -66,11 +66,12 @@ class Heap:
             _sigbus.guard()
         stats, out, error = ffi.new("uswap_stats *"), ffi.new("uswap_heap **"), new_error()
         core.call(lib.uswap_pool_stats, stats)
-        pool = core.enter()
+        call = core.enter()
         try:
             if core.closing:
                 raise ClosedError("the pool is closed to new arrays")
-            check_error(int(lib.uswap_heap_create(pool, NAME.encode(), stats.limit_bytes, out, error)), error)
+            result = lib.uswap_heap_create(call.pointer, NAME.encode(), stats.limit_bytes, out, error)
+            check_error(int(result), error)
             self.pointer = out[0]
             self.core = core
             self._over = False
@@ -78,7 +79,7 @@ class Heap:
             self.capsule_address = id(self.capsule)
             core.heaps[id(self)] = self
         finally:
-            core.leave()
+            core.leave(call)
         _all[id(self)] = self
 
     @property

@@ -173,12 +173,12 @@ def _resize_shared_once(region: SharedRegion, size: int, error: Any) -> int:
     mapping, number, core = mapping_for_core(region), region._reference.index, region._core
     outcome = int(lib.USWAP_RESIZE_ALONE_ONLY)
     if not _mapping.any_leaving():
-        pointer = core.enter()
+        call = core.enter()
         try:
             beside = lib.USWAP_RESIZE_BESIDE
-            result = int(lib.uswap_shared_resize(pointer, number, size, beside, mapping, error))
+            result = int(lib.uswap_shared_resize(call.pointer, number, size, beside, mapping, error))
         finally:
-            core.leave()
+            core.leave(call)
         outcome = check_error(result, error)
     if outcome == lib.USWAP_RESIZE_ALONE_ONLY:
         outcome = _resize_alone(region, "uswap_shared_resize", number, size, mapping, error)
@@ -197,10 +197,10 @@ def _resize_alone(region: Region, name: str, number: int, size: int, mapping: An
     if _mapping.any_leaving() and not 0 < size <= len(region):
         raise BusyError("a region is being closed by the very code that this call has interrupted")
     core = region._core
-    pointer = core.enter()
+    call = core.enter()
     try:
         result = _with_gil(name)(
-            int(ffi.cast("uintptr_t", pointer)),
+            int(ffi.cast("uintptr_t", call.pointer)),
             number,
             size,
             lib.USWAP_RESIZE_ALONE,
@@ -208,7 +208,7 @@ def _resize_alone(region: Region, name: str, number: int, size: int, mapping: An
             int(ffi.cast("uintptr_t", error)),
         )
     finally:
-        core.leave()
+        core.leave(call)
     return check_error(result, error)
 
 

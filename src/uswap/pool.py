@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from uswap import _mapping, sharing
-from uswap._core import Core, check_error, ffi, lib, new_error, require_core
+from uswap._core import Core, check_error, ffi, free_what_is_left, lib, new_error, require_core
 from uswap._errors import ClosedError, UnsupportedError
 from uswap._group import Joining, Making, run_group
 from uswap._heap import PoolHeap
@@ -190,6 +190,7 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
     ) -> None:
         """The rest of __init__. enter: how it becomes a member of a named pool, if it is to be one. stall: that an
         auto limit is to keep to; None: there is none."""
+        free_what_is_left()
         raw_options = options.to_core()
         areas = swap_areas(swap)
         if policy == "default":

@@ -105,20 +105,20 @@ class Reclaimer:
     def _run(self) -> None:
         core = self._core
         try:
-            pointer = core.enter()
+            call = core.enter()
         except ClosedError:
             return
         try:
             if self.policy is None:
-                self._steer(pointer)
+                self._steer(call.pointer)
             else:
-                self._steer_by(self.policy, pointer)
+                self._steer_by(self.policy, call.pointer)
         except BaseException as error:
             self.error = error
             logger.exception("the Python reclaimer has failed; the native one goes on")
         finally:
             self.request_stop()
-            core.leave()
+            core.leave(call)
 
     def _steer(self, pointer: Any) -> None:
         error = new_error()

@@ -469,16 +469,16 @@ def make_region(
     if faults == "inline" or (faults is None and core.inline):
         _sigbus.guard()
     with _mapping.locked():
-        pointer = core.enter()
+        call = core.enter()
         try:
             if core.closing:
                 raise ClosedError("the pool is closed to new regions")
-            region = _create(core, pointer, Known(size, priority), name, mode, reserve)
+            region = _create(core, call.pointer, Known(size, priority), name, mode, reserve)
             if reserve:
                 _resizing.keep_room(region, size, reserve)
             return region
         finally:
-            core.leave()
+            core.leave(call)
 
 
 def _create(core: Core, pointer: Any, known: Known, name: str, mode: int, reserve: int) -> Region:

@@ -16,11 +16,6 @@ import uswap
 from uswap._heap import _all as all_heaps
 
 
-@pytest.fixture
-def swap(swap_directory: Path) -> uswap.SwapArea:
-    return uswap.SwapArea(swap_directory, size="1GiB")
-
-
 def handler_of(array: Any) -> str:
     core = getattr(np, "_core", None) or np.core
     return str(core.multiarray.get_handler_name(array))

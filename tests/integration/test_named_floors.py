@@ -20,11 +20,6 @@ from uswap._core import lib
 MIB = 1 << 20
 
 
-@pytest.fixture
-def swap(swap_directory: Path) -> uswap.SwapArea:
-    return uswap.SwapArea(swap_directory, size="1GiB")
-
-
 def limit_of(pool: uswap.Pool, pid: int) -> int:
     return next(one.limit for one in pool.members() if one.pid == pid)
 

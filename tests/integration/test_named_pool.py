@@ -9,7 +9,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,35 +34,6 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.005)
-
-
-@pytest.fixture
-def swap(swap_directory: Path) -> uswap.SwapArea:
-    return uswap.SwapArea(swap_directory, size="1GiB")
-
-
-@pytest.fixture
-def jobs(runtime_folder: Path, swap: uswap.SwapArea) -> Iterator[uswap.Pool]:
-    """A named pool of 64 MiB."""
-    pool = uswap.Pool("64MiB", name="jobs", swap=swap)
-    yield pool
-    if not pool._core.freed:
-        pool.check()
-        pool.close()
-
-
-@pytest.fixture
-def more(swap_directory: Path) -> Iterator[Callable[[], Member]]:
-    """Makes members of it, each with the pool as `pool`."""
-    with contextlib.ExitStack() as stack:
-
-        def make() -> Member:
-            process = stack.enter_context(Member())
-            process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
-            process("pool = uswap.attach('jobs', swap=swap)")
-            return process
-
-        yield make
 
 
 def fill(process: Member, mib: int) -> None:

@@ -5,7 +5,6 @@ import copy
 import gc
 import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,6 @@ HEAD = """
     a = pool.zeros((1024, 1024), shared=True)             # 8 MiB
     a[:] = 1
 """
-
-
-@pytest.fixture
-def jobs(runtime_folder: Path, swap_directory: Path) -> Iterator[uswap.Pool]:
-    pool = uswap.Pool("64MiB", name="jobs", swap=uswap.SwapArea(swap_directory, size="1GiB"))
-    yield pool
-    gc.collect()
-    pool.close()
 
 
 def round_trip(thing: object) -> object:

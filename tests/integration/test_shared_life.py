@@ -30,35 +30,13 @@ needs_failpoints = pytest.mark.skipif(
 
 
 @pytest.fixture
-def swap(swap_directory: Path) -> uswap.SwapArea:
-    return uswap.SwapArea(swap_directory, size="1GiB")
-
-
-@pytest.fixture
-def jobs(runtime_folder: Path, swap: uswap.SwapArea) -> Iterator[uswap.Pool]:
-    """A named pool of 64 MiB; at its end nothing may be left of what was shared."""
-    pool = uswap.Pool("64MiB", name="jobs", swap=swap)
-    yield pool
+def jobs(jobs: uswap.Pool) -> Iterator[uswap.Pool]:
+    """At its end nothing may be left of what was shared."""
+    yield jobs
     gc.collect()
-    await_that(lambda: pool.shared_regions() == [])
-    pool.check()
-    assert pool.group_info().shared_resident_bytes == 0
-    pool.close()
-
-
-@pytest.fixture
-def more(swap_directory: Path) -> Iterator[Callable[[], Member]]:
-    """Makes members of it, each with the pool as `pool`."""
-    with contextlib.ExitStack() as stack:
-
-        def make() -> Member:
-            process = stack.enter_context(Member())
-            process("from _support.failpoints import *")
-            process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
-            process("pool = uswap.attach('jobs', swap=swap)")
-            return process
-
-        yield make
+    await_that(lambda: jobs.shared_regions() == [])
+    jobs.check()
+    assert jobs.group_info().shared_resident_bytes == 0
 
 
 def freeze_at(member: Member, name: str, what: str) -> None:

@@ -24,22 +24,6 @@ PAGE = 4096
 
 
 @pytest.fixture
-def swap(swap_directory: Path) -> uswap.SwapArea:
-    return uswap.SwapArea(swap_directory, size="1GiB")
-
-
-@pytest.fixture
-def jobs(runtime_folder: Path, swap: uswap.SwapArea) -> Iterator[uswap.Pool]:
-    """A named pool of 64 MiB that must be free, and its folder gone, at the end."""
-    pool = uswap.Pool("64MiB", name="jobs", swap=swap)
-    yield pool
-    gc.collect()
-    if not pool._core.freed:
-        pool.check()
-        pool.close()
-
-
-@pytest.fixture
 def member(jobs: uswap.Pool, swap_directory: Path) -> Iterator[Member]:
     """A process that has joined it, as `pool`."""
     with Member() as process:

@@ -137,18 +137,18 @@ class Recording:
     def _run(self) -> None:
         error = new_error()
         try:
-            pointer = self._core.enter()
+            call = self._core.enter()
         except UswapError as closed:
             self.error = closed
             return
         try:
-            self._write(pointer, error)
+            self._write(call.pointer, error)
         except BaseException as failure:
             self.error = failure
-            lib.uswap_trace_stop(pointer, new_error())
+            lib.uswap_trace_stop(call.pointer, new_error())
         finally:
             self._file.close()
-            self._core.leave()
+            self._core.leave(call)
 
     def _write(self, pointer: Any, error: Any) -> None:
         while True:
@@ -172,11 +172,11 @@ def _stats_at(pointer: Any) -> Stats:
 
 
 def _stats(core: Core) -> Stats:
-    pointer = core.enter()
+    call = core.enter()
     try:
-        return _stats_at(pointer)
+        return _stats_at(call.pointer)
     finally:
-        core.leave()
+        core.leave(call)
 
 
 def _difference(first: Stats, last: Stats) -> dict[str, Any]:
