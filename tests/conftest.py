@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from _support.guardian import guard_this_process
+from _support.members import Member
 from hypothesis import HealthCheck, settings
 from variants.unfit import reason_for
 
@@ -176,3 +177,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unfit = [item for item in items if reason_for(variant, item.nodeid)]
     items[:] = [item for item in items if not reason_for(variant, item.nodeid)]
     config.hook.pytest_deselected(items=unfit)
+
+
+# ---- named pools ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swap(swap_directory: Path) -> uswap.SwapArea:
+    return uswap.SwapArea(swap_directory, size="1GiB")
+
+
+@pytest.fixture
+def jobs(runtime_folder: Path, swap: uswap.SwapArea) -> Iterator[uswap.Pool]:
+    """A named pool of 64 MiB."""
+    pool = uswap.Pool("64MiB", name="jobs", swap=swap)
+    yield pool
+    gc.collect()
+    if not pool._core.freed:
+        pool.check()
+        pool.close()
+
+
+@pytest.fixture
+def more(swap_directory: Path) -> Iterator[Callable[[], Member]]:
+    """Makes members of it, each with the pool as `pool`."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> Member:
+            process = stack.enter_context(Member())
+            process("from _support.failpoints import *")
+            process(f"swap = uswap.SwapArea({str(swap_directory)!r}, size='1GiB')")
+            process("pool = uswap.attach('jobs', swap=swap)")
+            return process
+
+        yield make

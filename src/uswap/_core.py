@@ -6,12 +6,14 @@ Owns: the core's pool pointer, the count of calls inside it, the ids of its regi
 Freed means: closed, no region left, no call inside. Whoever ends the last of these frees it. Nothing here
 takes a lock, because all of it also runs in finalizers, which may interrupt any thread at any point: only
 operations that are atomic in CPython (add, discard, append and pop) are used, in an order that makes one
-thread, and one only, the last. Where that one is interrupted (KeyboardInterrupt comes anywhere), the next pool
-that is made, or the next full garbage collection, frees what it has left (``free_what_is_left``).
+thread, and one only, the last. Where that one is interrupted (an exception of a signal handler comes anywhere),
+the next pool that is made, or the next full garbage collection, frees what it has left (``free_what_is_left``);
+or the core's own code does, when nothing refers to the Core any more (``capsule``).
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -21,7 +23,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from uswap._errors import ClosedError, ForkError, UnsupportedError, UswapError, error_from_status
+from uswap._errors import ClosedError, UnsupportedError, UswapError, error_from_status
 
 if TYPE_CHECKING:
     from uswap._group import Group
@@ -72,6 +74,35 @@ def error_from_core(error: Any, status: int) -> UswapError:
     )
 
 
+_new_capsule = ctypes.pythonapi.PyCapsule_New
+_new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+_new_capsule.restype = ctypes.py_object
+
+if lib is not None:
+    lib.uswap_guards_use(
+        *(
+            ffi.cast("void *", ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
+            for name in ("PyCapsule_GetPointer", "PyEval_SaveThread", "PyEval_RestoreThread")
+        )
+    )
+
+
+def capsule(cell: Any, lost: str) -> Any:
+    """=> an object at whose end the core's function lost is called with it: no Python code, so no exception of a
+    signal handler comes there. It points to the cell, which must live longer."""
+    function = ffi.cast("uintptr_t", ffi.addressof(lib, lost))
+    return _new_capsule(int(ffi.cast("uintptr_t", cell)), None, int(function))
+
+
+# What it needs is bound here: it is called while the interpreter ends, when the globals of this module may be
+# gone.
+def keep_for_ever(
+    thing: object, _take: Any = ctypes.pythonapi.Py_IncRef, _as_object: Any = ctypes.py_object
+) -> None:
+    """Leaks a reference."""
+    _take(_as_object(thing))
+
+
 def check_error(result: int, error: Any) -> int:
     """result, if it is not negative; otherwise raises what it and the uswap_error stand for."""
     if result < 0:
@@ -100,12 +131,14 @@ class Call:
     Attributes:
         pointer: the uswap_pool *.
         entry: how it stands in Core._calls.
+        thread: whose it is.
     """
 
-    __slots__ = ("__weakref__", "entry", "pointer")
+    __slots__ = ("__weakref__", "entry", "pointer", "thread")
 
     def __init__(self, pointer: Any, calls: set[weakref.ref[Call]]) -> None:
         self.pointer = pointer
+        self.thread = threading.get_ident()
         self.entry = weakref.ref(self, calls.discard)
         calls.add(self.entry)
 
@@ -114,6 +147,7 @@ class Core:
     """A uswap_pool of the core, shared by a Pool, its regions and its threads. Thread-safe.
 
     Attributes:
+        cell: of the uswap_pool *, which the core itself writes when the pool is made and when it ends.
         pointer: the uswap_pool *; valid only between enter and leave.
         regions: cell of a region (_mapping.ManagedMapping) -> what is known of it. An entry lives from before the
             region is created until it is destroyed.
@@ -130,15 +164,16 @@ class Core:
     __slots__ = (
         "__weakref__",
         "_calls",
+        "_guard",
         "_token",
         "abandoned",
         "auto_limit",
+        "cell",
         "closing",
         "group",
         "heaps",
         "inline",
         "owner_pid",
-        "pointer",
         "reclaimer",
         "regions",
         "shared",
@@ -146,14 +181,18 @@ class Core:
         "swapoff_lock",
     )
 
-    def __init__(self, pointer: Any) -> None:
-        self.pointer = pointer
+    def __init__(self, pointer: Any = None) -> None:
+        """pointer: of a pool that ends with the process; None: create is yet to make one."""
+        self.cell = ffi.new("uswap_pool **")
+        self._guard: Any = None
+        if pointer is not None:
+            self.cell[0] = pointer
         self.owner_pid = os.getpid()
         self.regions: dict[Any, Known] = {}
         self.shared: set[Any] = set()
         self.heaps: dict[int, Heap] = {}
         self.group: Group | None = None
-        self.abandoned = False
+        self.abandoned = pointer is not None
         self.closing = False
         self.inline = False
         self.snapshots = True
@@ -164,10 +203,20 @@ class Core:
         self._token: deque[None] = deque([None])  # whoever pops it frees the core
         live_cores.add(self)
 
+    def create(self, options: Any) -> None:
+        """Makes the pool. Raises as check_error."""
+        error = new_error()
+        self._guard = self.cell, capsule(self.cell, "uswap_pool_lost")
+        check_error(int(lib.uswap_pool_create(options, self.cell, error)), error)
+
+    @property
+    def pointer(self) -> Any:
+        return self.cell[0]
+
     @property
     def freed(self) -> bool:
-        """True once the core pool is gone (or just going)."""
-        return not self._token
+        """True once the core pool is gone (or just going), and before it is there."""
+        return not self._token or not self.cell[0]
 
     @property
     def has_regions(self) -> bool:
@@ -185,21 +234,28 @@ class Core:
 
     def check_process(self) -> None:
         """Raises ForkError in a forked child that could not go on with the pool."""
-        if os.getpid() != self.owner_pid:
+        # A signal handler may fork right after the call: so the process is asked for last, here and elsewhere.
+        if self.owner_pid != os.getpid():
+            if not self.cell[0]:
+                raise ClosedError("the pool is closed")
             error = new_error()
             check_error(int(lib.uswap_pool_check_process(self.pointer, error)), error)
-            raise ForkError("this pool belongs to the parent process")
+            go_on_in_child()  # the core has, but the interpreter's call of it was interrupted
 
     def adopt(self) -> bool:
-        """In a forked child, before anything else: => whether the pool is this process's now. Calls of other
-        threads, which are not in this process, have ended."""
+        """In a forked child, before anything else: => whether the pool has just become this process's. Calls of
+        other threads, which are not in this process, have ended."""
         if self.freed or self.owner_pid == os.getpid():
             return False
         if int(lib.uswap_pool_check_process(self.pointer, new_error())) != 0:
             return False
         self.owner_pid = os.getpid()
         self.auto_limit = None
-        self._calls.clear()
+        mine = threading.get_ident()
+        for entry in list(self._calls):
+            call = entry()
+            if call is None or call.thread != mine:  # a signal handler may have forked, within a call
+                self._calls.discard(entry)
         self.swapoff_lock = threading.Lock()
         return True
 
@@ -207,7 +263,7 @@ class Core:
         """=> what holds the pointer, which stays valid until leave. Raises ClosedError, ForkError."""
         self.check_process()
         call = Call(self.pointer, self._calls)
-        if not self._token:
+        if self.freed:
             self.leave(call)
             raise ClosedError("the pool is closed")
         return call
@@ -217,6 +273,11 @@ class Core:
         self._calls.discard(call.entry)
         if self.closing:
             self.free_if_unused()
+
+    def abandon(self) -> None:
+        """The process ends: the pool stays as it is."""
+        self.abandoned = True
+        keep_for_ever(self._guard)
 
     def call(self, function: Any, *arguments: Any) -> int:
         """function(pool, *arguments, error), with the GIL released; => its result. Raises what a negative one
@@ -239,7 +300,7 @@ class Core:
 
     def free_if_unused(self) -> None:
         """Frees the core if it is closed and nothing is left in it. May be called by anybody, at any time."""
-        if not self.closing or self.in_use or os.getpid() != self.owner_pid:
+        if not self.closing or self.in_use or self.owner_pid != os.getpid():
             return
         for thread in (self.auto_limit, self.reclaimer):
             if thread is not None:
@@ -258,12 +319,19 @@ class Core:
                 self.free_if_unused()
             return
         error = new_error()
-        status = int(lib.uswap_pool_destroy(self.pointer, error))
+        status = int(lib.uswap_pool_end(self.cell, error))
         if status < 0:
             logger.error("a pool could not be freed: %s", error_from_core(error, status))
         if self.group is not None:
             self.group.left()
         _closing.discard(self)
+
+
+def go_on_in_child() -> None:
+    """_fork.in_child, which knows all that a pool has."""
+    from uswap import _fork
+
+    _fork.in_child()
 
 
 live_cores: weakref.WeakSet[Core] = weakref.WeakSet()

@@ -9,9 +9,13 @@ import warnings
 from uswap._core import Core, live_cores, logger
 from uswap._errors import UswapWarning
 from uswap._group import Group
+from uswap._mapping import after_fork
 from uswap.policy.interface import Policy
 from uswap.reclaimer import Reclaimer
 from uswap.shared_region import leave_to_parent
+
+_INTERRUPTIONS_MAX = 100
+_unfinished: set[Core] = set()
 
 
 def _warn_before_fork() -> None:
@@ -50,22 +54,37 @@ def _go_on(core: Core) -> None:
             cell[1] = 0  # whatever has not become known by name
         core.shared.clear()
         core.group = Group(core, core.group.folder)
-    before, core.reclaimer = core.reclaimer, None
+    before = core.reclaimer
     if not isinstance(before, Reclaimer) or core.closing:
-        return
-    try:
-        Reclaimer(core, _fresh(before.policy))
-    except Exception as error:  # the native one does it
-        logger.warning("a forked child has no Python reclaimer: %s", error)
+        core.reclaimer = None
+    elif not before.running:  # it was the parent's
+        try:
+            Reclaimer(core, _fresh(before.policy))
+        except Exception as error:  # the native one does it
+            core.reclaimer = None
+            logger.warning("a forked child has no Python reclaimer: %s", error)
 
 
-def _in_child() -> None:
-    for core in list(live_cores):
-        if core.adopt():
-            _go_on(core)
+def in_child() -> None:
+    """An exception of a signal handler, which the interpreter drops here as any other, must not leave the child
+    without its pools: what it has cut off is done again, after as many of them as anybody can send."""
+    interrupted: BaseException | None = None
+    for _ in range(_INTERRUPTIONS_MAX):
+        try:
+            for core in live_cores:
+                if core.adopt() or core in _unfinished:
+                    _unfinished.add(core)
+                    _go_on(core)
+                    _unfinished.discard(core)
+            after_fork()
+            break
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def register() -> None:
     """Called once, at import, after those whose locks are used here."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_warn_before_fork, after_in_child=_in_child)
+        os.register_at_fork(before=_warn_before_fork, after_in_child=in_child)

@@ -84,7 +84,7 @@ class Group:
                 member.pid and (member.pid == mine or not os.path.exists(f"/proc/{member.pid}"))
                 for member in self.members()
             ):
-                self.core.abandoned = True  # what follows is for who comes next under that name
+                self.core.abandon()  # what follows is for who comes next under that name
                 _rendezvous.remove(self.folder)
 
     def _is_found(self) -> bool:

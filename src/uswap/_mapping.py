@@ -20,17 +20,18 @@ the finalizer, before the unmapping (``guard``).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import gc
 import mmap
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from uswap._core import Core, ffi, lib, logger
+from uswap._attempt import attempt
+from uswap._core import Core, capsule, ffi, keep_for_ever, lib, logger
 from uswap._errors import OutOfSpaceError, UswapError
 
 # Not in the mmap module before Python 3.11; the same on x86-64 and aarch64. The core counts frames, not the
@@ -38,20 +39,9 @@ from uswap._errors import OutOfSpaceError, UswapError
 _MAP_NORESERVE = 0x4000
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | _MAP_NORESERVE
 
-_new_capsule = ctypes.pythonapi.PyCapsule_New
-_new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-_new_capsule.restype = ctypes.py_object
-
-if lib is not None:
-    lib.uswap_guards_use(
-        *(
-            ffi.cast("void *", ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
-            for name in ("PyCapsule_GetPointer", "PyEval_SaveThread", "PyEval_RestoreThread")
-        )
-    )
-
 _lock = threading.RLock()
-_leaving: list[ManagedMapping] = []
+_attempt = attempt(_lock)
+_leaving: dict[ManagedMapping, weakref.ref[_Step]] = {}  # who is at it
 _limbo: deque[ManagedMapping] = deque()
 
 
@@ -128,14 +118,13 @@ def guard(region: ManagedMapping, core: Core, lost: str) -> Any:
     cell[1] = int(ffi.cast("uintptr_t", core.pointer))
     region._core = core
     region._id_cell = cell
-    function = ffi.cast("uintptr_t", ffi.addressof(lib, lost))
-    region._guard = (cell, _new_capsule(int(ffi.cast("uintptr_t", cell)), None, int(function)))
+    region._guard = cell, capsule(cell, lost)
     return cell
 
 
 def any_leaving() -> bool:
-    """Whether this thread has been interrupted between the unmapping of a region and its end. Context: inside
-    locked()."""
+    """Whether this code interrupts the end of a region, in this very thread. Context: inside locked()."""
+    _settle_interrupted()
     return bool(_leaving)
 
 
@@ -156,12 +145,29 @@ def leave(region: ManagedMapping) -> None:
         BufferError: something exports the memory; nothing has changed.
         UswapError: the core refused to quiesce the region; nothing has changed.
     """
-    region._quiesce()
-    _leaving.append(region)
+    step = _Step()
+    _leaving[region] = weakref.ref(step)
     try:
+        region._quiesce()
         region._unmap()
     finally:
         # Whether it was unmapped is what region.closed says, whatever exception has come in between.
+        _settle(region)
+
+
+class _Step:
+    """Somebody is ending a region as long as this lives, which only his frame refers to."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _interrupted() -> list[ManagedMapping]:
+    """Those whose end an exception has cut off, or interrupts this very moment."""
+    return [region for region, step in list(_leaving.items()) if region.closed or step() is None]
+
+
+def _settle_interrupted() -> None:
+    for region in _interrupted():
         _settle(region)
 
 
@@ -170,16 +176,16 @@ def _settle(region: ManagedMapping) -> None:
     if region not in _leaving:
         return
     if not region.closed:
-        region._resume()
-        _leaving.remove(region)
+        with contextlib.suppress(UswapError):  # then it has not been quiesced either
+            region._resume()
+        _leaving.pop(region, None)
         return
     try:
         region._destroy()
     except UswapError as error:  # stays quiesced: it leaks frames and slots, but harms nobody
         logger.error("a region could not be ended: %s", error)
     region._forget()
-    with contextlib.suppress(ValueError):  # a finalizer that came in between has done it (drain)
-        _leaving.remove(region)
+    _leaving.pop(region, None)
     region._core.free_if_unused()
 
 
@@ -192,20 +198,20 @@ def leave_from_finalizer(region: ManagedMapping) -> None:
 
 def drain(*_: object) -> None:
     """Ends the regions in limbo, as far as that is possible without waiting."""
+    mine, still_exported = True, False
     # After a failed try somebody else has the lock and comes by here when it lets go.
-    while (_limbo or any(region.closed for region in _leaving)) and _lock.acquire(blocking=False):
+    while mine and not still_exported and (_limbo or _interrupted()):
         try:
-            still_exported = _drain_once()
-        finally:
-            _lock.release()
-        if still_exported:
-            return
+            with _attempt as mine:
+                still_exported = mine and _drain_once()
+        except RuntimeError:
+            if mine:
+                raise
 
 
 def _drain_once() -> bool:
-    for region in [region for region in _leaving if region.closed]:  # an exception has come in between
-        _settle(region)
-    kept = []
+    _settle_interrupted()
+    kept = False
     for _ in range(len(_limbo)):
         try:
             region = _limbo.popleft()
@@ -215,12 +221,12 @@ def _drain_once() -> bool:
             if not region.closed:
                 leave(region)
         except BufferError:
-            kept.append(region)
-        except Exception as error:
+            _limbo.append(region)
+            kept = True
+        except UswapError as error:
             logger.error("a region could not be ended: %s", error)
             keep_for_ever(region)
-    _limbo.extend(kept)
-    return bool(kept)
+    return kept
 
 
 def _after_collection(phase: str, _: dict[str, int]) -> None:
@@ -229,23 +235,25 @@ def _after_collection(phase: str, _: dict[str, int]) -> None:
         drain()
 
 
-# What it needs is bound here: it is called while the interpreter ends, when the globals of this module may be
-# gone.
-def keep_for_ever(
-    mapping: object, _take: Any = ctypes.pythonapi.Py_IncRef, _as_object: Any = ctypes.py_object
-) -> None:
-    """Leaks a reference: the mapping is never unmapped, also not at exit."""
-    _take(_as_object(mapping))
+def after_fork() -> None:
+    """In a forked child, after its pools go on: what was in limbo ends here too, where it is the child's."""
+    for region in [region for region in list(_limbo) if region._core.owner_pid != os.getpid()]:
+        keep_for_ever(region)
+        with contextlib.suppress(ValueError):
+            _limbo.remove(region)
+    drain()
 
 
-def _reset_in_child() -> None:
-    global _lock
-    _lock = threading.RLock()
-    _leaving.clear()
-    while _limbo:
-        keep_for_ever(_limbo.popleft())
+def _unlock_in_child() -> None:
+    try:
+        _lock.release()
+    except RuntimeError:  # the wait for it was interrupted, and another thread may have it, in the parent
+        _lock._at_fork_reinit()  # type: ignore[attr-defined]
+        _leaving.clear()
 
 
 gc.callbacks.append(_after_collection)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_in_child)
+    # A forked child has each region as a whole, or not at all. The lock's own methods: no exception of a signal
+    # handler comes between them and the fork.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_unlock_in_child)

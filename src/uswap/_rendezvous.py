@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ from pathlib import Path
 from uswap._errors import (
     ArgumentError,
     BusyError,
+    ClosedError,
     PoolExistsError,
     PoolNotFoundError,
     SystemCallError,
@@ -212,7 +214,8 @@ def locked(folder: Path, *, wait: float = _LOCK_SECONDS, shared: bool = False) -
             made.
     """
     path = folder.with_name(folder.name + _LOCK_SUFFIX)
-    descriptor = _lock(path, time.monotonic() + wait, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    # The file is this frame's alone: wherever an exception of a signal handler ends it, the lock ends too.
+    file = _lock(path, time.monotonic() + wait, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
     finally:
@@ -220,31 +223,38 @@ def locked(folder: Path, *, wait: float = _LOCK_SECONDS, shared: bool = False) -
         # more.
         if not os.path.lexists(folder):
             with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # others may share it yet
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # others may share it yet
                 os.unlink(path)
         # A child forked meanwhile has the descriptor too: closing ours alone would not end the lock.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        file.close()
         # The last member may have left, and removed the folder, between the look above and the end of the lock: he
         # did not wait for it, so the file is left to us.
         forget_lock(folder)
 
 
-def _lock(path: Path, deadline: float, kind: int) -> int:
+class _LockFile(io.FileIO):
+    """A descriptor that is closed with its last reference. To leave that to Python is meant: no ResourceWarning."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _open_lock(path: str, _: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _lock(path: Path, deadline: float, kind: int) -> _LockFile:
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            file = _LockFile(path, "r+", opener=_open_lock)
         except OSError as error:
             raise SystemCallError(
                 f"the lock file {path} cannot be made: {error.strerror}", path=str(path), errno=error.errno
             ) from error
-        try:
-            if _flock_until(descriptor, deadline, kind) and _is_at(descriptor, path):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+        if _flock_until(file, deadline, kind) and _is_at(file, path):
+            return file
+        file.close()
         if time.monotonic() >= deadline:
             raise BusyError(
                 f"{path} is locked: another process has been making, joining or cleaning up this pool for long",
@@ -253,10 +263,10 @@ def _lock(path: Path, deadline: float, kind: int) -> int:
             )
 
 
-def _flock_until(descriptor: int, deadline: float, kind: int) -> bool:
+def _flock_until(file: _LockFile, deadline: float, kind: int) -> bool:
     while True:
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
@@ -265,12 +275,12 @@ def _flock_until(descriptor: int, deadline: float, kind: int) -> bool:
             return True
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_at(file: _LockFile, path: Path) -> bool:
     try:
         there = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return os.path.samestat(os.fstat(descriptor), there)
+    return os.path.samestat(os.fstat(file.fileno()), there)
 
 
 # ---- coming and going --------------------------------------------------------------------------------------
@@ -318,10 +328,18 @@ def joining(name: str) -> Iterator[Path]:
     with locked(folder, shared=True):
         if not os.path.lexists(folder):
             raise _not_found(name, folder)
-        _check_ours(folder)
+        try:
+            _check_ours(folder)
+        except SystemCallError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise _not_found(name, folder) from error
         if not is_alive(folder):
             raise _not_found(name, folder)
-        yield folder
+        try:
+            yield folder
+        except ClosedError as error:  # the last one has left meanwhile: he takes no lock for that
+            raise _not_found(name, folder) from error
 
 
 def _not_found(name: str, folder: Path) -> PoolNotFoundError:

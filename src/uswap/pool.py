@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from uswap import _mapping, sharing
-from uswap._core import Core, check_error, ffi, free_what_is_left, lib, new_error, require_core
+from uswap._core import Core, ffi, free_what_is_left, lib, require_core
 from uswap._errors import ClosedError, UnsupportedError
 from uswap._group import Joining, Making, run_group
 from uswap._heap import PoolHeap
@@ -196,7 +196,8 @@ class Pool(PoolAreas, PoolArrays, PoolNumpy, PoolGroup):
         if policy == "default":
             policy = DEFAULT_POLICY if options.write_ahead else None
         deciding = make_policy(policy)
-        self._adopt(_create_core(raw_options))
+        self._adopt(Core())
+        self._core.create(raw_options)
         self._core.snapshots = options.snapshots
         try:
             self._note_fault_mode(options.faults)
@@ -446,8 +447,7 @@ def process_pool() -> Pool | None:
     """
     global _process_pool
     if _process_pool is None and lib is not None and lib.uswap_process_pool() != ffi.NULL:
-        core = Core(lib.uswap_process_pool())
-        core.abandoned = True  # never freed
+        core = Core(lib.uswap_process_pool())  # never freed
         pool = Pool.__new__(Pool)
         pool._adopt(core)
         core.group = run_group(core)
@@ -456,13 +456,6 @@ def process_pool() -> Pool | None:
 
 
 _process_pool: Pool | None = None
-
-
-def _create_core(options: Any) -> Core:
-    error = new_error()
-    out = ffi.new("uswap_pool **")
-    check_error(int(lib.uswap_pool_create(options, out, error)), error)
-    return Core(out[0])
 
 
 def _auto_target(limit: int | str | None, stall: float | None, limit_max: int | str | None) -> float | None:

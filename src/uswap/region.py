@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from uswap import _mapping, _resizing, _sigbus
-from uswap._core import Core, Known, check_error, ffi, lib, new_error
+from uswap._core import Core, Known, check_error, ffi, keep_for_ever, lib, new_error
 from uswap._errors import ClosedError
 from uswap._group_info import PageUser
 from uswap._options import fault_mode
@@ -393,14 +393,14 @@ class Region(mmap.mmap):
     def __del__(
         self,
         _leave: Any = _mapping.leave_from_finalizer,
-        _keep: Any = _mapping.keep_for_ever,
+        _keep: Any = keep_for_ever,
         _getpid: Any = os.getpid,
         _is_finalizing: Any = sys.is_finalizing,
     ) -> None:
         core = getattr(self, "_core", None)
         if core is None or self.closed or not self._id_cell[0]:
             return  # the core does not know this mapping
-        if _getpid() != core.owner_pid:
+        if core.owner_pid != _getpid():
             # The child has nothing at these addresses, or something of its own: it must not unmap there.
             _keep(self)
         elif _is_finalizing():

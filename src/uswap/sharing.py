@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from uswap._core import require_core
+from uswap._errors import ClosedError
 from uswap._group import Joining
 from uswap._group_look import look
 from uswap._options import CoreOptions, SwapSpec
@@ -89,9 +90,10 @@ def attach(
     checked_pool_name(name)
     with joining(name) as folder:
         seen = look(folder)
-        limit = 0 if seen is None else seen.group.limit_bytes
+        if seen is None:
+            raise ClosedError("no living process is in that pool")
         pool = Pool.__new__(Pool)
-        pool._start(CoreOptions(limit, **options), swap, policy, reclaimer, enter=Joining(folder))
+        pool._start(CoreOptions(seen.group.limit_bytes, **options), swap, policy, reclaimer, enter=Joining(folder))
     return pool
 
 

@@ -75,43 +75,6 @@ def test_keyboard_interrupts_in_the_middle_of_faults(swap_directory: Path) -> No
     )
 
 
-def test_a_pool_is_freed_whatever_step_of_a_call_was_interrupted(swap_directory: Path) -> None:
-    run_program(
-        """
-        import gc, itertools, os, sys
-        def interrupt(step):
-            def steps(frame, event, _):
-                nonlocal step
-                frame.f_trace_opcodes = True
-                step -= event == "opcode"
-                if step < 0:
-                    raise KeyboardInterrupt
-                return steps
-            return lambda frame, *_: steps if frame.f_code.co_filename.endswith("_core.py") else None
-        def threads():
-            return len(os.listdir("/proc/self/task"))
-        before = threads()
-        for step in itertools.count():
-            pool = uswap.Pool("4MiB", swap=SWAP)
-            core = pool._core
-            sys.settrace(interrupt(step))
-            try:
-                pool.stats()
-                interrupted = False
-            except KeyboardInterrupt:
-                interrupted = True
-            sys.settrace(None)
-            pool.close()
-            gc.collect()
-            assert core.freed and threads() == before, (step, core.freed, threads())
-            if not interrupted:
-                break
-        assert step > 50, step
-        """,
-        swap_directory,
-    )
-
-
 def test_the_interpreter_ends_with_arrays_threads_and_atexit_functions_at_work(swap_directory: Path) -> None:
     result = run_program(
         """

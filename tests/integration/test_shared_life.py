@@ -312,7 +312,7 @@ def test_a_forked_child_keeps_no_memory_of_its_parents_shared_regions(
 def test_a_child_forked_while_a_thread_opens_a_region_has_no_file_of_it(swap_directory: Path) -> None:
     out = run_program(
         """
-        import os, threading
+        import ctypes, os, threading
         from _support.failpoints import Action, armed, await_stopped, release
         from _support.members import Member
         pool = uswap.Pool("64MiB", name="jobs", swap=SWAP)
@@ -332,7 +332,7 @@ def test_a_child_forked_while_a_thread_opens_a_region_has_no_file_of_it(swap_dir
                 opener.start()
                 await_stopped("object.file")
                 assert files()
-                child = os.fork()
+                child = ctypes.PyDLL(None).fork()   # os.fork waits until the thread is done
                 if child == 0:
                     print(files(), flush=True)
                     os._exit(0)

@@ -47,6 +47,10 @@ uswap_pool *uswap_process_pool(void);
 /* => stops the threads, closes the swap areas and frees everything. USWAP_E_BUSY while a region exists. Not thread-safe
  * against other calls on the same pool. */
 int uswap_pool_destroy(uswap_pool *pool, uswap_error *err);
+/* The same, with the cell that uswap_pool_create has written: it is NULL afterwards, or was before. */
+int uswap_pool_end(uswap_pool **cell, uswap_error *err);
+/* A capsule's destructor, whose pointer is such a cell: nobody has ended the pool. Not in a forked child. */
+void uswap_pool_lost(void *capsule);
 
 /* => a live change. Downwards it evicts until the new limit holds, and returns only then. */
 int uswap_pool_set_limit(uswap_pool *pool, uint64_t limit_bytes, uswap_error *err);

@@ -1,10 +1,12 @@
 /*
- * region_lost.c - how regions end that Python owns: by their cell, whatever is interrupted there (src/uswap/_mapping.py).
+ * lost.c - how regions and pools end that Python owns: by their cell, whatever is interrupted there (src/uswap/_mapping.py).
  *
  * A cell is two numbers: the region's id (of a shared one: its object's index + 1; 0: it has not been made yet), and its pool's address. It becomes 0
- * here, in the call that ends the region, so that who was interrupted right after that call can make it again.
+ * here, in the call that ends the region, so that who was interrupted right after that call can make it again. The cell of a pool is its address.
  */
 #include "pool.h"
+
+#include <unistd.h>
 
 EXPORT int uswap_region_end(uswap_pool *pool, uint64_t *cell, uswap_error *err) {
     int status = cell[0] > 0 && cell[1] > 0 ? uswap_region_destroy(pool, cell[0], err) : 0;
@@ -50,4 +52,20 @@ EXPORT void uswap_region_lost(void *capsule) {
 
 EXPORT void uswap_shared_lost(void *capsule) {
     end_lost(capsule, uswap_shared_end);
+}
+
+EXPORT int uswap_pool_end(uswap_pool **cell, uswap_error *err) {
+    int status = *cell ? uswap_pool_destroy(*cell, err) : 0;
+    if (status == 0)
+        *cell = NULL;
+    return status;
+}
+
+EXPORT void uswap_pool_lost(void *capsule) {
+    uswap_pool **cell = python.pointer_of(capsule, NULL);
+    if (!*cell || (*cell)->owner_pid != getpid())
+        return;
+    void *thread = python.let_go();
+    uswap_pool_end(cell, NULL);
+    python.take(thread);
 }
