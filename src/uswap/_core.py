@@ -242,14 +242,18 @@ class Core:
             check_error(int(lib.uswap_pool_check_process(self.pointer, error)), error)
             go_on_in_child()  # the core has, but the interpreter's call of it was interrupted
 
-    def adopt(self) -> bool:
-        """In a forked child, before anything else: => whether the pool has just become this process's. Calls of
-        other threads, which are not in this process, have ended."""
+    def adopt(self, adopted: set[Core]) -> None:
+        """In a forked child, before anything else: if the core has gone on with the pool, it is this process's, and
+        among those adopted."""
         if self.freed or self.owner_pid == os.getpid():
-            return False
+            return
         if int(lib.uswap_pool_check_process(self.pointer, new_error())) != 0:
-            return False
+            return
+        adopted.add(self)
         self.owner_pid = os.getpid()
+
+    def forget_threads(self) -> None:
+        """In a forked child: what other threads were at has ended, as they have."""
         self.auto_limit = None
         mine = threading.get_ident()
         for entry in list(self._calls):
@@ -257,7 +261,6 @@ class Core:
             if call is None or call.thread != mine:  # a signal handler may have forked, within a call
                 self._calls.discard(entry)
         self.swapoff_lock = threading.Lock()
-        return True
 
     def enter(self) -> Call:
         """=> what holds the pointer, which stays valid until leave. Raises ClosedError, ForkError."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from uswap._core import Core, live_cores, logger
+from uswap._core import Core, lib, live_cores, logger
 from uswap._errors import UswapWarning
 from uswap._group import Group
 from uswap._mapping import after_fork
@@ -46,6 +46,7 @@ def _fresh(policy: Policy | None) -> Policy | None:
 
 
 def _go_on(core: Core) -> None:
+    core.forget_threads()
     if core.group is not None:
         # Its place, sockets and threads are the core's; what it knows of regions is the parent's.
         for region in list(core.group.open_regions.values()):
@@ -59,6 +60,7 @@ def _go_on(core: Core) -> None:
         core.reclaimer = None
     elif not before.running:  # it was the parent's
         try:
+            core.call(lib.uswap_reclaimer_detach)  # an interrupted try may have been attached
             Reclaimer(core, _fresh(before.policy))
         except Exception as error:  # the native one does it
             core.reclaimer = None
@@ -71,11 +73,11 @@ def in_child() -> None:
     interrupted: BaseException | None = None
     for _ in range(_INTERRUPTIONS_MAX):
         try:
-            for core in live_cores:
-                if core.adopt() or core in _unfinished:
-                    _unfinished.add(core)
-                    _go_on(core)
-                    _unfinished.discard(core)
+            for core in list(live_cores):
+                core.adopt(_unfinished)
+            for core in list(_unfinished):
+                _go_on(core)
+                _unfinished.discard(core)
             after_fork()
             break
         except BaseException as error:

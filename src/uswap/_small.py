@@ -13,7 +13,6 @@ reference notes it, by no code of Python's.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
@@ -185,10 +184,9 @@ class SmallMemory:
             use = self.unused[0]  # it goes last: an interrupted one is done again
             if use.slab is not None:
                 use.slab.give_back(use.offset)
-                if use.slab.empty:
+                if use.slab.empty and use.slab in self._slabs:
                     # With the last reference to the slab its region ends, in the region's own finalizer.
-                    with contextlib.suppress(ValueError):
-                        self._slabs.remove(use.slab)
+                    self._slabs.remove(use.slab)
                 use.slab = None
             self.unused.popleft()
 

@@ -147,3 +147,45 @@ pool.check()
 """,
         swap_directory,
     )
+
+
+def test_an_exception_in_what_a_fork_calls_leaves_the_child_its_pool(swap_directory: Path) -> None:
+    """The interpreter drops it: nobody would know."""
+    run_program(
+        """
+import itertools, os, sys
+import numpy
+from _support.signal_places import SignalPlace
+sys.unraisablehook = lambda _: None
+pool = uswap.Pool("64MiB", swap=SWAP)
+keep = pool.zeros(300000)
+keep[:] = 4
+parent = os.getpid()
+def stop():
+    if os.getpid() != parent:
+        raise KeyboardInterrupt
+for number in itertools.count(0, 3):
+    with SignalPlace(number, stop) as place:
+        child = os.fork()
+    if os.getpid() != parent:
+        status = 2
+        try:
+            assert (keep == 4).all()
+            pool.zeros(100000)[:] = 1
+            pool.check()
+            assert pool.reclaimer.running
+            status = 0 if place.reached else 100
+        finally:
+            if status == 2:
+                import traceback
+                traceback.print_exc()
+                print(place.where, flush=True)
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 100:
+        break
+    assert status == 0, status
+assert number > 100, number
+""",
+        swap_directory,
+    )
