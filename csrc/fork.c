@@ -64,6 +64,21 @@ static void in_parent(void) {
 
 /* ---- in the child ---- */
 
+static void occupy(const region *r, int how) {
+    mmap(r->base, r->object.pages << PAGE_SHIFT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | how, -1, 0);
+}
+
+/* The fork may be of a signal handler, within the end of such a region: what was interrupted goes on in this process too, and unmaps there. So nothing
+ * else must come to these addresses. */
+static void occupy_quiesced(const fork_plan *plan) {
+    const region_table *table = &plan->pool->regions;
+    for (uint32_t i = 0; i < table->highest; i++) {
+        const region *r = &table->regions[i];
+        if (atomic_load(&r->state) == REGION_LIVE && atomic_load(&r->quiesced))
+            occupy(r, MAP_FIXED_NOREPLACE);
+    }
+}
+
 /* What has been inherited is replaced; of what has not, the addresses are free. */
 static void occupy_regions(const fork_plan *plan) {
     const region_table *table = &plan->pool->regions;
@@ -71,8 +86,7 @@ static void occupy_regions(const fork_plan *plan) {
         const region *r = &table->regions[i];
         bool inherited = plan->ready && !atomic_load(&r->quiesced);
         if (atomic_load(&r->state) == REGION_LIVE)
-            mmap(r->base, r->object.pages << PAGE_SHIFT, PROT_NONE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (inherited ? MAP_FIXED : MAP_FIXED_NOREPLACE), -1, 0);
+            occupy(r, inherited ? MAP_FIXED : MAP_FIXED_NOREPLACE);
     }
 }
 
@@ -117,6 +131,9 @@ static void in_child(void) {
     FAILPOINT(fork_child);
     lock = (small_lock){0};
     pool_list_in_child();
+    for (int i = 0; i < POOLS_MAX; i++)
+        if (plans[i].pool)
+            occupy_quiesced(&plans[i]);
     for (int i = 0; i < POOLS_MAX; i++) {
         if (!plans[i].pool)
             continue;

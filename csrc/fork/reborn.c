@@ -22,10 +22,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
-
 /* What the parent swaps to may be no file that another could lie beside. */
 #define OTHER_FOLDER "/var/tmp"
 
@@ -104,11 +100,8 @@ static void reset_counters(uswap_pool *pool) {
 
 /* ---- regions ---- */
 
-/* Unmapped by its owner, or about to be, in a signal handler of which this fork is: nobody will touch it here. The addresses stay occupied: what was
- * interrupted goes on in this process too, and unmaps there. */
+/* Unmapped by its owner, or about to be: nobody will touch it here. */
 static void empty_region(uswap_pool *pool, region *r) {
-    mmap(r->base, r->object.pages << PAGE_SHIFT, PROT_NONE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     FOR_TOUCHED(r, page) {
         uint64_t word = page_load(&r->object.words[page]);
         STAT_SUB(pool, mapped_pages, page_state_of(word) == PAGE_RESIDENT);
